@@ -1,0 +1,49 @@
+"""What bench takes: callables and arrays, never models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sccg_runtime.intensity import FloatArray
+
+Call = Callable[[FloatArray], FloatArray]
+"""One slice (1, H, W) float32 in [-1, 1] in, one out; input copied in, output copied out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """MR and CT slice of the same level of one case; one of the two may be missing.
+
+    Attributes
+    ----------
+    case
+        The patient; every split is by case.
+    slice
+        Name of the slice within the case.
+    mr, ct
+        (1, H, W) float32 in [-1, 1], or None where there is no such slice.
+    """
+
+    case: str
+    slice: str
+    mr: FloatArray | None
+    ct: FloatArray | None
+
+
+class Runnable(Protocol):
+    """A model that bench can open in a child process. Instances are pickled to it, so they hold paths, not sessions."""
+
+    @property
+    def name(self) -> str:
+        """Name of the row in every table."""
+
+    def open(self, size: tuple[int, int], threads: int) -> Call:
+        """Load the model for slices of ``size`` (rows, columns), with ``threads`` CPU threads."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished; does nothing on a CPU."""
+
+    def describe(self) -> dict[str, Any]:
+        """After ``open``: engine, engine_version, device, precision, precision_ran (asked of the engine), size_mib."""

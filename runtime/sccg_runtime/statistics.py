@@ -1,0 +1,108 @@
+"""What the inputs of a model looked like when it learned: kept in the contract, compared with at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray
+
+HISTOGRAM_BINS = 32
+FOREGROUND_ABOVE = -0.88  # 15 of 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """5th percentile, median and 95th percentile over slices."""
+
+    p5: float
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputStatistics:
+    """Statistics of the slices that a model learned from.
+
+    Attributes
+    ----------
+    slices
+        How many slices were looked at.
+    histogram
+        Shares of foreground pixels in 32 equal bins over [-1, 1], mean over slices; they sum to 1.
+    sharpness
+        Per slice: mean absolute difference of neighbouring pixels inside the foreground, over its standard deviation.
+    foreground_share
+        Per slice: share of pixels above -0.88 (15 of 255).
+    """
+
+    slices: int
+    histogram: tuple[float, ...]
+    sharpness: Range
+    foreground_share: Range
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self) | {"histogram": list(self.histogram)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InputStatistics:
+        """Build from JSON; a key that is missing or unknown is refused (InputError)."""
+        try:
+            given = dict(values)
+            histogram = tuple(float(share) for share in given.pop("histogram"))
+            ranges = {name: Range(**given.pop(name)) for name in ("sharpness", "foreground_share")}
+            built = cls(histogram=histogram, **ranges, **given)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"input_statistics: {error}") from None
+        if len(histogram) != HISTOGRAM_BINS:
+            raise InputError(f"input_statistics: histogram has {len(histogram)} bins, not {HISTOGRAM_BINS}")
+        return built
+
+
+def slice_statistics(image: FloatArray) -> tuple[FloatArray, float, float]:
+    """(histogram of 32 shares, sharpness, foreground share) of one slice (1, H, W) or (H, W) in [-1, 1].
+
+    An empty slice (no foreground) gives a histogram of zeros and sharpness 0.
+    """
+    plane = image.reshape(image.shape[-2:])
+    mask = plane > FOREGROUND_ABOVE
+    share = float(mask.mean())
+    if not mask.any():
+        return np.zeros(HISTOGRAM_BINS, np.float32), 0.0, share
+    inside = plane[mask]
+    counts, _ = np.histogram(inside, bins=HISTOGRAM_BINS, range=(-1, 1))
+    both = mask[:, 1:] & mask[:, :-1]
+    step = float(np.abs(np.diff(plane, axis=1))[both].mean()) if both.any() else 0.0
+    spread = float(inside.std())
+    return (counts / counts.sum()).astype(np.float32), step / spread if spread > 0 else 0.0, share
+
+
+def input_statistics(images: Iterable[FloatArray]) -> InputStatistics:
+    """Statistics over slices (1, H, W), float32 in [-1, 1].
+
+    Raises
+    ------
+    InputError
+        There is no slice.
+    """
+    rows = [slice_statistics(image) for image in images]
+    if not rows:
+        raise InputError("no slice to take input statistics from")
+    histograms = [histogram for histogram, _, share in rows if share > 0] or [rows[0][0]]
+    mean = np.mean(histograms, axis=0)
+
+    def spread(values: list[float]) -> Range:
+        p5, median, p95 = np.percentile(values, (5, 50, 95))
+        return Range(p5=round(float(p5), 6), median=round(float(median), 6), p95=round(float(p95), 6))
+
+    return InputStatistics(
+        slices=len(rows),
+        histogram=tuple(round(float(share), 6) for share in mean),
+        sharpness=spread([row[1] for row in rows]),
+        foreground_share=spread([row[2] for row in rows]),
+    )
