@@ -173,20 +173,57 @@ def mr_white(volume: Iterable[npt.NDArray[Any]], intensity: Intensity) -> float:
     InputError
         The series holds no signal (all values zero or below) or values that are not finite.
     """
+    parts = [np.asarray(part, np.float64).ravel() for part in volume]
+    values, counts = np.unique(np.concatenate(parts) if parts else np.empty(0), return_counts=True)
+    return mr_white_from_counts(values, counts, intensity)
+
+
+def mr_white_from_counts(
+    values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], intensity: Intensity
+) -> float:
+    """:func:`mr_white` from a histogram: the same number, without holding the series.
+
+    Parameters
+    ----------
+    values
+        Modality values, ascending, each once; float64.
+    counts
+        How many pixels of the series have each value.
+    intensity
+        Of kind ``percentile``.
+
+    Raises
+    ------
+    InputError
+        The series holds no signal (all values zero or below) or values that are not finite.
+    """
     if intensity.percentile is None or intensity.level is None or intensity.foreground_above is None:
         raise InputError(f"intensity of kind {intensity.kind!r} has no percentile")
-    positive = [np.asarray(part, np.float64).ravel() for part in volume]
-    values = np.concatenate(positive) if positive else np.empty(0)
     if not np.isfinite(values).all():
         raise InputError("the MR series holds values that are not finite")
-    values = np.sort(values[values > 0])
+    keep = (values > 0) & (counts > 0)
+    values, before = values[keep], np.cumsum(counts[keep])
     if values.size == 0:
         raise InputError("the MR series holds no signal")
     white = float(values[-1])
     for _ in range(64):
-        foreground = values[np.searchsorted(values, intensity.foreground_above * white, side="right") :]
-        found = float(np.percentile(foreground, intensity.percentile)) / intensity.level
+        first = int(np.searchsorted(values, intensity.foreground_above * white, side="right"))
+        found = _percentile(values, before, first, intensity.percentile) / intensity.level
         if abs(found - white) <= 1e-6 * white:
             break
         white = found
     return white
+
+
+def _percentile(
+    values: npt.NDArray[np.float64], before: npt.NDArray[np.int64], first: int, percentile: float
+) -> float:
+    """Percentile (linear between ranks, as ``numpy.percentile``) of values[first:]; ``before`` is the running count."""
+    skipped = int(before[first - 1]) if first else 0
+    rank = (int(before[-1]) - skipped - 1) * percentile / 100
+    below = int(rank)
+    low, high = (
+        float(values[np.searchsorted(before, skipped + position, side="right")])
+        for position in (below, min(below + 1, int(before[-1]) - skipped - 1))
+    )
+    return low + (high - low) * (rank - below)

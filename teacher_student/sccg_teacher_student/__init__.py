@@ -1,0 +1,1 @@
+"""Generators, losses, data, teacher training and distillation. torch lives here and nowhere below."""

@@ -1,0 +1,89 @@
+"""SynthRAD-style figures in Hounsfield units, on volumes; only for data whose CT intensity is of kind ``hu``.
+
+Source: METRICS "SynthRAD-style"; the SynthRAD2023 challenge's image metrics. Beside the paper's, never instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray, Intensity, unit_to_linear
+from skimage.metrics import structural_similarity
+
+from sccg_bench.masks import head_mask
+from sccg_bench.metrics import CAP_DB
+from sccg_bench.scale import to_u8
+
+LOW_HU, HIGH_HU = -1024.0, 3000.0
+RANGE_HU = HIGH_HU - LOW_HU
+SSIM_WINDOW = 7
+Volume = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class HuScores:
+    """Of one patient's volume, inside the body mask.
+
+    Attributes
+    ----------
+    mae_hu
+        Mean absolute error, not clipped.
+    psnr_hu_db
+        Clipped to [-1024, 3000] HU, R = 4024, cut off at 100 dB.
+    ssim_hu
+        3-D, 7-voxel window; None where a side of the volume is below 7 (a series of few slices).
+    """
+
+    mae_hu: float | None
+    psnr_hu_db: float | None
+    ssim_hu: float | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """JSON form."""
+        return {"mae_hu": self.mae_hu, "psnr_hu_db": self.psnr_hu_db, "ssim_hu": self.ssim_hu}
+
+
+def hu_scores(output: FloatArray, reference: FloatArray, ct: Intensity) -> HuScores:
+    """Compare a synthetic CT volume with the real one.
+
+    Parameters
+    ----------
+    output, reference
+        (Z, H, W) in [-1, 1], slices in order.
+    ct
+        Of kind ``hu``; its window gives the Hounsfield units. What the window cut off is lost on both sides.
+
+    Raises
+    ------
+    InputError
+        The intensity has no Hounsfield units, or the volumes differ in shape.
+    """
+    if ct.kind != "hu" or ct.window_hu is None:
+        raise InputError(f"HU figures need a CT intensity of kind hu, not {ct.kind!r}")
+    if output.shape != reference.shape:
+        raise InputError(f"HU figures: shapes differ, {output.shape} and {reference.shape}")
+    body = np.stack([head_mask(to_u8(plane)) for plane in reference])
+    first, second = (unit_to_linear(volume, *ct.window_hu).astype(np.float64) for volume in (output, reference))
+    return HuScores(*_scores(first, second, body))
+
+
+def _scores(
+    output: Volume, reference: Volume, body: npt.NDArray[np.bool_]
+) -> tuple[float | None, float | None, float | None]:
+    """(mae_hu, psnr_hu_db, ssim_hu) of volumes (Z, H, W) in HU inside ``body``; Nones where it is empty."""
+    if not body.any():
+        return None, None, None
+    mae = float(np.abs(output - reference)[body].mean())
+    first, second = np.clip(output, LOW_HU, HIGH_HU), np.clip(reference, LOW_HU, HIGH_HU)
+    mse = float(np.square(first - second)[body].mean())
+    psnr = CAP_DB if mse <= 0 else min(CAP_DB, 10 * float(np.log10(RANGE_HU**2 / mse)))
+    if min(output.shape) < SSIM_WINDOW:
+        return mae, psnr, None
+    first, second = (np.where(body, volume, LOW_HU) - LOW_HU for volume in (first, second))
+    _, full = structural_similarity(  # type: ignore[no-untyped-call]
+        first, second, data_range=RANGE_HU, win_size=SSIM_WINDOW, full=True
+    )
+    return mae, psnr, float(full[body].mean())

@@ -1,0 +1,200 @@
+"""Order and geometry of a series: what is refused, and what is converted with a note.
+
+Slices are converted one by one within their plane and keep their positions, so a tilted gantry or a changing distance
+between slices does no harm to the output, but is noted in it. What would leave a silent gap or mix up images is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from sccg_runtime.dicom.header import Header
+from sccg_runtime.errors import SeriesError
+
+MAX_ANGLE_FROM_AXIAL_DEG = 30.0
+SAME_POSITION_MM = 0.01
+SAME_DIRECTION = 2e-3
+IRREGULAR_SHARE = 0.1
+MIN_TILT_DEG = 0.5
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to know about a series.
+
+    Attributes
+    ----------
+    code
+        Short name, such as ``gantry_tilt``.
+    text
+        One sentence with numbers, without identifiers.
+    refused
+        Whether the series must not be converted for it.
+    """
+
+    code: str
+    text: str
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """A series in order.
+
+    Attributes
+    ----------
+    headers
+        Sorted by position along the slice normal, ascending.
+    size
+        (rows, columns), the same for all.
+    spacing_mm
+        (row, column) pixel spacing in mm, the same for all.
+    slice_spacing_mm
+        Median distance between neighbours along the normal, or None for a single slice.
+    normal
+        Unit normal (x, y, z) of the slices in patient coordinates (LPS).
+    findings
+        What was found; nothing in it is refused.
+    """
+
+    headers: tuple[Header, ...]
+    size: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    slice_spacing_mm: float | None
+    normal: tuple[float, float, float]
+    findings: tuple[Finding, ...]
+
+
+def arrange(headers: Sequence[Header], *, allow_gaps: bool = False) -> Geometry:
+    """Sort a series by position and check its geometry (PS3.3 C.7.6.2).
+
+    Parameters
+    ----------
+    headers
+        Of all images of the series, in any order.
+    allow_gaps
+        Convert although slices are missing.
+
+    Raises
+    ------
+    SeriesError
+        Something must not be converted; every reason is in the message.
+    """
+    if not headers:
+        raise SeriesError("the series holds no image")
+    findings = _per_image(headers)
+    _raise_refused(findings)
+    first = headers[0]
+    assert first.orientation is not None and first.spacing_mm is not None  # noqa: S101  (checked per image)
+    orientation = np.asarray(first.orientation, np.float64)
+    normal = np.cross(orientation[:3], orientation[3:])
+    normal /= np.linalg.norm(normal)
+    positions = np.array([header.position_mm for header in headers], np.float64)
+    order = sorted(range(len(headers)), key=lambda index: (float(positions[index] @ normal), headers[index].entry.name))
+    ordered = tuple(headers[index] for index in order)
+    along = positions[order] @ normal
+    gaps = np.diff(along)
+    findings += _between_images(ordered, gaps, allow_gaps)
+    findings += _directions(normal, positions[order])
+    _raise_refused(findings)
+    return Geometry(
+        headers=ordered,
+        size=first.size,
+        spacing_mm=first.spacing_mm,
+        slice_spacing_mm=float(np.median(gaps)) if len(gaps) else None,
+        normal=(float(normal[0]), float(normal[1]), float(normal[2])),
+        findings=tuple(findings),
+    )
+
+
+def _raise_refused(findings: Sequence[Finding]) -> None:
+    refused = [finding.text for finding in findings if finding.refused]
+    if refused:
+        raise SeriesError("the series is refused: " + "; ".join(refused))
+
+
+def _per_image(headers: Sequence[Header]) -> list[Finding]:
+    """Each image for itself, and all against the first."""
+    found: dict[str, Finding] = {}
+
+    def refuse(code: str, text: str) -> None:
+        found.setdefault(code, Finding(code, text, refused=True))
+
+    first = headers[0]
+    for header in headers:
+        name = header.entry.name
+        if header.position_mm is None or header.orientation is None or header.spacing_mm is None:
+            refuse("no_geometry", f"{name} lacks a position, an orientation or a pixel spacing")
+            continue
+        row, column = np.array(header.orientation[:3]), np.array(header.orientation[3:])
+        lengths = (float(np.linalg.norm(row)), float(np.linalg.norm(column)))
+        if max(abs(length - 1) for length in lengths) > 0.01 or abs(float(row @ column)) > 0.01:
+            refuse("bad_orientation", f"{name} has an orientation that is no pair of perpendicular unit vectors")
+        if min(header.size) < 1 or not all(0.01 <= side <= 20 for side in header.spacing_mm):
+            refuse("bad_matrix", f"{name} has a matrix or a pixel spacing that cannot be")
+        if header.size != first.size:
+            refuse("mixed_matrix", f"{name} has {header.size[0]}x{header.size[1]} pixels, {first.entry.name} {first.size[0]}x{first.size[1]}")
+        if first.orientation and np.abs(np.subtract(header.orientation, first.orientation)).max() > SAME_DIRECTION:
+            refuse("mixed_orientation", f"{name} is oriented otherwise than {first.entry.name}")
+        if first.spacing_mm and not np.allclose(header.spacing_mm, first.spacing_mm, rtol=1e-3, atol=0):
+            refuse("mixed_spacing", f"{name} has another pixel spacing than {first.entry.name}")
+        if (header.study_uid, header.patient) != (first.study_uid, first.patient):
+            refuse("mixed_patient", f"{name} belongs to another study or patient than {first.entry.name}")
+        if header.frame_of_reference_uid != first.frame_of_reference_uid:
+            refuse("mixed_frame_of_reference", f"{name} has another frame of reference than {first.entry.name}")
+    if not first.frame_of_reference_uid:
+        text = "the series has no frame of reference; the output gets one of its own"
+        found["no_frame_of_reference"] = Finding("no_frame_of_reference", text, refused=False)
+    return list(found.values())
+
+
+def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) -> list[Finding]:
+    """Duplicates, missing slices, changing distances. ``gaps`` in mm along the normal, one less than images."""
+    if len(headers) == 1:
+        return [Finding("single_slice", "the series is a single slice", refused=False)]
+    same = [index for index, gap in enumerate(gaps) if gap < SAME_POSITION_MM]
+    if same:
+        pair = f"{headers[same[0]].entry.name} and {headers[same[0] + 1].entry.name}"
+        text = f"{len(same)} slices lie where another does (first: {pair}): copies, or several echoes or phases in one series"
+        return [Finding("duplicates", text, refused=True)]
+    step = float(np.median(gaps))
+    missing, where = 0, ""
+    for index, gap in enumerate(gaps):
+        multiple = round(float(gap) / step)
+        neighbours = [header.thickness_mm for header in headers[index : index + 2] if header.thickness_mm]
+        covered = bool(neighbours) and gap <= 1.5 * max(neighbours)
+        if multiple >= 2 and abs(gap - multiple * step) <= IRREGULAR_SHARE * step and not covered:
+            missing += multiple - 1
+            where = where or f"{headers[index].entry.name} and {headers[index + 1].entry.name}"
+    if missing:
+        text = f"{missing} slices are missing (first gap between {where}; spacing {step:.2f} mm)"
+        advice = "" if allow_gaps else ": fetch them, or convert with --allow-gaps"
+        return [Finding("missing_slices", text + advice, refused=not allow_gaps)]
+    if float(gaps.max() - gaps.min()) > max(IRREGULAR_SHARE * step, SAME_POSITION_MM):
+        text = f"slices are {gaps.min():.2f} to {gaps.max():.2f} mm apart (irregular spacing)"
+        return [Finding("irregular_spacing", text, refused=False)]
+    return []
+
+
+def _directions(normal: Array, positions: Array) -> list[Finding]:
+    """Angle to the axial plane, and the gantry tilt. ``positions`` (N, 3) in mm, in order."""
+    found = []
+    angle = math.degrees(math.acos(min(1.0, abs(float(normal[2])))))
+    if angle > MAX_ANGLE_FROM_AXIAL_DEG:
+        text = f"the slices lie {angle:.0f} degrees from axial (at most {MAX_ANGLE_FROM_AXIAL_DEG:.0f}): not the axial head that models learn from"
+        found.append(Finding("not_axial", text, refused=True))
+    steps = [later - earlier for earlier, later in pairwise(positions)]
+    if steps:
+        way = positions[-1] - positions[0]
+        tilt = math.degrees(math.acos(min(1.0, abs(float(way @ normal)) / float(np.linalg.norm(way)))))
+        if tilt > MIN_TILT_DEG:
+            text = f"the gantry was tilted by {tilt:.1f} degrees: slices are shifted against each other within their planes"
+            found.append(Finding("gantry_tilt", text, refused=False))
+    return found

@@ -1,0 +1,222 @@
+"""From a DICOM file to modality values: HU for CT, signal for MR (PS3.3 C.11.1, C.7.6.3, C.7.5.1.1.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sccg_runtime.dicom.header import Header, numbers
+from sccg_runtime.errors import SeriesError
+from sccg_runtime.intensity import FloatArray, Modality
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+CT_BACKGROUND_HU = -1024.0
+MR_BACKGROUND = 0.0
+_PADDING_KEYWORDS = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """Stored values of one image and how they become modality values.
+
+    Attributes
+    ----------
+    stored
+        (rows, columns) int16 or uint16, unused bits removed, MONOCHROME1 of MR turned over.
+    padding
+        (rows, columns) bool: where the image holds padding, not signal; None where there is none.
+    slope, intercept
+        Modality value = stored * slope + intercept.
+    modality
+        ``"CT"`` (values in HU) or ``"MR"`` (no unit).
+    dataset
+        The file's attributes without pixels.
+    """
+
+    stored: npt.NDArray[Any] = field(repr=False)
+    padding: npt.NDArray[np.bool_] | None = field(repr=False)
+    slope: float
+    intercept: float
+    modality: Modality
+    dataset: Dataset = field(repr=False)
+
+    def values(self) -> FloatArray:
+        """(rows, columns) float32 modality values; padding is -1024 HU in CT and 0 in MR."""
+        values = modality_values(self.stored, self.slope, self.intercept)
+        if self.padding is not None:
+            values[self.padding] = CT_BACKGROUND_HU if self.modality == "CT" else MR_BACKGROUND
+        return values
+
+
+def modality_values(stored: npt.NDArray[Any], slope: float, intercept: float) -> FloatArray:
+    """Stored values times slope plus intercept, in float32; any shape."""
+    values: FloatArray = stored.astype(np.float32)
+    if slope != 1:
+        values *= np.float32(slope)
+    if intercept != 0:
+        values += np.float32(intercept)
+    return values
+
+
+def read_plane(header: Header, modality: Modality) -> Plane:
+    """Decode one image.
+
+    Raises
+    ------
+    SeriesError
+        The file cannot be decoded or is cut off, no decoder for its transfer syntax is here, or its values have no
+        defined meaning (no rescale in CT, another unit than HU, a modality LUT, colour, more than 16 bits).
+    """
+    from pydicom import dcmread
+    from pydicom.pixels import pixel_array
+
+    name = header.entry.name
+    try:
+        with header.entry.open() as stream:
+            dataset = dcmread(stream)
+    except SeriesError:
+        raise
+    except Exception as error:
+        raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace it") from None
+    _check(name, dataset, modality)
+    try:
+        stored = pixel_array(dataset)  # unlike the dataset's property, keeps no copy of the pixels in it
+    except Exception as error:
+        raise SeriesError(f"{name} cannot be decoded: {_reason(dataset, error)}") from None
+    if stored.shape != header.size:
+        raise SeriesError(f"{name} holds {stored.shape} pixels, its header says {header.size}")
+    try:
+        slope, intercept = _rescale(name, dataset, modality)
+        padding = _padding(dataset, stored)
+        stored = _used_bits(dataset, stored)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SeriesError(f"{name} has damaged pixel attributes ({type(error).__name__})") from None
+    if modality == "MR" and dataset.PhotometricInterpretation == "MONOCHROME1":
+        stored = _turned_over(dataset, stored)
+    del dataset.PixelData
+    return Plane(
+        stored=stored, padding=padding, slope=slope, intercept=intercept, modality=modality, dataset=dataset
+    )
+
+
+def _check(name: str, dataset: Dataset, modality: Modality) -> None:
+    if "PixelData" not in dataset:
+        raise SeriesError(f"{name} has no pixel data (or floating-point pixels, which are not read)")
+    if dataset.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        raise SeriesError(f"{name} is not a greyscale image")
+    if dataset.get("BitsAllocated") not in (8, 16):
+        raise SeriesError(f"{name} has {dataset.get('BitsAllocated')} bits per pixel, not 8 or 16")
+    stored, high = dataset.get("BitsStored"), dataset.get("HighBit")
+    if not isinstance(stored, int) or not 1 <= stored <= dataset.BitsAllocated or high != stored - 1:
+        raise SeriesError(f"{name} has BitsStored {stored} with HighBit {high}")
+    if dataset.get("PixelRepresentation") not in (0, 1):
+        raise SeriesError(f"{name} does not say whether its pixels are signed")
+    if dataset.get("ModalityLUTSequence"):
+        raise SeriesError(f"{name} has a modality LUT, which is not read")
+    units = str(dataset.get("RescaleType") or "HU").strip()
+    if modality == "CT" and units != "HU":
+        raise SeriesError(f"{name} holds values in {units[:16]!r}, not in HU")
+
+
+def _rescale(name: str, dataset: Dataset, modality: Modality) -> tuple[float, float]:
+    given = [numbers(dataset.get(keyword), 1) for keyword in ("RescaleSlope", "RescaleIntercept")]
+    if given[0] is None or given[1] is None:
+        if modality == "CT" or given != [None, None]:
+            raise SeriesError(f"{name} has no usable RescaleSlope and RescaleIntercept: its values have no unit")
+        return 1.0, 0.0
+    slope, intercept = given[0][0], given[1][0]
+    if slope == 0 or (modality == "MR" and slope < 0):
+        raise SeriesError(f"{name} has RescaleSlope {slope:g}")
+    return slope, intercept
+
+
+def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    """Where pixels are padding (PS3.3 C.7.5.1.1.2), compared bit by bit before unused bits are removed."""
+    given = [dataset.get(keyword) for keyword in _PADDING_KEYWORDS]
+    if given[0] in (None, ""):
+        return None
+    bits = 8 * stored.dtype.itemsize
+    limits = []
+    for value in given:
+        if value not in (None, ""):
+            pattern = int(value) & (2**bits - 1)
+            signed = stored.dtype.kind == "i" and pattern >= 2 ** (bits - 1)
+            limits.append(pattern - 2**bits if signed else pattern)
+    mask = (stored >= min(limits)) & (stored <= max(limits))
+    return mask if mask.any() else None
+
+
+def _used_bits(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Remove bits above BitsStored, which may hold an old-style overlay, and extend the sign."""
+    bits = 8 * stored.dtype.itemsize
+    unused = bits - int(dataset.BitsStored)
+    if unused == 0:
+        return stored
+    return np.right_shift(np.left_shift(stored, unused), unused)
+
+
+def _turned_over(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """MONOCHROME1: the smallest value is white. Turn it over within the range of the stored bits."""
+    if stored.dtype.kind == "i":
+        return np.invert(stored)
+    return np.subtract(stored.dtype.type(2 ** int(dataset.BitsStored) - 1), stored)
+
+
+def _reason(dataset: Dataset, error: Exception) -> str:
+    """Why decoding failed, without what the file holds."""
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    name = getattr(syntax, "name", "unknown transfer syntax")
+    if isinstance(error, (NotImplementedError, RuntimeError)) and "plugin" in str(error):
+        return f"no decoder for {name} works on it; convert it to Explicit VR Little Endian first"
+    return f"the pixels are cut off or damaged ({name})"
+
+
+class StoredHistogram:
+    """Counts of modality values over a series: exact, and small whatever the number of slices.
+
+    One count per stored value and pair of slope and intercept; padding is left out.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[float, float, int], npt.NDArray[np.int64]] = {}
+
+    def add(self, plane: Plane) -> None:
+        """Count one image."""
+        stored = plane.stored if plane.padding is None else plane.stored[~plane.padding]
+        lowest = int(np.iinfo(plane.stored.dtype).min)
+        counts = np.bincount(stored.ravel().astype(np.int64) - lowest)
+        key = (plane.slope, plane.intercept, lowest)
+        before = self._counts.get(key)
+        if before is not None:
+            longer, shorter = (before, counts) if len(before) >= len(counts) else (counts, before)
+            longer[: len(shorter)] += shorter
+            counts = longer
+        self._counts[key] = counts
+
+    def values_and_counts(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Modality values, ascending and each once, float64; and how many pixels have each, int64."""
+        values, counts = [], []
+        for (slope, intercept, lowest), counted in self._counts.items():
+            present = np.flatnonzero(counted)
+            values.append(modality_values(present + lowest, slope, intercept).astype(np.float64))
+            counts.append(counted[present])
+        return merged(zip(values, counts, strict=True))
+
+
+def merged(
+    parts: Iterable[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Several (values, counts) as one, values ascending and each once."""
+    listed = list(parts)
+    if not listed:
+        return np.empty(0), np.empty(0, np.int64)
+    values = np.concatenate([part[0] for part in listed])
+    counts = np.concatenate([part[1] for part in listed])
+    unique, index = np.unique(values, return_inverse=True)
+    return unique, np.bincount(index, weights=counts, minlength=len(unique)).astype(np.int64)

@@ -1,0 +1,160 @@
+"""Which series of a folder is converted, and why the others are not."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sccg_runtime.dicom.header import CT_IMAGE, MR_IMAGE, Header, read_header
+from sccg_runtime.dicom.source import entries
+from sccg_runtime.errors import SeriesError
+from sccg_runtime.intensity import Modality
+
+logger = logging.getLogger(__name__)
+_CLASSES = {"CT": CT_IMAGE, "MR": MR_IMAGE}
+_NAMED_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2.1": "Enhanced CT (multi-frame) is not read: export the series as classic CT images",
+    "1.2.840.10008.5.1.4.1.1.2.2": "Legacy Converted Enhanced CT (multi-frame) is not read: export it as classic CT images",
+    "1.2.840.10008.5.1.4.1.1.4.1": "Enhanced MR (multi-frame) is not read: export the series as classic MR images",
+    "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR (multi-frame) is not read: export it as classic MR images",
+    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture has no Hounsfield units and no geometry",
+    "1.2.840.10008.1.3.10": "DICOMDIR, an index without images",
+}
+_REJECTED_TYPES = {
+    "LOCALIZER": "a localizer",
+    "SCOUT": "a localizer",
+    "SCREEN SAVE": "a screen capture",
+    "SCREENSHOT": "a screen capture",
+    "DOSE_INFO": "a dose report",
+    "DOSE REPORT": "a dose report",
+    "PROJECTION IMAGE": "a projection, not slices",
+    "MIP": "a projection, not slices",
+    "MINIP": "a projection, not slices",
+    "PHASE MAP": "a parameter map",
+    "T1 MAP": "a parameter map",
+    "T2 MAP": "a parameter map",
+    "ADC": "a parameter map",
+    "DENSITY MAP": "a parameter map",
+    "VELOCITY MAP": "a parameter map",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The images of one SeriesInstanceUID, in the order that their files were found.
+
+    Attributes
+    ----------
+    headers
+        One per image.
+    rejected
+        Why the series is not converted, or None.
+    """
+
+    headers: tuple[Header, ...] = field(repr=False)
+    rejected: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Number, modality, count, matrix and first file: enough to know it by, nothing about the patient."""
+        first = self.headers[0]
+        number = "without number" if first.series_number is None else str(first.series_number)
+        size = f"{first.size[0]}x{first.size[1]}"
+        return f"series {number} ({len(self.headers)} {first.modality or '?'} images, {size}, first file {first.entry.name})"
+
+
+def find_series(source: Path, modality: Modality) -> tuple[list[Series], int]:
+    """All series of a folder or zip, each with the reason why it does not fit ``modality``, if so.
+
+    Returns
+    -------
+    tuple
+        The series, in the order of their first files; the number of files that are not DICOM.
+
+    Raises
+    ------
+    InputError
+        Nothing can be read there.
+    SeriesError
+        A DICOM file is damaged, or none is there.
+    """
+    files = entries(source)
+    with ThreadPoolExecutor(2) as pool:
+        headers = list(pool.map(read_header, files))
+    groups: dict[str, list[Header]] = {}
+    for header in headers:
+        if header is not None:
+            groups.setdefault(header.series_uid or header.sop_class_uid, []).append(header)
+    if not groups:
+        raise SeriesError(f"{source.name}: none of {len(files)} files is DICOM")
+    series = [Series(headers=tuple(group), rejected=_rejection(group, modality)) for group in groups.values()]
+    return series, sum(header is None for header in headers)
+
+
+def choose_series(series: Sequence[Series], wanted: str | None = None) -> Series:
+    """The series to convert: the one that fits, or the one that ``wanted`` names.
+
+    Parameters
+    ----------
+    series
+        From :func:`find_series`.
+    wanted
+        SeriesNumber (0020,0011) or SeriesInstanceUID (0020,000E); None where only one fits.
+
+    Raises
+    ------
+    SeriesError
+        None fits, several fit, or the wanted one is not there or does not fit. The message lists what is there.
+    """
+    if wanted is not None:
+        named = [item for item in series if wanted in (item.headers[0].series_uid, str(item.headers[0].series_number))]
+        if not named:
+            raise SeriesError(f"no series {wanted}; there are: {_listing(series)}")
+        fitting = [item for item in named if item.rejected is None]
+        if not fitting:
+            raise SeriesError(f"{named[0].label} is not converted: {named[0].rejected}")
+        if len(fitting) > 1:
+            raise SeriesError(f"{len(fitting)} series have number {wanted}: give the SeriesInstanceUID (0020,000E) instead")
+        return fitting[0]
+    fitting = [item for item in series if item.rejected is None]
+    if not fitting:
+        raise SeriesError(f"no series can be converted: {_listing(series)}")
+    if len(fitting) > 1:
+        raise SeriesError(f"{len(fitting)} series fit; choose one with --series NUMBER: {_listing(fitting)}")
+    return fitting[0]
+
+
+def _listing(series: Sequence[Series]) -> str:
+    texts = [item.label + (f": {item.rejected}" if item.rejected else "") for item in series[:12]]
+    if len(series) > 12:
+        texts.append(f"and {len(series) - 12} more")
+    return "; ".join(texts)
+
+
+def _rejection(headers: Sequence[Header], modality: Modality) -> str | None:
+    """Why these images are not converted, or None. Mixed series are refused, never thinned out."""
+    classes = Counter(header.sop_class_uid for header in headers)
+    for uid in classes:
+        if uid in _NAMED_CLASSES:
+            return _NAMED_CLASSES[uid]
+    if set(classes) != {_CLASSES[modality]}:
+        found = sorted({header.modality or "no modality" for header in headers})
+        return f"the bundle takes {modality} images, this is {', '.join(found)}"
+    for header in headers:
+        name = header.entry.name
+        if header.modality != modality:
+            return f"{name} says modality {header.modality or 'none'} in a {modality} image"
+        if header.synthetic:
+            return f"{name} is synthetic already"
+        for part in header.image_type:
+            if part.upper() in _REJECTED_TYPES:
+                return f"{name} is {_REJECTED_TYPES[part.upper()]}"
+        if header.frames != 1 or header.samples != 1:
+            return f"{name} has {header.frames} frames and {header.samples} samples per pixel, not 1 and 1"
+        if not (header.sop_instance_uid and header.series_uid and header.study_uid):
+            return f"{name} lacks a SOP instance, series or study UID"
+    return None

@@ -1,0 +1,256 @@
+"""The derived series: CT Image Storage or MR Image Storage, marked as synthetic (PS3.3 A.3, A.4, C.7.6.1, C.12.1).
+
+The class is that of the output modality, not Secondary Capture, which would lose the frame of reference. What is kept
+of the source is an allow-list (:mod:`sccg_runtime.dicom.modules`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sccg_runtime import __version__
+from sccg_runtime.contract import Contract
+from sccg_runtime.dicom.header import CT_IMAGE, MR_IMAGE
+from sccg_runtime.dicom.modules import KEPT, LOSSY, TYPE_2, TYPE_2_CT, TYPE_2_MR
+from sccg_runtime.errors import SeriesError
+from sccg_runtime.intensity import FloatArray, unit_to_linear
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+MR_WHITE = 4095
+DISPLAY_WHITE = 255
+SERIES_NUMBER_OFFSET = 9000
+NOT_HU = "SYNTHETIC, NOT HU"
+_MAX_DESCRIPTION = 1024  # VR ST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derivation:
+    """What all images of one output series have in common.
+
+    Attributes
+    ----------
+    contract
+        Of the bundle that ran.
+    bundle_sha256
+        SHA-256 of the bundle's file.
+    engine
+        Engine and version that ran, such as ``"OpenVINO 2026.4.1"``.
+    series_uid, frame_of_reference_uid
+        Of the output; the second only where the source has none.
+    started
+        When the conversion began, local time.
+    notes
+        Sentences for DerivationDescription: how values were scaled, findings, warnings.
+    """
+
+    contract: Contract
+    bundle_sha256: str
+    engine: str
+    series_uid: str
+    frame_of_reference_uid: str | None
+    started: datetime
+    notes: tuple[str, ...]
+
+
+def new_uid(*parts: str) -> str:
+    """A UID that is made of ``parts`` only: the same parts, the same UID; other parts, another one."""
+    from pydicom.uid import generate_uid
+
+    return str(generate_uid(entropy_srcs=list(parts)))
+
+
+def derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Dataset:
+    """The output image of one source image.
+
+    Parameters
+    ----------
+    source
+        Attributes of the source image.
+    output
+        (rows, columns) float32 in [-1, 1] on the source grid.
+    derivation
+        What the series has in common.
+
+    Returns
+    -------
+    pydicom.dataset.Dataset
+        Complete, with file meta information for Explicit VR Little Endian. CT of kind ``hu``: int16, slope 1, intercept
+        0, HU. CT of kind ``display``: levels 0..255 with Rescale Type US. MR: 0..4095, no rescale.
+
+    Raises
+    ------
+    SeriesError
+        The source's matrix and the output's shape differ.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    if output.shape != (source.Rows, source.Columns):
+        raise SeriesError(f"an output of {output.shape} pixels does not fit {source.Rows}x{source.Columns}")
+    contract = derivation.contract
+    made = Dataset()
+    for keyword in KEPT:
+        if keyword in source:
+            made[keyword] = source[keyword]
+    is_ct = contract.output_intensity.modality == "CT"
+    for keyword in TYPE_2 + (TYPE_2_CT if is_ct else TYPE_2_MR):
+        if keyword not in made:
+            setattr(made, keyword, None)
+    if source.get("LossyImageCompression") == "01":
+        for keyword in LOSSY:
+            if keyword in source:
+                made[keyword] = source[keyword]
+    made.SOPClassUID = CT_IMAGE if is_ct else MR_IMAGE
+    made.SOPInstanceUID = new_uid(derivation.series_uid, str(source.SOPInstanceUID))
+    if derivation.frame_of_reference_uid is not None:
+        made.FrameOfReferenceUID = derivation.frame_of_reference_uid
+    _describe(made, source, derivation)
+    _say_where_from(made, source, derivation)
+    _set_pixels(made, output, contract)
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return made
+
+
+def write_file(path: Path, dataset: Dataset) -> None:
+    """Write a dataset from :func:`derived` as a DICOM file (PS3.10) and sync it to the disk."""
+    import os
+
+    from pydicom import dcmwrite
+
+    with path.open("xb") as file:
+        dcmwrite(file, dataset, enforce_file_format=True)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def series_description(contract: Contract) -> str:
+    """SeriesDescription (0008,103E), at most 64 characters: says SYNTHETIC first."""
+    source, target = contract.input_intensity.modality, contract.output_intensity.modality
+    start = f"{NOT_HU}: {target}" if contract.output_intensity.kind == "display" else f"SYNTHETIC {target}"
+    return _ascii(f"{start} from {source} ({contract.student})")[:64]
+
+
+def derivation_description(derivation: Derivation) -> str:
+    """DerivationDescription (0008,2111), at most 1024 characters of ASCII."""
+    contract = derivation.contract
+    source, target = contract.input_intensity.modality, contract.output_intensity.modality
+    sentences = [
+        f"Synthetic {target} computed from {source} by a neural network, slice by slice; not an acquired image.",
+        f"sccg-runtime {__version__}, generator {contract.student}, {contract.precision_asked}, {derivation.engine}, "
+        f"bundle SHA-256 {derivation.bundle_sha256}.",
+        *derivation.notes,
+    ]
+    text = _ascii(" ".join(sentences))
+    return text if len(text) <= _MAX_DESCRIPTION else text[: _MAX_DESCRIPTION - 4] + " ..."
+
+
+def _describe(made: Dataset, source: Dataset, derivation: Derivation) -> None:
+    contract = derivation.contract
+    target = contract.output_intensity.modality
+    day, time = derivation.started.strftime("%Y%m%d"), derivation.started.strftime("%H%M%S")
+    made.SyntheticData = "YES"
+    made.Modality = target
+    made.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if target == "CT" else "OTHER", "SYNTHETIC"]
+    made.SeriesInstanceUID = derivation.series_uid
+    made.SeriesNumber = min(SERIES_NUMBER_OFFSET + abs(int(source.get("SeriesNumber") or 0)), 2**31 - 1)
+    made.SeriesDescription = series_description(contract)
+    for keyword in ("InstanceCreation", "Series", "Content"):
+        setattr(made, f"{keyword}Date", day)
+        setattr(made, f"{keyword}Time", time)
+    made.Manufacturer = "sccg-compress developers"
+    made.ManufacturerModelName = "sccg-runtime"
+    made.SoftwareVersions = __version__
+    made.BurnedInAnnotation = "NO"
+    made.DerivationDescription = derivation_description(derivation)
+    if target == "MR":
+        made.ScanningSequence = "RM"
+        made.SequenceVariant = "NONE"
+
+
+def _say_where_from(made: Dataset, source: Dataset, derivation: Derivation) -> None:
+    """Source image, kind of derivation, the scanner and this program (C.7.6.1.4, C.12.1.1.5)."""
+    from pydicom.dataset import Dataset
+
+    contract = derivation.contract
+    meaning = f"Synthetic {contract.output_intensity.modality} from {contract.input_intensity.modality}"
+    made.DerivationCodeSequence = [_code(f"SYN-{contract.direction.upper()}", "99SCCG", meaning)]
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = source.SOPClassUID
+    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    reference.SpatialLocationsPreserved = "YES"
+    reference.PurposeOfReferenceCodeSequence = [
+        _code("121322", "DCM", "Source image for image processing operation")
+    ]
+    made.SourceImageSequence = [reference]
+    program = Dataset()
+    program.PurposeOfReferenceCodeSequence = [_code("109100", "DCM", "Synthesizing Equipment")]
+    program.Manufacturer = "sccg-compress developers"
+    program.ManufacturerModelName = _ascii(f"sccg-runtime, generator {contract.student}")[:64]
+    program.SoftwareVersions = [__version__, _ascii(derivation.engine)[:64]]
+    program.ContributionDateTime = derivation.started.strftime("%Y%m%d%H%M%S")
+    program.ContributionDescription = f"Bundle SHA-256 {derivation.bundle_sha256}"
+    items = [program]
+    if source.get("Manufacturer"):
+        scanner = Dataset()
+        scanner.PurposeOfReferenceCodeSequence = [_code("109101", "DCM", "Acquisition Equipment")]
+        for keyword in ("Manufacturer", "ManufacturerModelName", "SoftwareVersions"):
+            if source.get(keyword):
+                scanner[keyword] = source[keyword]
+        items.insert(0, scanner)
+    made.ContributingEquipmentSequence = items
+
+
+def _set_pixels(made: Dataset, output: FloatArray, contract: Contract) -> None:
+    """Pixels, their meaning and new windows (C.7.6.3, C.8.2.1, C.11.2)."""
+    intensity = contract.output_intensity
+    made.Rows, made.Columns = output.shape
+    made.SamplesPerPixel = 1
+    made.PhotometricInterpretation = "MONOCHROME2"
+    made.BitsAllocated = 16
+    signed = intensity.kind == "hu"
+    made.BitsStored = 16 if signed else 12
+    made.HighBit = made.BitsStored - 1
+    made.PixelRepresentation = int(signed)
+    windows: Sequence[tuple[float, float, str]]
+    if intensity.kind == "hu":
+        assert intensity.low_hu is not None and intensity.high_hu is not None  # noqa: S101
+        stored = unit_to_linear(output, intensity.low_hu, intensity.high_hu)
+        windows = ((40, 80, "BRAIN"), (600, 2800, "BONE"))
+        made.RescaleType = "HU"
+    elif intensity.modality == "CT":
+        stored = unit_to_linear(output, 0, DISPLAY_WHITE)
+        windows = ((128, 256, "AS LEARNED"),)
+        made.RescaleType = "US"
+    else:
+        stored = unit_to_linear(output, 0, MR_WHITE)
+        windows = ((2048, 4096, "FULL RANGE"),)
+    if intensity.modality == "CT":
+        made.RescaleSlope, made.RescaleIntercept = 1, 0
+    made.WindowCenter = [window[0] for window in windows]
+    made.WindowWidth = [window[1] for window in windows]
+    made.WindowCenterWidthExplanation = [window[2] for window in windows]
+    limits = np.iinfo(np.int16 if signed else np.uint16)
+    made.PixelData = np.clip(np.rint(stored), limits.min, limits.max).astype("<i2" if signed else "<u2").tobytes()
+    made["PixelData"].VR = "OW"
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    from pydicom.dataset import Dataset
+
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
+    return code
+
+
+def _ascii(text: str) -> str:
+    """Printable ASCII without the backslash, which separates values; other characters become ``?``."""
+    return "".join(letter if " " <= letter <= "~" and letter != "\\" else "?" for letter in text)

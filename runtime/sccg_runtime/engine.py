@@ -1,0 +1,290 @@
+"""Inference sessions on the CPU: one function per target, wired by a table.
+
+OpenVINO's Python package imports its model converter, which imports ``openvino_telemetry`` and reports the import to
+a web service. :func:`import_openvino` keeps that module out while OpenVINO is imported, so nothing is loaded, asked
+or sent.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+
+from sccg_runtime.bundle import Bundle
+from sccg_runtime.contract import Contract, Target
+from sccg_runtime.errors import BundleError, InputError, MissingDependencyError, RefusedError
+from sccg_runtime.intensity import FloatArray
+
+logger = logging.getLogger(__name__)
+_COUNTED = frozenset({"Convolution", "Deconvolution", "GroupConvolution", "MatMul", "FullyConnected"})
+_PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What really runs.
+
+    Attributes
+    ----------
+    engine, engine_version
+        Name and version of the inference engine.
+    device
+        ``"CPU"``.
+    threads
+        Threads that one slice runs on.
+    size
+        (rows, columns) that the session runs at.
+    precision_ran
+        Convolutions and matrix products by precision.
+    precision_source
+        Where ``precision_ran`` comes from: the engine's own report, or the graph.
+    """
+
+    engine: str
+    engine_version: str
+    device: str
+    threads: int
+    size: tuple[int, int]
+    precision_ran: dict[str, int]
+    precision_source: str
+
+
+class Session(Protocol):
+    """Runs one slice at a time; not for use from several threads at once."""
+
+    def __call__(self, image: FloatArray) -> FloatArray:
+        """(1, H, W) float32 in [-1, 1] -> (1, H, W) float32, a copy of its own."""
+
+    def describe(self) -> Description:
+        """What really runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    run: Callable[[FloatArray], FloatArray]
+    description: Description
+
+    def __call__(self, image: FloatArray) -> FloatArray:
+        expected = (1, *self.description.size)
+        if image.shape != expected or image.dtype != np.float32:
+            raise InputError(f"the session takes float32 {expected}, not {image.dtype} {image.shape}")
+        output = self.run(image[np.newaxis])
+        if output.shape != (1, *expected):
+            raise BundleError(f"the engine gives {output.shape}, not {(1, *expected)}")
+        if not np.isfinite(output).all():
+            raise RefusedError("the engine gave values that are not finite: the output is not used")
+        return np.array(output[0], np.float32)
+
+    def describe(self) -> Description:
+        return self.description
+
+
+def open_session(bundle: Bundle, *, size: tuple[int, int] | None = None, threads: int | None = None) -> Session:
+    """Compile a bundle's engine for the CPU.
+
+    Parameters
+    ----------
+    bundle
+        From :func:`sccg_runtime.bundle.read_bundle`.
+    size
+        (rows, columns) to run at; default: the contract's ``engine_size``. Must be a multiple of its ``stride``.
+    threads
+        Threads for one slice; default: physical cores that this process may use.
+
+    Raises
+    ------
+    InputError
+        The size does not fit the stride, or threads is below 1.
+    BundleError
+        The engine cannot be loaded.
+    MissingDependencyError
+        The engine's package, or a CPU feature that the precision needs, is not here; or the target needs a GPU.
+    """
+    contract = bundle.contract
+    wanted = contract.engine_size if size is None else size
+    if any(side < 1 or side % contract.stride for side in wanted):
+        raise InputError(f"size {wanted[0]}x{wanted[1]} is not a multiple of the bundle's stride {contract.stride}")
+    count = physical_cores() if threads is None else threads
+    if count < 1:
+        raise InputError(f"threads must be at least 1, not {count}")
+    return _OPENERS[contract.target](bundle, wanted, count)
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may run on; logical ones where the system does not tell."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in allowed:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text())
+        except OSError:
+            return len(allowed)
+    return max(1, len(cores))
+
+
+def import_openvino() -> Any:
+    """Import ``openvino`` without ``openvino_telemetry``; an OpenVINO that is imported already is left as it is.
+
+    Raises
+    ------
+    MissingDependencyError
+        OpenVINO is not installed or does not load.
+    """
+    blocked = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
+    if blocked:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # an import of it now fails
+    try:
+        return importlib.import_module("openvino")
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(f"openvino does not load ({error}): pip install --force-reinstall openvino") from None
+    finally:
+        if blocked:
+            sys.modules.pop("openvino_telemetry", None)
+
+
+def _open_openvino(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
+    openvino = import_openvino()
+    core = openvino.Core()
+    contract = bundle.contract
+    hint = "bf16" if contract.precision_asked == "bf16" else "f32"
+    if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise MissingDependencyError("this CPU has no BF16 and the bundle asks for it: export an int8 or fp32 bundle")
+    try:
+        model = core.read_model(bundle.members["model.xml"], bundle.members["model.bin"])
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise BundleError(f"{bundle.name}: the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
+        shape = [1, 1, *size]
+        partial = model.inputs[0].get_partial_shape()
+        if partial.is_dynamic or list(partial.to_shape()) != shape:
+            model.reshape(shape)
+        compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "NUM_STREAMS": 1,
+                "INFERENCE_NUM_THREADS": threads,
+                "INFERENCE_PRECISION_HINT": hint,
+            },
+        )
+        request = compiled.create_infer_request()
+        ran = _precision_ran(compiled)
+    except RuntimeError as error:
+        raise BundleError(f"{bundle.name}: OpenVINO cannot load the model ({_first_line(error)})") from None
+    if contract.precision_asked == "int8" and ran.get("int8", 0) == 0:
+        logger.warning("%s asks for int8, but no layer runs in int8 on this CPU", bundle.name)
+
+    def run(images: FloatArray) -> FloatArray:
+        try:
+            output: FloatArray = request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)[0]
+        except RuntimeError as error:
+            raise RefusedError(f"OpenVINO failed on a slice ({_first_line(error)})") from None
+        return output
+
+    version = str(openvino.get_version()).split("-")[0]
+    return _Session(run, _description(("OpenVINO", version), threads, size, ran, "runtimePrecision of the compiled model"))
+
+
+def _precision_ran(compiled: Any) -> dict[str, int]:
+    """Convolutions and matrix products of a compiled OpenVINO model by the precision that they run in."""
+    counts: dict[str, int] = {}
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        if "layerType" not in info or "runtimePrecision" not in info:
+            continue
+        if info["layerType"].astype(str) in _COUNTED:
+            name = info["runtimePrecision"].astype(str)
+            name = _PRECISIONS.get(name, name)
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _open_ort(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependencyError('this bundle needs ONNX Runtime: pip install "sccg-runtime[ort]"') from None
+    contract = bundle.contract
+    if contract.precision_asked == "bf16":
+        raise MissingDependencyError("ONNX Runtime has no BF16 kernels on the CPU: export an int8 or fp32 bundle")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(bundle.members["model.onnx"], options, ["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class
+        raise BundleError(f"{bundle.name}: ONNX Runtime cannot load the model ({_first_line(error)})") from None
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or len(session.get_outputs()) != 1:
+        raise BundleError(f"{bundle.name}: the model does not have one input and one output")
+    fixed = inputs[0].shape
+    if any(isinstance(side, int) and side != wanted for side, wanted in zip(fixed, (1, 1, *size), strict=False)):
+        raise InputError(f"{bundle.name} was exported for {fixed[2]}x{fixed[3]} only, not {size[0]}x{size[1]}")
+    name = inputs[0].name
+
+    def run(images: FloatArray) -> FloatArray:
+        try:
+            output: FloatArray = session.run(None, {name: np.ascontiguousarray(images)})[0]
+        except Exception as error:
+            raise RefusedError(f"ONNX Runtime failed on a slice ({_first_line(error)})") from None
+        return output
+
+    # ONNX Runtime has no report of what ran per layer; the exporter's own count is passed on and named as such.
+    ran = dict(contract.precision_ran or {})
+    source = "counted in the graph at export; ONNX Runtime reports no precision per layer"
+    return _Session(run, _description(("ONNX Runtime", onnxruntime.__version__), threads, size, ran, source))
+
+
+def _refuse_tensorrt(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
+    raise MissingDependencyError(
+        f"{bundle.name} holds a {bundle.contract.target} engine for {size[0]}x{size[1]}: sccg-runtime runs on the CPU; "
+        "export the student with --target openvino"
+    )
+
+
+_OPENERS: Mapping[Target, Callable[[Bundle, tuple[int, int], int], Session]] = MappingProxyType(
+    {
+        "openvino": _open_openvino,
+        "ort": _open_ort,
+        "tensorrt-rtx": _refuse_tensorrt,
+        "tensorrt": _refuse_tensorrt,
+    }
+)
+
+
+def _description(
+    engine: tuple[str, str], threads: int, size: tuple[int, int], ran: dict[str, int], source: str
+) -> Description:
+    return Description(
+        engine=engine[0],
+        engine_version=engine[1],
+        device="CPU",
+        threads=threads,
+        size=size,
+        precision_ran=ran,
+        precision_source=source,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:200]
+
+
+def openable(contract: Contract) -> bool:
+    """Whether this distribution has a session for the contract's target (its package may still be missing)."""
+    return _OPENERS[contract.target] is not _refuse_tensorrt

@@ -1,0 +1,51 @@
+"""Does a series look like what the model learned from? A model answers anything; this says when it should not be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sccg_runtime.statistics import HISTOGRAM_BINS, InputStatistics, Range
+
+MAX_HISTOGRAM_DISTANCE = 25.0
+MARGIN = 0.25
+_GREY_LEVELS_PER_BIN = 256 / HISTOGRAM_BINS
+
+
+def histogram_distance(first: Sequence[float], second: Sequence[float]) -> float:
+    """Earth mover's distance of two histograms over [-1, 1], in grey levels of 0..255.
+
+    How far, on average, a pixel's grey level must move to turn one into the other.
+    """
+    return float(np.abs(np.cumsum(first) - np.cumsum(second)).sum()) * _GREY_LEVELS_PER_BIN
+
+
+def differences(series: InputStatistics, trained: InputStatistics) -> list[str]:
+    """What sets a series apart from the training inputs, one sentence with numbers each; empty if nothing does.
+
+    - Grey levels of the foreground: an earth mover's distance above 25 of 255 levels.
+    - Sharpness and foreground share: the series' median outside of the 5th to 95th percentile of the training slices,
+      widened by a quarter of the nearer bound.
+    """
+    found = []
+    distance = histogram_distance(series.histogram, trained.histogram)
+    if distance > MAX_HISTOGRAM_DISTANCE:
+        found.append(
+            f"grey levels are {distance:.0f} of 255 away from those of the training slices (at most "
+            f"{MAX_HISTOGRAM_DISTANCE:.0f} is usual): another contrast or another window than the model learned from"
+        )
+    for name, here, there, hint in (
+        ("sharpness", series.sharpness, trained.sharpness, "another resolution, filter or noise"),
+        ("foreground share", series.foreground_share, trained.foreground_share, "another field of view or body part"),
+    ):
+        if not _within(here.median, there):
+            found.append(
+                f"{name} is {here.median:.3f}, in the training slices {there.p5:.3f} to {there.p95:.3f}: {hint} than the "
+                "model learned from"
+            )
+    return found
+
+
+def _within(value: float, usual: Range) -> bool:
+    return usual.p5 * (1 - MARGIN) <= value <= usual.p95 * (1 + MARGIN)

@@ -1,0 +1,226 @@
+"""Reads generator checkpoints without ever running code from them, and writes this project's own.
+
+Accepted: ``latest_net_G*.pth`` of the CycleGAN repository (plain state dict, ``module.`` prefixes, nested under a
+key, instance norm with or without affine parameters and running statistics, dropout), this project's
+``.safetensors`` and its training checkpoints. The spec is read off the tensors' shapes.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from sccg_runtime.direction import Direction, parse_direction
+from sccg_runtime.errors import CheckpointError, InputError
+from sccg_runtime.files import replacing, sha256
+from sccg_runtime.intensity import Intensity
+from sccg_runtime.statistics import InputStatistics
+from sccg_teacher_student.cyclegan import read_cyclegan
+from sccg_teacher_student.networks.build import build_generator
+from sccg_teacher_student.networks.spec import GeneratorSpec
+
+METADATA_KEY = "sccg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecord:
+    """What a network learned from; kept in the metadata of its checkpoint, copied into the contract.
+
+    Attributes
+    ----------
+    direction
+        ``"mr2ct"`` or ``"ct2mr"``.
+    input_intensity, output_intensity
+        Meaning of [-1, 1] on both sides.
+    trained_size
+        (rows, columns) in pixels.
+    trained_spacing_mm
+        (row, column) pixel spacing in mm, or None where the data does not say.
+    simulated_data
+        True if the phantom was the data.
+    teacher_sha256
+        Hash of the teacher's file, or None for a teacher.
+    input_statistics
+        Of the training inputs.
+    data, unpaired
+        Folders, as absolute paths, or None for the data that the demo makes.
+    train_cases, val_cases
+        Names of the cases on either side of the split.
+    """
+
+    direction: Direction
+    input_intensity: Intensity
+    output_intensity: Intensity
+    trained_size: tuple[int, int]
+    trained_spacing_mm: tuple[float, float] | None
+    simulated_data: bool
+    teacher_sha256: str | None
+    input_statistics: InputStatistics
+    data: str
+    unpaired: tuple[str, ...]
+    train_cases: tuple[str, ...]
+    val_cases: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("input_intensity", "output_intensity", "input_statistics"):
+            values[name] = values[name].to_dict()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
+        """Build from JSON (InputError where a key is missing or wrong)."""
+        given = dict(values)
+        if set(given) != set(cls.__dataclass_fields__):
+            raise InputError("training record: keys are missing or unknown")
+        for name in ("input_intensity", "output_intensity"):
+            given[name] = Intensity.from_dict(given[name])
+        given["direction"] = parse_direction(given["direction"])
+        given["input_statistics"] = InputStatistics.from_dict(given["input_statistics"])
+        for name in ("trained_size", "trained_spacing_mm", "unpaired", "train_cases", "val_cases"):
+            given[name] = None if given[name] is None else tuple(given[name])
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A generator read from a file.
+
+    Attributes
+    ----------
+    generator
+        In evaluation mode, float32, on the CPU, without gradients; takes (N, 1, H, W).
+    spec
+        What rebuilds it.
+    path, sha256
+        The file and its hash.
+    record
+        What it learned from, or None (a CycleGAN file does not say).
+    notes
+        What was changed or assumed on the way in, one sentence each; commands print them.
+    """
+
+    generator: nn.Module
+    spec: GeneratorSpec
+    path: Path
+    sha256: str
+    record: TrainingRecord | None
+    notes: tuple[str, ...]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a generator.
+
+    Raises
+    ------
+    CheckpointError
+        Missing, damaged, holds code, or is not a generator that this project knows; one line says which.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    with path.open("rb") as file:
+        head = file.read(9)
+    record: TrainingRecord | None = None
+    if len(head) == 9 and head[8:9] == b"{":
+        spec, state, record, notes = _read_safetensors(path)
+    else:
+        spec, state, record, notes = _read_pickle(path)
+    generator = build_generator(spec)
+    load_state(generator, state, path.name)
+    generator.eval().requires_grad_(False)
+    return Checkpoint(
+        generator=generator, spec=spec, path=path, sha256=sha256(path), record=record, notes=tuple(notes)
+    )
+
+
+def save_checkpoint(path: Path, generator: nn.Module, spec: GeneratorSpec, record: TrainingRecord) -> None:
+    """Write ``.safetensors``: float32 weights, with spec and record as JSON in its metadata; whole or not at all."""
+    metadata = {METADATA_KEY: json.dumps({"spec": spec.to_dict(), "record": record.to_dict()}, allow_nan=False)}
+    state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in generator.state_dict().items()}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(state, temporary, metadata)
+
+
+def load_state(generator: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Copy weights in; refuse what does not fit with the names and shapes that differ (CheckpointError)."""
+    wanted = generator.state_dict()
+    wrong = [f"{key} missing" for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    wrong += [f"{key} unknown" for key in state if key not in wanted]
+    wrong += [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 6} more" if len(wrong) > 6 else ""
+        raise CheckpointError(f"{name} does not fit its network: {'; '.join(wrong[:6])}{more}")
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{name}: {key} holds values that are not finite")
+    generator.load_state_dict(dict(state), strict=False)
+
+
+_Parts = tuple[GeneratorSpec, dict[str, Tensor], TrainingRecord | None, list[str]]
+
+
+def _read_safetensors(path: Path) -> _Parts:
+    try:
+        with safetensors.safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name} is a damaged safetensors file: {error}") from None
+    if METADATA_KEY not in metadata:
+        spec, state, notes = read_cyclegan(state, path.name)
+        return spec, state, None, notes
+    try:
+        values = json.loads(metadata[METADATA_KEY])
+        return GeneratorSpec.from_dict(values["spec"]), state, TrainingRecord.from_dict(values["record"]), []
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path.name}: metadata cannot be read: {error}") from None
+
+
+def _read_pickle(path: Path) -> _Parts:
+    content = load_tensors_only(path)
+    if isinstance(content, Mapping) and content.get("schema") == "sccg-run/1":
+        spec = GeneratorSpec.from_dict(json.loads(content["spec"]))
+        record = TrainingRecord.from_dict(json.loads(content["record"]))
+        return spec, dict(content["average"]), record, ["training checkpoint: its averaged weights are used"]
+    spec, state, notes = read_cyclegan(content, path.name)
+    return spec, state, None, notes
+
+
+def load_tensors_only(path: Path) -> Any:
+    """``torch.load`` restricted to tensors and plain containers; nothing in the file is executed.
+
+    Raises
+    ------
+    CheckpointError
+        Truncated, not a PyTorch file, or a pickle that wants to run code.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise CheckpointError(
+                f"{path.name} holds Python objects or code, not only tensors: refused, nothing of it was run; "
+                "save the generator's state_dict() instead"
+            ) from None
+        raise CheckpointError(f"{path.name} is not a PyTorch checkpoint") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, AssertionError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path.name} is truncated or not a PyTorch checkpoint ({reason})") from None

@@ -1,0 +1,184 @@
+"""Opens a data set of any accepted kind and gives its pairs, one slice at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sccg_bench.protocols import Pair
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import Modality
+from sccg_teacher_student.data.cases import find_cases, make_reader
+from sccg_teacher_student.data.reader import DataKind, Reader, some
+from sccg_teacher_student.data.settings import DataSettings, find_settings
+
+_SPACING_TOLERANCE = 0.01
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """A data set on disk. Slices are read when asked for; instances can be pickled to worker processes.
+
+    Attributes
+    ----------
+    path
+        The folder that was opened.
+    kind
+        ``"png"``, ``"dicom"`` or ``"nifti"``.
+    settings
+        What the values mean; ``settings.assumed`` says whether a file said so.
+    splits
+        ``train``, ``val`` and ``test`` with their cases, as far as such folders are there; else empty.
+    folders
+        Case name -> its folder, in natural order.
+    reader
+        Reads one case of this kind.
+    """
+
+    path: Path
+    kind: DataKind
+    settings: DataSettings
+    splits: Mapping[str, tuple[str, ...]]
+    folders: Mapping[str, Path]
+    reader: Reader
+
+    @property
+    def simulated(self) -> bool:
+        """True where the data says of itself that it is simulated."""
+        return self.settings.simulated
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """All case names (patients), over all splits, in natural order within each split."""
+        return tuple(self.folders)
+
+    def slices(self, case: str) -> tuple[str, ...]:
+        """Slice names of a case, in order: those that both modalities have.
+
+        Slices without a partner are counted in a warning in the log. A case of one modality gives all its slices.
+
+        Raises
+        ------
+        InputError
+            There is no such case, or its two modalities have no slice in common.
+        """
+        found = self.reader.names(self._folder(case))
+        paired, unpaired = found.paired, found.unpaired
+        if not paired:
+            has = f"{len(found.mr)} MR and {len(found.ct)} CT slices with none in common" if unpaired else "no slices"
+            raise InputError(f"{self.folders[case]}: {has} ({some(unpaired) or 'nothing found'})")
+        if unpaired:
+            _log.warning("%s: %d slices have no partner and are left out: %s", case, len(unpaired), some(unpaired))
+        return paired
+
+    def unpaired_slices(self, case: str) -> tuple[str, ...]:
+        """``mr/NAME`` and ``ct/NAME`` of the slices of a case that have no partner."""
+        return self.reader.names(self._folder(case)).unpaired
+
+    def load(self, case: str, slice: str) -> Pair:  # noqa: A002
+        """Read one pair; ``mr`` and ``ct`` are (1, H, W) float32 in [-1, 1], or None where the case has none.
+
+        Raises
+        ------
+        InputError
+            There is no such case or slice, or its files cannot be used.
+        """
+        mr, ct = self.reader.load(self._folder(case), slice)
+        return Pair(case=case, slice=slice, mr=mr, ct=ct)
+
+    def pairs(self, cases: Iterable[str] | None = None) -> Iterator[Pair]:
+        """Read all slices of ``cases`` (default: all), one after the other."""
+        for case in self.cases if cases is None else cases:
+            for name in self.slices(case):
+                yield self.load(case, name)
+
+    def spacing_mm(self, cases: Iterable[str] | None = None) -> tuple[float, float] | None:
+        """(row, column) in-plane spacing in mm that ``cases`` (default: all) share, or None where unknown.
+
+        Raises
+        ------
+        InputError
+            The cases differ by more than 1 percent, from each other or from the settings.
+        """
+        shared = self.settings.spacing_mm
+        first = self.settings.origin
+        for case in self.cases if cases is None else cases:
+            own = self.reader.spacing_mm(self._folder(case))
+            if own is None:
+                continue
+            if shared is None:
+                shared, first = own, case
+            elif any(abs(a / b - 1) > _SPACING_TOLERANCE for a, b in zip(own, shared, strict=True)):
+                raise InputError(
+                    f"{self.path}: spacing of {case} is {own[0]:g} x {own[1]:g} mm, of {first} {shared[0]:g} x "
+                    f"{shared[1]:g} mm; resample all cases to one spacing"
+                )
+        return shared
+
+    def _folder(self, case: str) -> Path:
+        folder = self.folders.get(case)
+        if folder is None:
+            raise InputError(f"{self.path}: no case {case!r} (cases: {some(self.cases, 8)})")
+        return folder
+
+
+def open_data(path: Path, *, settings: Path | None = None) -> DataSource:
+    """Open a folder of paired cases: PNG, DICOM (the phantom included) or NIfTI.
+
+    Parameters
+    ----------
+    path
+        Folder of cases, with or without ``train/``, ``val/``, ``test/`` above them; or a single case.
+    settings
+        A settings file that takes the place of ``sccg.toml`` (``--intensity FILE``). It does not make simulated
+        data real: what the data set's own file says about that still holds.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, it holds no case of a known kind, kinds are mixed, a case is in two splits, or a
+        settings file cannot be used.
+
+    Example
+    -------
+    >>> source = open_data(Path("data"))
+    >>> pair = source.load("case01", source.slices("case01")[0])
+    >>> pair.mr.shape
+    (1, 256, 256)
+    """
+    return _open(path, settings, only=None)
+
+
+def open_unpaired(path: Path, modality: Modality, settings: Path | None = None) -> DataSource:
+    """Open a folder of cases of one modality: ``CASE/*.png``, ``CASE/*.dcm``, or one side of a paired folder.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_data`.
+    """
+    if modality not in ("MR", "CT"):
+        raise InputError(f"modality {modality!r} is not MR or CT")
+    return _open(path, settings, only=modality)
+
+
+def _open(path: Path, settings: Path | None, only: Modality | None) -> DataSource:
+    if not path.is_dir():
+        raise InputError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
+    found = find_cases(path, only)
+    chosen = find_settings(found.root, settings, found.kind)
+    if settings is not None and not chosen.simulated:
+        own = find_own(found.root)
+        chosen = replace(chosen, simulated=own)
+    reader = make_reader(found.kind, chosen, only)
+    return DataSource(path, found.kind, chosen, found.splits, found.folders, reader)
+
+
+def find_own(root: Path) -> bool:
+    """Whether the data set's own ``sccg.toml`` says that it is simulated."""
+    from sccg_teacher_student.data.settings import SETTINGS_NAME, read_settings
+
+    return (root / SETTINGS_NAME).is_file() and read_settings(root).simulated

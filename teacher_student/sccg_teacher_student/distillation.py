@@ -1,0 +1,180 @@
+"""The distillation task: a student learns the teacher's cached outputs."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sccg_runtime.errors import InputError
+from sccg_teacher_student.features import FeatureMatch, Tap
+from sccg_teacher_student.labels import LabelCache
+from sccg_teacher_student.losses import charbonnier, head_weight, least_squares, ssim, wavelet_l1
+from sccg_teacher_student.networks.patchgan import PatchDiscriminator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeights:
+    """Weights of the parts of the loss; a part of weight 0 is not computed.
+
+    Attributes
+    ----------
+    output
+        Charbonnier distance to the teacher's output, head times three.
+    wavelet
+        L1 of the high Haar bands, two levels: small generators lose these first.
+    ssim
+        1 - structural similarity to the teacher's output.
+    reference
+        L1 to the real image, on views that have one. It buys PSNR by blurring; off by default.
+    adversarial
+        Least-squares GAN term; a PatchGAN tells the teacher's outputs from the student's.
+    features
+        Feature matching at the taps. The teacher then runs in every step.
+    """
+
+    output: float = 1.0
+    wavelet: float = 0.7
+    ssim: float = 0.1
+    reference: float = 0.0
+    adversarial: float = 0.0
+    features: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not 0 <= getattr(self, name) < 1e4:
+                raise InputError(f"loss weight {name} must be 0 or more")
+
+
+class DistillTask:
+    """Owns student, losses and, where asked for, critic and feature match.
+
+    Parameters
+    ----------
+    student
+        (N, 1, H, W) -> (N, 1, H, W).
+    cache
+        Labelled views.
+    weights
+        Of the losses.
+    batch
+        Slices per step.
+    shift
+        Largest free shift in pixels, a multiple of 4: input and label move alike. 0 where the teacher does not
+        follow shifts.
+    device, amp
+        Where to compute, and in what (None: float32).
+    teacher, taps
+        Needed for feature matching only.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        cache: LabelCache,
+        weights: LossWeights,
+        *,
+        batch: int,
+        shift: int,
+        device: torch.device,
+        amp: torch.dtype | None,
+        teacher: nn.Module | None = None,
+        taps: tuple[Tap, ...] = (),
+    ) -> None:
+        self.network = student.to(device, memory_format=torch.channels_last)
+        self._cache, self._weights, self._batch, self._shift = cache, weights, batch, shift
+        self._device, self._amp = device, amp
+        self._teacher = teacher.to(device) if teacher is not None else None
+        self._match: FeatureMatch | None = None
+        if weights.features > 0:
+            if self._teacher is None or not taps:
+                raise InputError("the feature loss needs --feature-tap TEACHER_MODULE=STUDENT_MODULE")
+            height, width = cache.chunks[0].shape[-2:]
+            self._match = FeatureMatch(self._teacher, self.network, taps, (height, width)).to(device)
+        self._critic: PatchDiscriminator | None = None
+        if weights.adversarial > 0:
+            self._critic = PatchDiscriminator().to(device)
+            self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), lr=1e-4, betas=(0.5, 0.999))
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The 1x1 projections of feature matching, if any (the critic has its own optimiser)."""
+        return [] if self._match is None else list(self._match.parameters())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that learns beside the student."""
+        state: dict[str, Any] = {}
+        if self._match is not None:
+            state["match"] = self._match.state_dict()
+        if self._critic is not None:
+            state |= {"critic": self._critic.state_dict(), "critic_optimizer": self._critic_optimizer.state_dict()}
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+        if self._match is not None:
+            self._match.load_state_dict(state["match"])
+        if self._critic is not None:
+            self._critic.load_state_dict(state["critic"])
+            self._critic_optimizer.load_state_dict(state["critic_optimizer"])
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(input, teacher's output, reference) of a random batch, (N, 1, H, W) each; NaN where no reference is."""
+        numbers = torch.randint(len(self._cache), (self._batch,), generator=generator).numpy()
+        stack = self._cache.batch(numbers)
+        if self._shift:
+            steps = self._shift // 4
+            moves = torch.randint(-steps, steps + 1, (self._batch, 2), generator=generator) * 4
+            stack = torch.stack([shifted(item, int(dy), int(dx)) for item, (dy, dx) in zip(stack, moves, strict=True)])
+        stack = stack.to(self._device)
+        return stack[:, 0:1], stack[:, 1:2], stack[:, 2:3]
+
+    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named losses of one batch; ``total`` is their weighted sum."""
+        image, label, reference = self.draw(generator)
+        weights = self._weights
+        with contextlib.ExitStack() as stack:
+            features = None
+            if self._match is not None and self._teacher is not None:
+                features = stack.enter_context(self._match.capture(self._teacher, self.network))
+                with torch.no_grad():
+                    self._teacher(image)
+            if self._amp is not None:
+                stack.enter_context(torch.autocast(self._device.type, dtype=self._amp))
+            output = self.network(image.contiguous(memory_format=torch.channels_last))
+        output = output.float()
+        inside = head_weight(image, label)
+        parts = {"output": charbonnier(output, label, inside)}
+        if weights.wavelet:
+            parts["wavelet"] = wavelet_l1(output, label, inside)
+        if weights.ssim:
+            parts["ssim"] = 1 - ssim(output, label)
+        if weights.reference:
+            known = torch.isfinite(reference)
+            parts["reference"] = F.l1_loss(output[known], reference[known]) if known.any() else output.sum() * 0
+        if self._critic is not None:
+            self._teach_critic(label, output.detach())
+            parts["adversarial"] = least_squares(self._critic(output), real=True)
+        if features is not None and self._match is not None:
+            parts["features"] = self._match(*features)
+        total = sum((getattr(weights, name) * value for name, value in parts.items()), output.new_zeros(()))
+        return {"total": total, **parts}
+
+    def _teach_critic(self, real: Tensor, fake: Tensor) -> None:
+        if self._critic is None:
+            return
+        self._critic_optimizer.zero_grad(set_to_none=True)
+        loss = least_squares(self._critic(real), real=True) + least_squares(self._critic(fake), real=False)
+        (loss / 2).backward()
+        self._critic_optimizer.step()
+
+
+def shifted(stack: Tensor, rows: int, columns: int) -> Tensor:
+    """Move (C, H, W) by whole pixels; what comes in at the border repeats the border (NaN stays NaN)."""
+    height, width = stack.shape[-2:]
+    down = torch.arange(height).sub(rows).clamp(0, height - 1)
+    right = torch.arange(width).sub(columns).clamp(0, width - 1)
+    return stack[:, down][:, :, right]

@@ -1,0 +1,144 @@
+"""The label cache: views and what the teacher made of them, computed once and kept on disk.
+
+A cache is a folder of chunks ``00000.npy``, each (n, 3, H, W) float16: input, teacher's output, reference (NaN where
+there is none). Its name is a hash of everything that the content depends on, so another run with the same teacher,
+data and seed goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from sccg_runtime.errors import InputError, RefusedError
+from sccg_runtime.files import replacing
+from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.views import Base, make_view
+
+CHUNK = 16
+Labeller = Callable[[FloatArray], FloatArray]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LabelCache:
+    """Labelled views on disk, opened as memory maps.
+
+    Attributes
+    ----------
+    folder
+        Where the chunks are.
+    bases, seed
+        What the views are made from.
+    chunks
+        Memory maps (n, 3, H, W) float16, in order.
+    """
+
+    folder: Path
+    bases: Sequence[Base]
+    seed: int
+    chunks: list[npt.NDArray[np.float16]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        while (path := self._path(len(self.chunks))).is_file():
+            self.chunks.append(np.load(path, mmap_mode="r", allow_pickle=False))
+
+    def __len__(self) -> int:
+        return sum(len(chunk) for chunk in self.chunks)
+
+    @property
+    def size_gib(self) -> float:
+        """Size on disk in GiB."""
+        return sum(chunk.nbytes for chunk in self.chunks) / 2**30
+
+    def grow(self, label: Labeller) -> None:
+        """Label the next chunk of views and write it, whole or not at all.
+
+        Raises
+        ------
+        RefusedError
+            The teacher gave a value that is not finite.
+        """
+        start, rows = len(self), []
+        for number in range(start, start + CHUNK):
+            image, reference = make_view(self.bases, self.seed, number)
+            output = label(image[None])[0]
+            if not np.isfinite(output).all():
+                raise RefusedError(f"the teacher's output on view {number} is not finite")
+            rows.append(np.stack([image, output, np.full_like(image, np.nan) if reference is None else reference]))
+        path = self._path(len(self.chunks))
+        with replacing(path) as temporary:
+            np.save(temporary, np.stack(rows).astype(np.float16))
+        self.chunks.append(np.load(path, mmap_mode="r", allow_pickle=False))
+
+    def fill(
+        self,
+        label: Labeller,
+        *,
+        limit_gib: float,
+        views: int | None = None,
+        seconds: float | None = None,
+        progress: Callable[[int, float], None] = lambda count, seconds: None,
+    ) -> None:
+        """Grow until ``views`` views, ``seconds`` of wall time or ``limit_gib`` on disk are reached.
+
+        At least one chunk is made. ``progress`` gets (number of views, seconds spent) after each chunk.
+        """
+        started = time.monotonic()
+        while True:
+            spent = time.monotonic() - started
+            enough = (views is not None and len(self) >= views) or (seconds is not None and spent >= seconds)
+            if self.chunks and (enough or self.size_gib * (1 + 1 / len(self.chunks)) > limit_gib):
+                return
+            self.grow(label)
+            progress(len(self), time.monotonic() - started)
+
+    def batch(self, numbers: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Views by number as (n, 3, H, W) float32."""
+        return torch.from_numpy(np.stack([self.chunks[n // CHUNK][n % CHUNK] for n in numbers]).astype(np.float32))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.npy"
+
+
+def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.device) -> tuple[Labeller, str]:
+    """The fastest way at hand to run the teacher on slices of ``size``, and its name.
+
+    On CUDA: PyTorch with TF32 off. On a CPU: OpenVINO, in bfloat16 where the CPU computes in it (labels then lie
+    about 62 dB from float32 ones), else in float32.
+    """
+    if device.type == "cuda":
+        on_gpu = teacher.to(device).eval()
+
+        @torch.inference_mode()
+        def run_torch(image: FloatArray) -> FloatArray:
+            result: FloatArray = on_gpu(torch.from_numpy(image)[None].to(device))[0].float().cpu().numpy()
+            return result
+
+        return run_torch, "PyTorch on CUDA, float32"
+    import openvino as ov
+
+    core = ov.Core()
+    precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    with torch.inference_mode():
+        model = ov.convert_model(teacher, example_input=torch.zeros(1, 1, *size), input=[1, 1, *size])
+    compiled = core.compile_model(
+        model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    )
+    request = compiled.create_infer_request()
+
+    def run_openvino(image: FloatArray) -> FloatArray:
+        if image.shape[-2:] != size:
+            raise InputError(f"slice of {image.shape[-2:]} pixels among slices of {size}")
+        return np.array(request.infer(image[None])[0][0], np.float32)
+
+    return run_openvino, f"OpenVINO on the CPU, {precision}"

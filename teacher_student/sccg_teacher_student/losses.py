@@ -1,0 +1,74 @@
+"""Losses of distillation: pure functions of (N, 1, H, W) tensors in [-1, 1], each giving a scalar."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, epsilon: float = 1e-3) -> Tensor:
+    """Weighted mean of sqrt(d^2 + epsilon^2) - epsilon: L1 with a round bottom (Charbonnier et al. 1994)."""
+    distance = torch.sqrt((output - target) ** 2 + epsilon**2) - epsilon
+    return distance.mean() if weight is None else (distance * weight).sum() / weight.sum()
+
+
+def head_weight(image: Tensor, target: Tensor, inside: float = 3.0, above: float = -0.88, margin: int = 4) -> Tensor:
+    """``inside`` in and near the head of either slice, 1 in the air around it; (N, 1, H, W).
+
+    ``above``: foreground threshold (15 of 255). ``margin``: pixels by which the foreground grows.
+    """
+    foreground = (torch.maximum(image, target) > above).to(image.dtype)
+    grown = F.max_pool2d(foreground, 2 * margin + 1, stride=1, padding=margin)
+    return 1 + (inside - 1) * grown
+
+
+def haar_bands(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(low (N, C, H/2, W/2), high (N, 3C, H/2, W/2)) of one level of the orthonormal Haar transform; even H, W."""
+    a, b = x[..., 0::2, 0::2], x[..., 0::2, 1::2]
+    c, d = x[..., 1::2, 0::2], x[..., 1::2, 1::2]
+    return (a + b + c + d) / 2, torch.cat([a - b + c - d, a + b - c - d, a - b - c + d], dim=1) / 2
+
+
+def wavelet_l1(output: Tensor, target: Tensor, weight: Tensor | None = None, levels: int = 2) -> Tensor:
+    """Weighted L1 between the high Haar bands, mean over ``levels`` levels (after Zhang et al., CVPR 2022)."""
+    low = output - target  # the transform is linear
+    total = output.new_zeros(())
+    for _ in range(levels):
+        low, high = haar_bands(low)
+        if weight is None:
+            total = total + high.abs().mean()
+        else:
+            weight = F.avg_pool2d(weight, 2)
+            total = total + (high.abs() * weight).sum() / (weight.sum() * high.shape[1])
+    return total / levels
+
+
+def ssim(output: Tensor, target: Tensor, sigma: float = 1.5, data_range: float = 2.0) -> Tensor:
+    """Mean structural similarity (Wang et al. 2004): gaussian window of 11 pixels, no border padding."""
+    window = _gaussian(sigma, output.dtype, output.device)
+    stack = torch.cat([output, target, output * output, target * target, output * target], dim=1)
+    channels = stack.shape[1]
+    rows = window.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    columns = window.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    blurred = F.conv2d(F.conv2d(stack, rows, groups=channels), columns, groups=channels)
+    mean_o, mean_t, square_o, square_t, product = blurred.split(output.shape[1], dim=1)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    covariance, variances = product - mean_o * mean_t, square_o - mean_o**2 + square_t - mean_t**2
+    top = (2 * mean_o * mean_t + c1) * (2 * covariance + c2)
+    return (top / ((mean_o**2 + mean_t**2 + c1) * (variances + c2))).mean()
+
+
+def least_squares(scores: Tensor, real: bool) -> Tensor:
+    """Least-squares GAN term: mean (scores - 1)^2 for real, mean scores^2 for fake (Mao et al. 2017)."""
+    return ((scores - 1) ** 2).mean() if real else (scores**2).mean()
+
+
+@functools.cache
+def _gaussian(sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    radius = int(3.5 * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1, dtype=dtype, device=device)
+    window = torch.exp(-(offsets**2) / (2 * sigma**2))
+    return window / window.sum()

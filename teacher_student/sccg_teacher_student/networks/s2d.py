@@ -1,0 +1,92 @@
+"""Students made for INT8 engines: all work happens at 1/factor resolution, in plain convolutions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sccg_teacher_student.networks.spec import GeneratorSpec
+
+
+class FiLM(nn.Module):
+    """Scales and shifts every channel by numbers computed from all channels' means over the slice."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels, 1)
+        self.scale = nn.Conv2d(channels, channels, 1)
+        self.shift = nn.Conv2d(channels, channels, 1)
+        for layer in (self.scale, self.shift):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        code = F.relu(self.squeeze(torch.mean(x, dim=(2, 3), keepdim=True)))
+        return x * (1 + self.scale(code)) + self.shift(code)
+
+
+class S2DBlock(nn.Module):
+    """x + conv(ReLU(dilated conv(x))); the second convolution starts small, so that sums stay in a narrow range."""
+
+    def __init__(self, channels: int, dilation: int, norm: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=not norm)
+        self.norm1 = nn.BatchNorm2d(channels) if norm else nn.Identity()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=not norm)
+        self.norm2 = nn.BatchNorm2d(channels) if norm else nn.Identity()
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        return F.relu(x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+
+
+class SpaceToDepthStem(nn.Module):
+    """Pixel-unshuffle by ``factor``, then a 3x3 convolution."""
+
+    def __init__(self, channels: int, out: int, factor: int, bias: bool) -> None:
+        super().__init__()
+        self.factor = factor
+        self.conv = nn.Conv2d(channels * factor**2, out, 3, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) -> (N, out, H / factor, W / factor)."""
+        y: Tensor = self.conv(F.pixel_unshuffle(x, self.factor))
+        return y
+
+
+class S2DGenerator(nn.Module):
+    """Space-to-depth stem, residual blocks, 3x3 convolution and pixel shuffle; output clipped to [-1, 1]."""
+
+    def __init__(self, spec: GeneratorSpec) -> None:
+        super().__init__()
+        norm = spec.norm == "batch"
+        self.standardise = spec.standardise
+        self.stem: nn.Module = SpaceToDepthStem(spec.in_channels, spec.width, spec.factor, bias=not norm)
+        self.stem_norm = nn.BatchNorm2d(spec.width) if norm else nn.Identity()
+        self.blocks = nn.ModuleList(S2DBlock(spec.width, dilation, norm) for dilation in spec.dilations)
+        self.films = nn.ModuleDict({str(block): FiLM(spec.width) for block in spec.film_after})
+        self.tail_in = nn.Conv2d(spec.width, spec.width, 3, padding=1)
+        self.tail = nn.Conv2d(spec.width, spec.out_channels * spec.factor**2, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(spec.factor)
+        with torch.no_grad():  # equal sub-pixel filters at the start: no checkerboard to unlearn (Aitken et al. 2017)
+            self.tail.weight.copy_(self.tail.weight[:1].expand_as(self.tail.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) in [-1, 1] -> (N, 1, H, W) in [-1, 1]."""
+        if self.standardise:
+            x = x - torch.mean(x, dim=(1, 2, 3), keepdim=True)
+            x = x * torch.rsqrt(torch.mean(x * x, dim=(1, 2, 3), keepdim=True) + 1e-4)
+        x = F.relu(self.stem_norm(self.stem(x)))
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if str(number) in self.films:
+                x = self.films[str(number)](x)
+        y: Tensor = self.shuffle(self.tail(F.relu(self.tail_in(x))))
+        clipped = torch.clamp(y, -1, 1)
+        if self.training:  # straight-through: a pixel outside the range still learns
+            return y + (clipped - y).detach()
+        return clipped
