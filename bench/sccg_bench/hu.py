@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sccg_runtime.errors import InputError
-from sccg_runtime.intensity import FloatArray, Intensity, unit_to_linear
 from skimage.metrics import structural_similarity
 
 from sccg_bench.masks import head_mask
 from sccg_bench.metrics import CAP_DB
 from sccg_bench.scale import to_u8
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray, Intensity, unit_to_linear
 
 LOW_HU, HIGH_HU = -1024.0, 3000.0
 RANGE_HU = HIGH_HU - LOW_HU

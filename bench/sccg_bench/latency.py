@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+
 from sccg_runtime.errors import InputError
 
 Profile = Literal["quick", "full"]

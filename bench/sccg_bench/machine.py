@@ -137,8 +137,9 @@ class LoadWatch:
         own = {}
         for pid in (os.getpid(), *self._own()):
             after_name = _read(self._proc / str(pid) / "stat").rpartition(")")[2].split()
-            if len(after_name) > 12:
-                own[pid] = int(after_name[11]) + int(after_name[12])
+            times = after_name[11:15] if pid == os.getpid() else after_name[11:13]  # with children that ended
+            if times:
+                own[pid] = sum(int(ticks) for ticks in times)
         return user + nice + system + irq + softirq + steal, own
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sccg_runtime.intensity import Intensity
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from sccg_bench.scale import Image, Mask, hu_to_u8
+from sccg_runtime.intensity import Intensity
 
 HEAD_MARGIN_PX = 3
 BONE_U8 = 200.0

@@ -46,4 +46,7 @@ class Runnable(Protocol):
         """Wait until the device has finished; does nothing on a CPU."""
 
     def describe(self) -> dict[str, Any]:
-        """After ``open``: engine, engine_version, device, precision, precision_ran (asked of the engine), size_mib."""
+        """After ``open``: engine, engine_version, device, precision, precision_ran (asked of the engine), size_mib.
+
+        A bundle may add ``engine_drift``, the figures of its own drift.json; they are shown as "from export".
+        """

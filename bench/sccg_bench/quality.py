@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sccg_runtime.direction import Direction, modalities
-from sccg_runtime.errors import InputError
-from sccg_runtime.intensity import FloatArray, Intensity
 from scipy import ndimage
 
 from sccg_bench import highpass
@@ -23,6 +20,9 @@ from sccg_bench.masks import TissueLevels, bone_mask, dilated, foreground, head_
 from sccg_bench.metrics import Closeness, bias_u8, closeness, worst_mae_u8
 from sccg_bench.protocols import Pair
 from sccg_bench.scale import Image, to_u8
+from sccg_runtime.direction import Direction, modalities
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray, Intensity
 
 QUALITY = ("psnr_db", "ssim", "mae_u8", "iou_foreground", "iou_bone", "psnr_head_db", "ssim_head", "mae_head_u8")
 DETAIL = ("hf_ratio", "hf_corr", "phase_ratio", "bias_bone_u8", "bias_soft_u8")

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from sccg_bench.latency import Latency
 from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import write_text
 
-from sccg_bench.latency import Latency
-
 SCHEMA = "sccg-bench/1"
 Status = Literal["measured", "not measured", "failed", "cited"]
-Role = Literal["teacher", "model", "control", "cited"]
+Role = Literal["teacher", "teacher engine", "model", "control", "cited"]
+"""``teacher``: what drift refers to. ``teacher engine``: the same network on another engine, no compressed model."""
 PAPER_MS = 2730.0
 PAPER_NAME = "paper, RTX 3080 Ti"
 PAPER_NOTE = (
@@ -278,7 +278,7 @@ def with_speedups(rows: Sequence[Row], teacher: str | None) -> tuple[Row, ...]:
     usable = base is not None and base.latency_ms is not None and (base.engine, base.precision) == ("torch", "fp32")
     found = []
     for row in rows:
-        if row.latency_ms is None or row.status == "cited":
+        if row.latency_ms is None or row.status != "measured":
             found.append(row)
             continue
         paper = PAPER_MS / row.latency_ms.p50 if row.size == (512, 512) else None

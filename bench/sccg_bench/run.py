@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-from sccg_runtime.direction import Direction, modalities
-from sccg_runtime.errors import InputError, SccgError
-from sccg_runtime.intensity import FloatArray, Intensity
 
 from sccg_bench.latency import Latency, LatencyPlan, Profile, plan_of, take_turns
 from sccg_bench.machine import LoadWatch, describe_machine
 from sccg_bench.protocols import Pair, Runnable
 from sccg_bench.quality import Judge, QualityResult, blurred
-from sccg_bench.results import Results, Row, paper_row, with_speedups
+from sccg_bench.results import Results, Role, Row, Status, paper_row, with_speedups
 from sccg_bench.worker import TIMEOUT_S, Worker, WorkerError
+from sccg_runtime.direction import Direction, modalities
+from sccg_runtime.errors import InputError, SccgError
+from sccg_runtime.intensity import FloatArray, Intensity
 
 Size = tuple[int, int]
+UNSTEADY = 0.2
+"""Spread between turns, as a share of p50, from which on a row is warned about."""
+_TELL_EVERY_S = 10.0
 CONTROL_NAME = "control: teacher blurred 3x3"
 CONTROL_NOTE = "control that must fail: hf_ratio far below 1, whatever its PSNR says"
 
@@ -109,7 +112,8 @@ def run_bench(
     Raises
     ------
     InputError
-        Names are not unique, or the teacher or an FP32 network is not among them.
+        Names are not unique, the teacher or an FP32 network is not among them, or a slice is no float32 (1, H, W)
+        or differs in size from its pair.
 
     Example
     -------
@@ -121,6 +125,7 @@ def run_bench(
     _check_names(names, options)
     source = modalities(options.direction)[0]
     given = list(pairs)
+    _check_shapes(given)
     usable = [pair for pair in given if _input(pair, source) is not None]
     warnings = []
     if len(usable) < len(given):
@@ -134,8 +139,8 @@ def run_bench(
         run.measure(options.size, native=False)
         outputs = run.outputs([image for pair in usable if (image := _input(pair, source)) is not None])
         disturbed = watch.warning()
-    if disturbed:
-        warnings.append(disturbed)
+    warnings += [disturbed] if disturbed else []
+    warnings += [text for row in run.rows.values() if (text := _unsteady(row)) is not None]
     rows = _judged(run.rows, usable, outputs, options)
     known = dict(provenance or {})
     known.setdefault("cases", list(dict.fromkeys(pair.case for pair in usable)))
@@ -156,13 +161,17 @@ class _Run:
     def __init__(self, options: BenchOptions, progress: Callable[[str], None]) -> None:
         self._options, self._progress = options, progress
         self._plan = plan_of(options.profile)
+        self._told = time.monotonic()
         self.workers: dict[str, Worker] = {}
         self.rows: dict[str, Row] = {}
 
     def start(self, stack: contextlib.ExitStack, runnable: Runnable) -> None:
         name = runnable.name
-        role = "teacher" if name == self._options.teacher_name else "model"
-        self.rows[name] = Row(name=name, role=role, threads=self._options.threads)  # type: ignore[arg-type]
+        teacher, fp32 = self._options.teacher_name, self._options.fp32_of.get(name)
+        role: Role = "model"
+        if teacher is not None and teacher in (name, fp32):
+            role = "teacher" if name == teacher else "teacher engine"
+        self.rows[name] = Row(name=name, role=role, threads=self._options.threads)
         self._progress(f"{name}: starting")
         try:
             worker = Worker(runnable, self._options.threads, self._options.timeout_s)
@@ -216,10 +225,18 @@ class _Run:
         return found
 
     def _block(self, name: str, size: Size) -> Callable[[], Sequence[float] | None]:
+        count = 0
+
         def block() -> Sequence[float] | None:
+            nonlocal count
+            times = None
             with self._guarded(name, size):
-                return self.workers[name].block(self._plan)
-            return None
+                times = self.workers[name].block(self._plan)
+                count += len(times)
+                if time.monotonic() - self._told >= _TELL_EVERY_S:
+                    self._progress(f"{name}: {count} queries")
+                    self._told = time.monotonic()
+            return times
 
         return block
 
@@ -232,7 +249,7 @@ class _Run:
             self.rows[name] = replace(self.rows[name], peak_rss_mib=self.workers[name].peak_rss_mib())
 
     @contextlib.contextmanager
-    def _guarded(self, name: str, size: Size) -> Any:
+    def _guarded(self, name: str, size: Size) -> Iterator[None]:
         try:
             yield
         except SccgError as error:
@@ -240,8 +257,8 @@ class _Run:
 
     def _drop(self, name: str, error: SccgError, where: str = "") -> None:
         missing = isinstance(error, WorkerError) and error.not_here
-        status = "not measured" if missing else "failed"
-        self.rows[name] = replace(self.rows[name], status=status, note=f"{where}{error}")  # type: ignore[arg-type]
+        status: Status = "not measured" if missing else "failed"
+        self.rows[name] = replace(self.rows[name], status=status, note=f"{where}{error}")
         self._progress(f"{name}: {status}: {error}")
         worker = self.workers.pop(name, None)
         if worker is not None:
@@ -290,7 +307,28 @@ def _described(told: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a row out of a runnable's description; a bundle's ``engine_drift`` is marked as from its export."""
     names = ("engine", "engine_version", "device", "precision", "precision_ran", "size_mib", "engine_drift")
     found = {name: told[name] for name in names if told.get(name) is not None}
-    return found | ({"engine_drift_from": "export"} if "engine_drift" in found else {})
+    if "engine_drift" in found:
+        numbers = {str(key): value for key, value in found["engine_drift"].items() if isinstance(value, int | float)}
+        found |= {"engine_drift": numbers, "engine_drift_from": "export"}
+    return found
+
+
+def _unsteady(row: Row) -> str | None:
+    """One line if the medians of a model's turns lie too far apart to trust their common median."""
+    spread = row.latency_ms.spread if row.latency_ms is not None else None
+    if spread is None or spread <= UNSTEADY:
+        return None
+    return f"{row.name}: the medians of its turns lie {spread:.0%} of p50 apart: measure again on a quiet machine"
+
+
+def _check_shapes(pairs: Sequence[Pair]) -> None:
+    for pair in pairs:
+        shapes = [image.shape for image in (pair.mr, pair.ct) if image is not None]
+        kinds = [image.dtype.name for image in (pair.mr, pair.ct) if image is not None]
+        if any(len(shape) != 3 or shape[0] != 1 for shape in shapes) or len(set(shapes)) > 1:
+            raise InputError(f"bench: {pair.case}/{pair.slice}: MR and CT must be (1, H, W) of one size, not {shapes}")
+        if set(kinds) - {"float32"}:
+            raise InputError(f"bench: {pair.case}/{pair.slice}: slices must be float32, not {', '.join(kinds)}")
 
 
 def _input(pair: Pair, source: str) -> FloatArray | None:

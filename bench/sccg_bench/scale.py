@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
 from sccg_runtime.intensity import FloatArray
 
 Image = npt.NDArray[np.float64]

@@ -19,12 +19,11 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
-from sccg_runtime.errors import SccgError
-from sccg_runtime.intensity import FloatArray
-
 from sccg_bench.latency import LatencyPlan
 from sccg_bench.protocols import Runnable
 from sccg_bench.worker_child import one_line, receive, send
+from sccg_runtime.errors import SccgError
+from sccg_runtime.intensity import FloatArray
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 TIMEOUT_S = 600.0

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
-from sccg_runtime.errors import InputError, MissingDependencyError, SccgError
-from sccg_runtime.intensity import FloatArray
 
 from sccg_bench.latency import LatencyPlan, time_block, warm_up
 from sccg_bench.machine import peak_rss_mib
 from sccg_bench.protocols import Call, Runnable
+from sccg_runtime.errors import InputError, MissingDependencyError, SccgError
+from sccg_runtime.intensity import FloatArray
 
 LENGTH = struct.Struct("<Q")
 SEED = 20240607

@@ -1,0 +1,1 @@
+"""The command line ``sccg-compress``: wires teachers, students, engines and measurements together."""

@@ -45,7 +45,16 @@ GOLDEN_ARRAYS = ("inputs", "fp32_outputs", "engine_outputs")
 MAX_BYTES = 512 * 1024**2
 MAX_CONTRACT_BYTES = 4 * 1024**2
 MAX_GOLDEN_BYTES = 256 * 1024**2
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, ValueError, EOFError, OSError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    OSError,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from sccg_runtime.direction import Direction, modalities, parse_direction
 from sccg_runtime.errors import BundleError, InputError
@@ -144,7 +144,7 @@ class Contract:
             Not JSON, another format version, a key that is missing or unknown, or a value of the wrong type.
         """
         try:
-            values = json.loads(text)
+            values = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"contract.json is not JSON: {error}") from None
         if not isinstance(values, dict):
@@ -158,8 +158,22 @@ class Contract:
                 raise BundleError(f"contract.json {problem} {', '.join(sorted(keys))}")
         try:
             return cls(**_typed(values))
-        except InputError as error:
-            raise BundleError(str(error).removeprefix("contract: ") if isinstance(error, BundleError) else f"contract: {error}") from None
+        except BundleError:
+            raise
+        except (InputError, TypeError, ValueError, OverflowError) as error:
+            raise BundleError(f"contract: {error}") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def parse_target(text: str) -> Target:
+    """Return ``text`` as a target (InputError if it is none)."""
+    for target in get_args(Target):
+        if text == target:
+            return text  # type: ignore[return-value]
+    raise InputError(f"target {text!r} is none of {', '.join(get_args(Target))}")
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,4 +222,4 @@ def _numbers(values: Mapping[str, Any], name: str, kind: type) -> tuple[Any, Any
     allowed = (int,) if kind is int else (int, float)
     if not isinstance(pair, list) or len(pair) != 2 or not all(type(item) in allowed for item in pair):
         raise BundleError(f"contract: {name} is not a pair of numbers")
-    return cast("tuple[Any, Any]", (kind(pair[0]), kind(pair[1])))
+    return kind(pair[0]), kind(pair[1])

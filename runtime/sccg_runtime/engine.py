@@ -1,8 +1,7 @@
 """Inference sessions on the CPU: one function per target, wired by a table.
 
 OpenVINO's Python package imports its model converter, which imports ``openvino_telemetry`` and reports the import to
-a web service. :func:`import_openvino` keeps that module out while OpenVINO is imported, so nothing is loaded, asked
-or sent.
+a web service. :func:`import_openvino` keeps that module out of the process, so nothing is loaded, asked or sent.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sccg_runtime.bundle import Bundle
-from sccg_runtime.contract import Contract, Target
+from sccg_runtime.contract import Contract, Precision, Target
 from sccg_runtime.errors import BundleError, InputError, MissingDependencyError, RefusedError
 from sccg_runtime.intensity import FloatArray
 
@@ -143,29 +142,43 @@ def import_openvino() -> Any:
     MissingDependencyError
         OpenVINO is not installed or does not load.
     """
-    blocked = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
-    if blocked:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # an import of it now fails
+    if "openvino_telemetry" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it fails from here on
     try:
         return importlib.import_module("openvino")
     except (ImportError, OSError) as error:
-        raise MissingDependencyError(f"openvino does not load ({error}): pip install --force-reinstall openvino") from None
-    finally:
-        if blocked:
-            sys.modules.pop("openvino_telemetry", None)
+        raise MissingDependencyError(
+            f"openvino does not load ({error}): pip install --force-reinstall openvino"
+        ) from None
+
+
+def openvino_version() -> str:
+    """Version of OpenVINO without its build number, such as ``"2026.4.1"``."""
+    return str(import_openvino().get_version()).split("-")[0]
+
+
+def cpu_properties(precision: Precision, threads: int) -> dict[str, Any]:
+    """Compile options for one slice at a time; arithmetic is never left to OpenVINO's choice (bf16 where it can)."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+    }
 
 
 def _open_openvino(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
     openvino = import_openvino()
     core = openvino.Core()
     contract = bundle.contract
-    hint = "bf16" if contract.precision_asked == "bf16" else "f32"
-    if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if contract.precision_asked == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise MissingDependencyError("this CPU has no BF16 and the bundle asks for it: export an int8 or fp32 bundle")
     try:
         model = core.read_model(bundle.members["model.xml"], bundle.members["model.bin"])
         if len(model.inputs) != 1 or len(model.outputs) != 1:
-            raise BundleError(f"{bundle.name}: the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
+            raise BundleError(
+                f"{bundle.name}: the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs"
+            )
         shape = [1, 1, *size]
         partial = model.inputs[0].get_partial_shape()
         if partial.is_dynamic or list(partial.to_shape()) != shape:
@@ -173,15 +186,10 @@ def _open_openvino(bundle: Bundle, size: tuple[int, int], threads: int) -> Sessi
         compiled = core.compile_model(
             model,
             "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": 1,
-                "INFERENCE_NUM_THREADS": threads,
-                "INFERENCE_PRECISION_HINT": hint,
-            },
+            cpu_properties(contract.precision_asked, threads),
         )
         request = compiled.create_infer_request()
-        ran = _precision_ran(compiled)
+        ran = precision_ran(compiled)
     except RuntimeError as error:
         raise BundleError(f"{bundle.name}: OpenVINO cannot load the model ({_first_line(error)})") from None
     if contract.precision_asked == "int8" and ran.get("int8", 0) == 0:
@@ -194,11 +202,13 @@ def _open_openvino(bundle: Bundle, size: tuple[int, int], threads: int) -> Sessi
             raise RefusedError(f"OpenVINO failed on a slice ({_first_line(error)})") from None
         return output
 
-    version = str(openvino.get_version()).split("-")[0]
-    return _Session(run, _description(("OpenVINO", version), threads, size, ran, "runtimePrecision of the compiled model"))
+    return _Session(
+        run,
+        _description(("OpenVINO", openvino_version()), threads, size, ran, "runtimePrecision of the compiled model"),
+    )
 
 
-def _precision_ran(compiled: Any) -> dict[str, int]:
+def precision_ran(compiled: Any) -> dict[str, int]:
     """Convolutions and matrix products of a compiled OpenVINO model by the precision that they run in."""
     counts: dict[str, int] = {}
     for node in compiled.get_runtime_model().get_ordered_ops():

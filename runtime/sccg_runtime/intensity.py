@@ -65,7 +65,9 @@ class Intensity:
         if self.kind not in _FIELDS:
             raise InputError(f"intensity of {self.modality}: kind {self.kind!r} is none of {', '.join(_FIELDS)}")
         if (self.kind == "percentile") != (self.modality == "MR"):
-            raise InputError(f"intensity: {self.modality} cannot be of kind {self.kind!r} (MR: percentile; CT: hu or display)")
+            raise InputError(
+                f"intensity: {self.modality} cannot be of kind {self.kind!r} (MR: percentile; CT: hu or display)"
+            )
         allowed = _FIELDS[self.kind] + _OPTIONAL.get(self.kind, ())
         for name, value in asdict(self).items():
             if name in ("modality", "kind"):
@@ -77,11 +79,14 @@ class Intensity:
             if value is not None and not np.isfinite(value):
                 raise InputError(f"intensity of {self.modality}: {name} is not finite")
         if self.kind == "percentile":
-            assert self.percentile is not None and self.level is not None and self.foreground_above is not None  # noqa: S101
+            assert self.percentile is not None  # noqa: S101
+            assert self.level is not None  # noqa: S101
+            assert self.foreground_above is not None  # noqa: S101
             if not (0 < self.percentile <= 100 and 0 < self.level <= 1 and 0 <= self.foreground_above < self.level):
                 raise InputError("intensity of MR: needs 0 < percentile <= 100 and 0 <= foreground_above < level <= 1")
         if self.kind == "hu":
-            assert self.low_hu is not None and self.high_hu is not None  # noqa: S101
+            assert self.low_hu is not None  # noqa: S101
+            assert self.high_hu is not None  # noqa: S101
             if not self.low_hu < self.high_hu:
                 raise InputError(f"intensity of CT: low_hu {self.low_hu} is not below high_hu {self.high_hu}")
         if self.kind == "display":
@@ -178,9 +183,7 @@ def mr_white(volume: Iterable[npt.NDArray[Any]], intensity: Intensity) -> float:
     return mr_white_from_counts(values, counts, intensity)
 
 
-def mr_white_from_counts(
-    values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], intensity: Intensity
-) -> float:
+def mr_white_from_counts(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], intensity: Intensity) -> float:
     """:func:`mr_white` from a histogram: the same number, without holding the series.
 
     Parameters
@@ -215,9 +218,7 @@ def mr_white_from_counts(
     return white
 
 
-def _percentile(
-    values: npt.NDArray[np.float64], before: npt.NDArray[np.int64], first: int, percentile: float
-) -> float:
+def _percentile(values: npt.NDArray[np.float64], before: npt.NDArray[np.int64], first: int, percentile: float) -> float:
     """Percentile (linear between ranks, as ``numpy.percentile``) of values[first:]; ``before`` is the running count."""
     skipped = int(before[first - 1]) if first else 0
     rank = (int(before[-1]) - skipped - 1) * percentile / 100

@@ -74,7 +74,9 @@ class InPlanePlan:
         return slice(top, top + rows), slice(left, left + columns)
 
 
-def plan_in_plane(source_size: tuple[int, int], source_spacing_mm: tuple[float, float], contract: Contract) -> InPlanePlan:
+def plan_in_plane(
+    source_size: tuple[int, int], source_spacing_mm: tuple[float, float], contract: Contract
+) -> InPlanePlan:
     """Plan the way of a series' planes to the scale that the contract's network learned at.
 
     With a known trained spacing, the plane is resampled to that spacing (to within half a pixel over the whole plane)

@@ -57,8 +57,8 @@ def selftest(bundle: Bundle, *, threads: int | None = None) -> SelfTest:
     """Run the golden slices and compare; a failure is returned, not raised.
 
     Passes if the worst slice agrees with the exporting machine to 40 dB, and is not more than 3 dB further from the
-    uncompressed network than the exporting machine was (agreement beyond 60 dB counts as 60). CPUs with other instruction sets round differently, and some
-    saturate in INT8: this is what finds those.
+    uncompressed network than the exporting machine was (agreement beyond 60 dB counts as 60). CPUs with other
+    instruction sets round differently, and some saturate in INT8: this is what finds those.
 
     Raises
     ------
@@ -94,8 +94,8 @@ def require(result: SelfTest) -> None:
     """Raise RefusedError if the self-test failed."""
     if not result.passed:
         raise RefusedError(
-            f"self-test failed: {result.to_engine_db:.1f} dB to the exported engine, {result.to_fp32_db:.1f} dB to FP32 "
-            f"(needed: {result.limits}): this CPU computes something else; do not use this bundle here"
+            f"self-test failed: {result.to_engine_db:.1f} dB to the exported engine, {result.to_fp32_db:.1f} dB to "
+            f"FP32 (needed: {result.limits}): this CPU computes something else; do not use this bundle here"
         )
 
 

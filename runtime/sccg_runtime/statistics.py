@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,17 +51,30 @@ class InputStatistics:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputStatistics:
-        """Build from JSON; a key that is missing or unknown is refused (InputError)."""
+        """Build from JSON; a key that is missing or unknown, or no finite number, is refused (InputError)."""
         try:
             given = dict(values)
-            histogram = tuple(float(share) for share in given.pop("histogram"))
-            ranges = {name: Range(**given.pop(name)) for name in ("sharpness", "foreground_share")}
-            built = cls(histogram=histogram, **ranges, **given)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"input_statistics: {error}") from None
-        if len(histogram) != HISTOGRAM_BINS:
-            raise InputError(f"input_statistics: histogram has {len(histogram)} bins, not {HISTOGRAM_BINS}")
-        return built
+            histogram = tuple(_number(share) for share in given.pop("histogram"))
+            sharpness, share = (
+                Range(**{key: _number(value) for key, value in given.pop(name).items()})
+                for name in ("sharpness", "foreground_share")
+            )
+            slices = given.pop("slices")
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise InputError(f"input_statistics: {type(error).__name__}: {error}") from None
+        if given:
+            raise InputError(f"input_statistics: unknown key {', '.join(sorted(map(str, given)))}")
+        if len(histogram) != HISTOGRAM_BINS or min(histogram) < 0:
+            raise InputError(f"input_statistics: histogram is not {HISTOGRAM_BINS} shares")
+        if type(slices) is not int or slices < 1:
+            raise InputError("input_statistics: slices is not a count")
+        return cls(slices=slices, histogram=histogram, sharpness=sharpness, foreground_share=share)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(float(value)):
+        raise ValueError(f"{str(value)[:40]!r} is not a finite number")
+    return float(value)
 
 
 def slice_statistics(image: FloatArray) -> tuple[FloatArray, float, float]:
@@ -90,7 +103,17 @@ def input_statistics(images: Iterable[FloatArray]) -> InputStatistics:
     InputError
         There is no slice.
     """
-    rows = [slice_statistics(image) for image in images]
+    return summarise([slice_statistics(image) for image in images])
+
+
+def summarise(rows: Sequence[tuple[FloatArray, float, float]]) -> InputStatistics:
+    """Statistics over slices from what :func:`slice_statistics` gave for each.
+
+    Raises
+    ------
+    InputError
+        There is no slice.
+    """
     if not rows:
         raise InputError("no slice to take input statistics from")
     histograms = [histogram for histogram, _, share in rows if share > 0] or [rows[0][0]]

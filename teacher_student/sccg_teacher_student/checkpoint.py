@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,77 +20,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_runtime.files import replacing, sha256
-from sccg_runtime.intensity import Intensity
-from sccg_runtime.statistics import InputStatistics
 from sccg_teacher_student.cyclegan import read_cyclegan
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import GeneratorSpec
+from sccg_teacher_student.record import TrainingRecord
 
 METADATA_KEY = "sccg"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRecord:
-    """What a network learned from; kept in the metadata of its checkpoint, copied into the contract.
-
-    Attributes
-    ----------
-    direction
-        ``"mr2ct"`` or ``"ct2mr"``.
-    input_intensity, output_intensity
-        Meaning of [-1, 1] on both sides.
-    trained_size
-        (rows, columns) in pixels.
-    trained_spacing_mm
-        (row, column) pixel spacing in mm, or None where the data does not say.
-    simulated_data
-        True if the phantom was the data.
-    teacher_sha256
-        Hash of the teacher's file, or None for a teacher.
-    input_statistics
-        Of the training inputs.
-    data, unpaired
-        Folders, as absolute paths, or None for the data that the demo makes.
-    train_cases, val_cases
-        Names of the cases on either side of the split.
-    """
-
-    direction: Direction
-    input_intensity: Intensity
-    output_intensity: Intensity
-    trained_size: tuple[int, int]
-    trained_spacing_mm: tuple[float, float] | None
-    simulated_data: bool
-    teacher_sha256: str | None
-    input_statistics: InputStatistics
-    data: str
-    unpaired: tuple[str, ...]
-    train_cases: tuple[str, ...]
-    val_cases: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("input_intensity", "output_intensity", "input_statistics"):
-            values[name] = values[name].to_dict()
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
-        """Build from JSON (InputError where a key is missing or wrong)."""
-        given = dict(values)
-        if set(given) != set(cls.__dataclass_fields__):
-            raise InputError("training record: keys are missing or unknown")
-        for name in ("input_intensity", "output_intensity"):
-            given[name] = Intensity.from_dict(given[name])
-        given["direction"] = parse_direction(given["direction"])
-        given["input_statistics"] = InputStatistics.from_dict(given["input_statistics"])
-        for name in ("trained_size", "trained_spacing_mm", "unpaired", "train_cases", "val_cases"):
-            given[name] = None if given[name] is None else tuple(given[name])
-        return cls(**given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,19 +66,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
-    with path.open("rb") as file:
-        head = file.read(9)
-    record: TrainingRecord | None = None
-    if len(head) == 9 and head[8:9] == b"{":
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    if head[8:9] == b"{" or path.suffix == ".safetensors":
         spec, state, record, notes = _read_safetensors(path)
     else:
         spec, state, record, notes = _read_pickle(path)
+    with torch.device("meta"):  # shapes first: a wrong file must not cost the memory of a network that it only names
+        check_fit(build_generator(spec), state, path.name)
     generator = build_generator(spec)
     load_state(generator, state, path.name)
     generator.eval().requires_grad_(False)
-    return Checkpoint(
-        generator=generator, spec=spec, path=path, sha256=sha256(path), record=record, notes=tuple(notes)
-    )
+    return Checkpoint(generator=generator, spec=spec, path=path, sha256=sha256(path), record=record, notes=tuple(notes))
 
 
 def save_checkpoint(path: Path, generator: nn.Module, spec: GeneratorSpec, record: TrainingRecord) -> None:
@@ -154,7 +92,16 @@ def save_checkpoint(path: Path, generator: nn.Module, spec: GeneratorSpec, recor
 
 
 def load_state(generator: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Copy weights in; refuse what does not fit with the names and shapes that differ (CheckpointError)."""
+    """Copy weights in; refuse what does not fit (CheckpointError)."""
+    check_fit(generator, state, name)
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+            raise CheckpointError(f"{name}: {key} holds values that are not finite")
+    generator.load_state_dict(dict(state), strict=False)
+
+
+def check_fit(generator: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights that are not this network's, with the names, shapes and types that differ (CheckpointError)."""
     wanted = generator.state_dict()
     wrong = [f"{key} missing" for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     wrong += [f"{key} unknown" for key in state if key not in wanted]
@@ -163,13 +110,14 @@ def load_state(generator: nn.Module, state: Mapping[str, Tensor], name: str) -> 
         for key, tensor in wanted.items()
         if key in state and state[key].shape != tensor.shape
     ]
+    wrong += [
+        f"{key} is {str(state[key].dtype).removeprefix('torch.')}, not floating point"
+        for key, tensor in wanted.items()
+        if key in state and tensor.is_floating_point() and not state[key].is_floating_point()
+    ]
     if wrong:
         more = f" and {len(wrong) - 6} more" if len(wrong) > 6 else ""
         raise CheckpointError(f"{name} does not fit its network: {'; '.join(wrong[:6])}{more}")
-    for key, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{name}: {key} holds values that are not finite")
-    generator.load_state_dict(dict(state), strict=False)
 
 
 _Parts = tuple[GeneratorSpec, dict[str, Tensor], TrainingRecord | None, list[str]]
@@ -181,23 +129,29 @@ def _read_safetensors(path: Path) -> _Parts:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name} is a damaged safetensors file: {error}") from None
+        raise CheckpointError(f"{path.name} is a damaged safetensors file: {one_line(error)}") from None
     if METADATA_KEY not in metadata:
         spec, state, notes = read_cyclegan(state, path.name)
         return spec, state, None, notes
     try:
         values = json.loads(metadata[METADATA_KEY])
         return GeneratorSpec.from_dict(values["spec"]), state, TrainingRecord.from_dict(values["record"]), []
-    except (InputError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path.name}: metadata cannot be read: {error}") from None
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path.name}: metadata cannot be read: {one_line(error)}") from None
 
 
 def _read_pickle(path: Path) -> _Parts:
     content = load_tensors_only(path)
     if isinstance(content, Mapping) and content.get("schema") == "sccg-run/1":
-        spec = GeneratorSpec.from_dict(json.loads(content["spec"]))
-        record = TrainingRecord.from_dict(json.loads(content["record"]))
-        return spec, dict(content["average"]), record, ["training checkpoint: its averaged weights are used"]
+        try:
+            spec = GeneratorSpec.from_dict(json.loads(content["spec"]))
+            record = TrainingRecord.from_dict(json.loads(content["record"]))
+            average = dict(content["average"])
+        except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path.name} is a training checkpoint that does not say its network: {one_line(error)}"
+            ) from None
+        return spec, average, record, ["training checkpoint: its averaged weights are used"]
     spec, state, notes = read_cyclegan(content, path.name)
     return spec, state, None, notes
 
@@ -221,6 +175,12 @@ def load_tensors_only(path: Path) -> Any:
                 "save the generator's state_dict() instead"
             ) from None
         raise CheckpointError(f"{path.name} is not a PyTorch checkpoint") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, AssertionError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path.name} is truncated or not a PyTorch checkpoint ({reason})") from None
+    except Exception as error:  # damaged pickles and archives fail in every way there is
+        raise CheckpointError(f"{path.name} is truncated or not a PyTorch checkpoint ({one_line(error)})") from None
+
+
+def one_line(error: Exception) -> str:
+    """First line of an error's message with the error's name where the message alone says little."""
+    lines = str(error).splitlines()
+    text = lines[0][:160] if lines else ""
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}".removesuffix(": ")

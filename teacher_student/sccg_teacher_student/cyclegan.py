@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sccg_runtime.errors import CheckpointError
+from sccg_runtime.errors import CheckpointError, InputError
 from sccg_teacher_student.networks.spec import GeneratorSpec, Norm, Padding
 
 _NORM_PARTS = ("running_mean", "running_var", "num_batches_tracked")
@@ -28,12 +28,16 @@ def read_cyclegan(content: Any, name: str) -> tuple[GeneratorSpec, dict[str, Ten
     """
     state, notes = _unwrap(content, name)
     _refuse_others(state, name)
-    convs = {key: tensor for key, tensor in state.items() if key.endswith(".weight") and tensor.ndim == 4}
-    outer = {int(key.split(".")[1]): tensor for key, tensor in convs.items() if re.fullmatch(r"model\.\d+\.weight", key)}
-    inner = sorted({int(key.split(".")[1]) for key in convs if ".conv_block." in key})
     unknown = [key for key in state if not re.fullmatch(r"model\.\d+\.(conv_block\.\d+\.)?\w+", key)]
-    if unknown or len(outer) < 2:
-        raise CheckpointError(f"{name} has no CycleGAN generator layout: {', '.join((unknown or sorted(state))[:4])}")
+    if unknown:
+        raise CheckpointError(f"{name} has no CycleGAN generator layout: {', '.join(unknown[:4])}")
+    convs = {key: tensor for key, tensor in state.items() if key.endswith(".weight") and tensor.ndim == 4}
+    outer = {
+        int(key.split(".")[1]): tensor for key, tensor in convs.items() if re.fullmatch(r"model\.\d+\.weight", key)
+    }
+    inner = sorted({int(key.split(".")[1]) for key in convs if ".conv_block." in key})
+    if len(outer) < 2:
+        raise CheckpointError(f"{name} has no CycleGAN generator layout: {', '.join(sorted(state)[:4])}")
     first, last = min(outer), max(outer)
     steps = len(outer) - 2
     if outer[first].shape[2:] != (7, 7) or outer[last].shape[2:] != (7, 7) or steps % 2:
@@ -45,22 +49,27 @@ def read_cyclegan(content: Any, name: str) -> tuple[GeneratorSpec, dict[str, Ten
     if dropout:
         notes.append("dropout layers are inactive")
     in_channels, out_channels = outer[first].shape[1], outer[last].shape[0]
-    spec = GeneratorSpec(
-        family="resnet",
-        width=outer[first].shape[0],
-        blocks=len(inner),
-        norm=norm,
-        padding=padding,
-        in_channels=1,
-        out_channels=out_channels,
-        downsamples=steps // 2,
-    )
+    try:
+        spec = GeneratorSpec(
+            family="resnet",
+            width=outer[first].shape[0],
+            blocks=len(inner),
+            norm=norm,
+            padding=padding,
+            in_channels=1,
+            out_channels=out_channels,
+            downsamples=steps // 2,
+        )
+    except InputError as error:
+        raise CheckpointError(f"{name}: {error}") from None
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
         parts = key.split(".")
         if running and parts[-1] in _NORM_PARTS:
             continue
         if len(parts) > 3:
+            if int(parts[3]) not in places:
+                raise CheckpointError(f"{name}: {key} has no place in a residual block that is known")
             parts[3] = str(places[int(parts[3])])
         renamed[".".join(parts)] = tensor
     if in_channels > 1:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,17 @@ from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import FloatArray
-from sccg_runtime.statistics import input_statistics
-from sccg_teacher_student.checkpoint import Checkpoint, TrainingRecord, load_checkpoint, save_checkpoint
+from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import DataSource, open_unpaired
 from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.distillation import DistillTask, LossWeights
 from sccg_teacher_student.features import Tap
-from sccg_teacher_student.labels import Labeller, LabelCache, make_labeller
+from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
 from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device, use_cores
 from sccg_teacher_student.networks.build import build_generator
-from sccg_teacher_student.networks.spec import GeneratorSpec, student_spec
+from sccg_teacher_student.networks.spec import student_spec
 from sccg_teacher_student.probe import INVARIANT_DB, probe_teacher
+from sccg_teacher_student.record import TrainingRecord
 from sccg_teacher_student.views import RECIPE, Base
 
 LABEL_SHARE = 0.25
@@ -90,7 +89,7 @@ class DistillConfig:
     seed: int = 0
     device: str = "auto"
     amp: str = "auto"
-    losses: LossWeights = LossWeights()
+    losses: LossWeights = field(default_factory=LossWeights)
     taps: tuple[Tap, ...] = ()
 
     def __post_init__(self) -> None:
@@ -109,7 +108,7 @@ class DistillConfig:
     def from_json(cls, text: str) -> DistillConfig:
         """Read what :meth:`to_json` wrote (InputError where keys differ)."""
         values = json.loads(text)
-        if set(values) != {field.name for field in fields(cls)}:
+        if set(values) != {item.name for item in fields(cls)}:
             raise InputError("config.json: keys are missing or unknown")
         values["losses"] = LossWeights(**values["losses"])
         values["taps"] = tuple(Tap(**tap) for tap in values["taps"])
@@ -212,19 +211,13 @@ def distill(
     )
     write_text(folder / "labels.json", json.dumps({"views": len(cache), "engine": label_engine}) + "\n")
 
-    record = TrainingRecord(
-        direction=config.direction,
-        input_intensity=source.settings.mr if config.direction == "mr2ct" else source.settings.ct,
-        output_intensity=source.settings.ct if config.direction == "mr2ct" else source.settings.mr,
-        trained_size=size,
-        trained_spacing_mm=source.spacing_mm(train),
-        simulated_data=source.simulated,
+    record = TrainingRecord.of(
+        source,
+        config.direction,
+        _spread(bases, 128),
+        (train, val),
         teacher_sha256=teacher.sha256,
-        input_statistics=input_statistics(_spread(bases, 128)),
-        data=str(source.path.resolve()),
-        unpaired=tuple(str(Path(path).resolve()) for path in config.unpaired),
-        train_cases=train,
-        val_cases=val,
+        unpaired=config.unpaired,
     )
     torch.manual_seed(config.seed)
     student = build_generator(spec)
@@ -395,7 +388,7 @@ def run_folder(root: Path, student: str, direction: Direction) -> Path:
     for number in range(1000):
         folder = root / (stem if number == 0 else f"{stem}-{number}")
         try:
-            os.makedirs(folder)
+            folder.mkdir(parents=True)
         except FileExistsError:
             continue
         return folder

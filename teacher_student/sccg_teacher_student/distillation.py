@@ -151,7 +151,8 @@ class DistillTask:
         if weights.wavelet:
             parts["wavelet"] = wavelet_l1(output, label, inside)
         if weights.ssim:
-            parts["ssim"] = 1 - ssim(output, label)
+            half = max(1, len(output) // 2)  # slices of a batch are in random order: half of them cost half the time
+            parts["ssim"] = 1 - ssim(output[:half], label[:half])
         if weights.reference:
             known = torch.isfinite(reference)
             parts["reference"] = F.l1_loss(output[known], reference[known]) if known.any() else output.sum() * 0

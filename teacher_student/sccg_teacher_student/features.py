@@ -42,11 +42,13 @@ def tapped(network: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
     missing = [name for name in names if name not in modules]
     if missing:
         near = [name for name in modules if name and "." in name][:12]
-        raise InputError(f"no module {', '.join(missing)} in {type(network).__name__}; there are {', '.join(near)}, ...")
+        raise InputError(
+            f"no module {', '.join(missing)} in {type(network).__name__}; there are {', '.join(near)}, ..."
+        )
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> torch.utils.hooks.RemovableHandle:
-        return modules[name].register_forward_hook(lambda _module, _inputs, output: outputs.__setitem__(name, output))
+    def keep(name: str) -> torch.utils.hooks.RemovableHandle:  # a copy: the layer after may work in place
+        return modules[name].register_forward_hook(lambda _m, _inputs, output: outputs.__setitem__(name, output.clone()))
 
     handles = [keep(name) for name in names]
     try:
@@ -62,12 +64,16 @@ class FeatureMatch(nn.Module):
     def __init__(self, teacher: nn.Module, student: nn.Module, taps: tuple[Tap, ...], size: tuple[int, int]) -> None:
         super().__init__()
         self.taps = taps
-        example = torch.zeros(1, 1, *size)
+        example = next(student.parameters()).new_zeros(1, 1, *size)
         with torch.no_grad(), self.capture(teacher, student) as (theirs, ours):
             training = student.training
             teacher(example)
             student.eval()(example)
             student.train(training)
+            silent = [tap.teacher for tap in taps if tap.teacher not in theirs]
+            silent += [tap.student for tap in taps if tap.student not in ours]
+            if silent:
+                raise InputError(f"module {', '.join(silent)} is a container that gives no output; tap one inside it")
             channels = [(ours[tap.student].shape[1], theirs[tap.teacher].shape[1]) for tap in taps]
         self.project = nn.ModuleList(nn.Conv2d(own, their, 1) for own, their in channels)
 
@@ -82,9 +88,9 @@ class FeatureMatch(nn.Module):
 
     def forward(self, theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> Tensor:
         """Features by module name, (N, C, H, W) each, -> scalar."""
-        total = torch.zeros(())
+        total = next(self.parameters()).new_zeros(())
         for tap, project in zip(self.taps, self.project, strict=True):
             goal = theirs[tap.teacher].detach()
-            own = F.interpolate(project(ours[tap.student]), goal.shape[-2:], mode="bilinear", align_corners=False)
+            own = F.interpolate(project(ours[tap.student].float()), goal.shape[-2:], mode="bilinear", align_corners=False)
             total = total + F.mse_loss(own, goal)
         return total / len(self.taps)

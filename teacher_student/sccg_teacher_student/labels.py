@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from sccg_runtime.contract import Precision
+from sccg_runtime.engine import cpu_properties, import_openvino
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import replacing
 from sccg_runtime.intensity import FloatArray
@@ -125,15 +127,12 @@ def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.devic
             return result
 
         return run_torch, "PyTorch on CUDA, float32"
-    import openvino as ov
-
-    core = ov.Core()
-    precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    openvino = import_openvino()
+    core = openvino.Core()
+    precision: Precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
     with torch.inference_mode():
-        model = ov.convert_model(teacher, example_input=torch.zeros(1, 1, *size), input=[1, 1, *size])
-    compiled = core.compile_model(
-        model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    )
+        model = openvino.convert_model(teacher, example_input=torch.zeros(1, 1, *size), input=[1, 1, *size])
+    compiled = core.compile_model(model, "CPU", cpu_properties(precision, torch.get_num_threads()))
     request = compiled.create_infer_request()
 
     def run_openvino(image: FloatArray) -> FloatArray:

@@ -15,14 +15,15 @@ def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, ep
     return distance.mean() if weight is None else (distance * weight).sum() / weight.sum()
 
 
-def head_weight(image: Tensor, target: Tensor, inside: float = 3.0, above: float = -0.88, margin: int = 4) -> Tensor:
+def head_weight(image: Tensor, target: Tensor, inside: float = 3.0, above: float = -0.88, cell: int = 4) -> Tensor:
     """``inside`` in and near the head of either slice, 1 in the air around it; (N, 1, H, W).
 
-    ``above``: foreground threshold (15 of 255). ``margin``: pixels by which the foreground grows.
+    ``above``: foreground threshold (15 of 255). ``cell``: pixels of the grid that the head is grown on, by one cell
+    to each side; H and W must be multiples of it.
     """
-    foreground = (torch.maximum(image, target) > above).to(image.dtype)
-    grown = F.max_pool2d(foreground, 2 * margin + 1, stride=1, padding=margin)
-    return 1 + (inside - 1) * grown
+    brightest = F.max_pool2d(torch.maximum(image, target), cell)
+    head = F.max_pool2d((brightest > above).to(image.dtype), 3, stride=1, padding=1)
+    return F.interpolate(1 + (inside - 1) * head, scale_factor=cell, mode="nearest")
 
 
 def haar_bands(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,6 +70,7 @@ def least_squares(scores: Tensor, real: bool) -> Tensor:
 @functools.cache
 def _gaussian(sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     radius = int(3.5 * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1, dtype=dtype, device=device)
-    window = torch.exp(-(offsets**2) / (2 * sigma**2))
-    return window / window.sum()
+    with torch.inference_mode(False):  # the first caller may be in inference mode, the next one may train
+        offsets = torch.arange(-radius, radius + 1, dtype=dtype, device=device)
+        window = torch.exp(-(offsets**2) / (2 * sigma**2))
+        return window / window.sum()

@@ -82,7 +82,9 @@ def deformation(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray
     cells = int(rng.integers(4, 9))
     strength = rng.uniform(0, 0.012) * rows
     coarse = rng.normal(0, strength, (2, cells, cells))
-    field = [ndimage.zoom(part, (rows / cells, columns / cells), order=3, grid_mode=True, mode="nearest") for part in coarse]
+    field = [
+        ndimage.zoom(part, (rows / cells, columns / cells), order=3, grid_mode=True, mode="nearest") for part in coarse
+    ]
     result: npt.NDArray[np.float64] = moved + np.stack(field)
     return result
 

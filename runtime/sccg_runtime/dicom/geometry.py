@@ -1,7 +1,8 @@
 """Order and geometry of a series: what is refused, and what is converted with a note.
 
 Slices are converted one by one within their plane and keep their positions, so a tilted gantry or a changing distance
-between slices does no harm to the output, but is noted in it. What would leave a silent gap or mix up images is refused.
+between slices does no harm to the output, but is noted in it. What would leave a silent gap or mix up images is
+refused.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def arrange(headers: Sequence[Header], *, allow_gaps: bool = False) -> Geometry:
     findings = _per_image(headers)
     _raise_refused(findings)
     first = headers[0]
-    assert first.orientation is not None and first.spacing_mm is not None  # noqa: S101  (checked per image)
+    assert first.orientation is not None  # noqa: S101  (checked per image)
+    assert first.spacing_mm is not None  # noqa: S101
     orientation = np.asarray(first.orientation, np.float64)
     normal = np.cross(orientation[:3], orientation[3:])
     normal /= np.linalg.norm(normal)
@@ -102,6 +104,7 @@ def arrange(headers: Sequence[Header], *, allow_gaps: bool = False) -> Geometry:
     along = positions[order] @ normal
     gaps = np.diff(along)
     findings += _between_images(ordered, gaps, allow_gaps)
+    _raise_refused(findings)
     findings += _directions(normal, positions[order])
     _raise_refused(findings)
     return Geometry(
@@ -140,7 +143,10 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
         if min(header.size) < 1 or not all(0.01 <= side <= 20 for side in header.spacing_mm):
             refuse("bad_matrix", f"{name} has a matrix or a pixel spacing that cannot be")
         if header.size != first.size:
-            refuse("mixed_matrix", f"{name} has {header.size[0]}x{header.size[1]} pixels, {first.entry.name} {first.size[0]}x{first.size[1]}")
+            refuse(
+                "mixed_matrix",
+                f"{name} has {_by(header.size)} pixels, {first.entry.name} {_by(first.size)}",
+            )
         if first.orientation and np.abs(np.subtract(header.orientation, first.orientation)).max() > SAME_DIRECTION:
             refuse("mixed_orientation", f"{name} is oriented otherwise than {first.entry.name}")
         if first.spacing_mm and not np.allclose(header.spacing_mm, first.spacing_mm, rtol=1e-3, atol=0):
@@ -152,7 +158,13 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
     if not first.frame_of_reference_uid:
         text = "the series has no frame of reference; the output gets one of its own"
         found["no_frame_of_reference"] = Finding("no_frame_of_reference", text, refused=False)
+    if any(header.lossy for header in headers):
+        found["lossy"] = Finding("lossy", "the source was compressed with losses", refused=False)
     return list(found.values())
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) -> list[Finding]:
@@ -162,7 +174,7 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
     same = [index for index, gap in enumerate(gaps) if gap < SAME_POSITION_MM]
     if same:
         pair = f"{headers[same[0]].entry.name} and {headers[same[0] + 1].entry.name}"
-        text = f"{len(same)} slices lie where another does (first: {pair}): copies, or several echoes or phases in one series"
+        text = f"{len(same)} slices lie where another does (first: {pair}): copies, or several echoes in one series"
         return [Finding("duplicates", text, refused=True)]
     step = float(np.median(gaps))
     missing, where = 0, ""
@@ -188,13 +200,13 @@ def _directions(normal: Array, positions: Array) -> list[Finding]:
     found = []
     angle = math.degrees(math.acos(min(1.0, abs(float(normal[2])))))
     if angle > MAX_ANGLE_FROM_AXIAL_DEG:
-        text = f"the slices lie {angle:.0f} degrees from axial (at most {MAX_ANGLE_FROM_AXIAL_DEG:.0f}): not the axial head that models learn from"
+        text = f"the slices lie {angle:.0f} degrees from axial (at most {MAX_ANGLE_FROM_AXIAL_DEG:.0f} is converted)"
         found.append(Finding("not_axial", text, refused=True))
     steps = [later - earlier for earlier, later in pairwise(positions)]
     if steps:
         way = positions[-1] - positions[0]
         tilt = math.degrees(math.acos(min(1.0, abs(float(way @ normal)) / float(np.linalg.norm(way)))))
         if tilt > MIN_TILT_DEG:
-            text = f"the gantry was tilted by {tilt:.1f} degrees: slices are shifted against each other within their planes"
+            text = f"gantry tilt of {tilt:.1f} degrees: slices are shifted against each other within their planes"
             found.append(Finding("gantry_tilt", text, refused=False))
     return found

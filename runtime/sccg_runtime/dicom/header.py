@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 SUFFIXES = (".dcm", ".dicom", ".ima")
+# JPEG baseline, extended, JPEG-LS near-lossless. JPEG 2000 (.91) and HTJ2K (.203) may be either.
+_LOSSY_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{last}" for last in (50, 51, 81))
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+# (7FE0,0008), (7FE0,0009) and (7FE0,0010), in both byte orders.
+_PIXEL_TAGS = frozenset(
+    [bytes((0xE0, 0x7F, last, 0)) for last in (8, 9, 16)] + [bytes((0x7F, 0xE0, 0, last)) for last in (8, 9, 16)]
+)
 _KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -39,6 +47,8 @@ _KEYWORDS = (
     "SliceThickness",
     "WindowCenter",
     "WindowWidth",
+    "BurnedInAnnotation",
+    "LossyImageCompression",
 )
 
 
@@ -52,8 +62,11 @@ class Header:
         The file.
     sop_class_uid, sop_instance_uid, study_uid, series_uid, frame_of_reference_uid, patient
         Identifiers; ``patient`` is compared only.
-    modality, image_type, series_number, instance_number, synthetic
-        (0008,0060), (0008,0008), (0020,0011), (0020,0013) and whether (0008,001C) is YES.
+    modality, image_type, series_number, instance_number
+        (0008,0060), (0008,0008), (0020,0011), (0020,0013).
+    synthetic, burned_in, lossy
+        Whether SyntheticData (0008,001C) or BurnedInAnnotation (0028,0301) is YES; whether the pixels were lossy
+        compressed at any time (LossyImageCompression (0028,2110), or the transfer syntax).
     frames, samples
         NumberOfFrames (1 where absent) and SamplesPerPixel.
     size
@@ -82,6 +95,8 @@ class Header:
     series_number: int | None
     instance_number: int | None
     synthetic: bool
+    burned_in: bool
+    lossy: bool
     frames: int
     samples: int
     size: tuple[int, int]
@@ -101,7 +116,6 @@ def read_header(entry: Entry) -> Header | None:
         The file is called ``.dcm``, ``.dicom`` or ``.ima`` but is not DICOM, or its header is damaged.
     """
     from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
 
     with entry.open() as stream:
         preamble = stream.read(132)
@@ -112,11 +126,17 @@ def read_header(entry: Entry) -> Header | None:
         stream.seek(0)
         try:
             dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(_KEYWORDS))
-            return _header(entry, dataset)
-        except (InvalidDicomError, Exception) as error:  # pydicom raises many kinds on damaged files
-            if isinstance(error, SeriesError):
-                raise
-            raise SeriesError(f"{entry.name} has a damaged header ({type(error).__name__}): replace or remove it") from None
+            header = _header(entry, dataset)
+            complete = stream.read(4) in _PIXEL_TAGS or str(dataset.file_meta.TransferSyntaxUID) == _DEFLATED
+        except Exception as error:  # pydicom raises many kinds on damaged files
+            kind = type(error).__name__
+            raise SeriesError(f"{entry.name} has a damaged header ({kind}): replace or remove it") from None
+    # A header that ends early may have lost or shortened its series UID: it would leave its series without a trace.
+    if header.sop_class_uid != _DICOMDIR and not header.series_uid:
+        raise SeriesError(f"{entry.name} has no SeriesInstanceUID, or is cut off: replace or remove it")
+    if header.sop_class_uid in (CT_IMAGE, MR_IMAGE) and not complete:
+        raise SeriesError(f"{entry.name} ends before its pixels: replace or remove it")
+    return header
 
 
 def _header(entry: Entry, dataset: Dataset) -> Header:
@@ -133,7 +153,7 @@ def _header(entry: Entry, dataset: Dataset) -> Header:
     image_type = dataset.get("ImageType") or ()
     return Header(
         entry=entry,
-        sop_class_uid=text("SOPClassUID"),
+        sop_class_uid=text("SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID") or ""),
         sop_instance_uid=text("SOPInstanceUID"),
         study_uid=text("StudyInstanceUID"),
         series_uid=text("SeriesInstanceUID"),
@@ -144,6 +164,8 @@ def _header(entry: Entry, dataset: Dataset) -> Header:
         series_number=whole("SeriesNumber"),
         instance_number=whole("InstanceNumber"),
         synthetic=text("SyntheticData") == "YES",
+        burned_in=text("BurnedInAnnotation") == "YES",
+        lossy=is_lossy(dataset),
         frames=whole("NumberOfFrames", 1) or 1,
         samples=whole("SamplesPerPixel", 1) or 1,
         size=(whole("Rows", 0) or 0, whole("Columns", 0) or 0),
@@ -155,11 +177,20 @@ def _header(entry: Entry, dataset: Dataset) -> Header:
     )
 
 
+def is_lossy(dataset: Dataset) -> bool:
+    """Whether the pixels were lossy compressed at any time (PS3.3 C.7.6.1.1.5)."""
+    if str(dataset.get("LossyImageCompression") or "").strip() == "01":
+        return True
+    return str(getattr(dataset.file_meta, "TransferSyntaxUID", "")) in _LOSSY_SYNTAXES
+
+
 def numbers(value: Any, count: int | None) -> tuple[float, ...] | None:
     """Values of a decimal string as finite floats; None if absent, of another count, or not finite."""
     if value in (None, "", []):
         return None
-    values = tuple(float(part) for part in (value if isinstance(value, Sequence) and not isinstance(value, str) else [value]))
+    values = tuple(
+        float(part) for part in (value if isinstance(value, Sequence) and not isinstance(value, str) else [value])
+    )
     if (count is not None and len(values) != count) or not all(math.isfinite(part) for part in values):
         return None
     return values

@@ -17,9 +17,21 @@ PATIENT = (  # C.7.1.1, C.7.2.2
     "DeidentificationMethod",
     "DeidentificationMethodCodeSequence",
     "QualityControlSubject",
+    "PatientBirthTime",
+    "OtherPatientNames",
+    "EthnicGroup",
+    "PatientComments",
     "PatientAge",
     "PatientSize",
     "PatientWeight",
+    "MedicalAlerts",
+    "Allergies",
+    "PregnancyStatus",
+    "SmokingStatus",
+    "Occupation",
+    "AdditionalPatientHistory",
+    "AdmittingDiagnosesDescription",
+    "AdmissionID",
 )
 CLINICAL_TRIAL = (  # C.7.1.3
     "ClinicalTrialSponsorName",
@@ -39,6 +51,8 @@ STUDY = (  # C.7.2.1
     "AccessionNumber",
     "IssuerOfAccessionNumberSequence",
     "StudyDescription",
+    "PhysiciansOfRecord",
+    "NameOfPhysiciansReadingStudy",
     "ProcedureCodeSequence",
 )
 SERIES = ("PatientPosition", "BodyPartExamined", "AnatomicRegionSequence", "Laterality", "ImageLaterality")  # C.7.3.1
@@ -52,7 +66,7 @@ IMAGE_PLANE = (  # C.7.6.2
     "SpacingBetweenSlices",
     "SliceLocation",
 )
-LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")  # C.7.6.1.1.5
+LOSSY = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")  # C.7.6.1.1.5
 
 KEPT = (
     "SpecificCharacterSet",

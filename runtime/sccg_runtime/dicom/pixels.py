@@ -74,7 +74,7 @@ def read_plane(header: Header, modality: Modality) -> Plane:
         defined meaning (no rescale in CT, another unit than HU, a modality LUT, colour, more than 16 bits).
     """
     from pydicom import dcmread
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
 
     name = header.entry.name
     try:
@@ -86,7 +86,7 @@ def read_plane(header: Header, modality: Modality) -> Plane:
         raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace it") from None
     _check(name, dataset, modality)
     try:
-        stored = pixel_array(dataset)  # unlike the dataset's property, keeps no copy of the pixels in it
+        stored = pixel_array(dataset, correct_unused_bits=False)  # unlike the property, keeps no copy in it
     except Exception as error:
         raise SeriesError(f"{name} cannot be decoded: {_reason(dataset, error)}") from None
     if stored.shape != header.size:
@@ -100,9 +100,7 @@ def read_plane(header: Header, modality: Modality) -> Plane:
     if modality == "MR" and dataset.PhotometricInterpretation == "MONOCHROME1":
         stored = _turned_over(dataset, stored)
     del dataset.PixelData
-    return Plane(
-        stored=stored, padding=padding, slope=slope, intercept=intercept, modality=modality, dataset=dataset
-    )
+    return Plane(stored=stored, padding=padding, slope=slope, intercept=intercept, modality=modality, dataset=dataset)
 
 
 def _check(name: str, dataset: Dataset, modality: Modality) -> None:
@@ -137,35 +135,39 @@ def _rescale(name: str, dataset: Dataset, modality: Modality) -> tuple[float, fl
 
 
 def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-    """Where pixels are padding (PS3.3 C.7.5.1.1.2), compared bit by bit before unused bits are removed."""
+    """Where pixels are padding (PS3.3 C.7.5.1.1.2).
+
+    Scanners write padding that does not fit into BitsStored, and sign-extend it or not: pixels are compared both as
+    they are in the file and without their unused bits.
+    """
     given = [dataset.get(keyword) for keyword in _PADDING_KEYWORDS]
     if given[0] in (None, ""):
         return None
     bits = 8 * stored.dtype.itemsize
-    limits = []
-    for value in given:
-        if value not in (None, ""):
-            pattern = int(value) & (2**bits - 1)
-            signed = stored.dtype.kind == "i" and pattern >= 2 ** (bits - 1)
-            limits.append(pattern - 2**bits if signed else pattern)
-    mask = (stored >= min(limits)) & (stored <= max(limits))
+    patterns = np.array([int(value) & (2**bits - 1) for value in given if value not in (None, "")], f"u{bits // 8}")
+    limits = patterns.view(stored.dtype)
+    mask = (stored >= limits.min()) & (stored <= limits.max())
+    used = _used_bits(dataset, stored)
+    mask |= (used >= limits.min()) & (used <= limits.max())
     return mask if mask.any() else None
 
 
 def _used_bits(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Remove bits above BitsStored, which may hold an old-style overlay, and extend the sign."""
-    bits = 8 * stored.dtype.itemsize
-    unused = bits - int(dataset.BitsStored)
+    unused = 8 * stored.dtype.itemsize - int(dataset.BitsStored)
     if unused == 0:
         return stored
-    return np.right_shift(np.left_shift(stored, unused), unused)
+    used: npt.NDArray[Any] = np.right_shift(np.left_shift(stored, unused), unused)
+    return used
 
 
 def _turned_over(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """MONOCHROME1: the smallest value is white. Turn it over within the range of the stored bits."""
     if stored.dtype.kind == "i":
-        return np.invert(stored)
-    return np.subtract(stored.dtype.type(2 ** int(dataset.BitsStored) - 1), stored)
+        turned: npt.NDArray[Any] = np.invert(stored)
+    else:
+        turned = np.subtract(stored.dtype.type(2 ** int(dataset.BitsStored) - 1), stored)
+    return turned
 
 
 def _reason(dataset: Dataset, error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +13,14 @@ from sccg_runtime.dicom.source import entries
 from sccg_runtime.errors import SeriesError
 from sccg_runtime.intensity import Modality
 
-logger = logging.getLogger(__name__)
 _CLASSES = {"CT": CT_IMAGE, "MR": MR_IMAGE}
+_MULTI_FRAME = "an Enhanced (multi-frame) image, which is not read: export the series as classic single images"
 _NAMED_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.2.1": "Enhanced CT (multi-frame) is not read: export the series as classic CT images",
-    "1.2.840.10008.5.1.4.1.1.2.2": "Legacy Converted Enhanced CT (multi-frame) is not read: export it as classic CT images",
-    "1.2.840.10008.5.1.4.1.1.4.1": "Enhanced MR (multi-frame) is not read: export the series as classic MR images",
-    "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR (multi-frame) is not read: export it as classic MR images",
-    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture has no Hounsfield units and no geometry",
+    "1.2.840.10008.5.1.4.1.1.2.1": _MULTI_FRAME,
+    "1.2.840.10008.5.1.4.1.1.2.2": _MULTI_FRAME,
+    "1.2.840.10008.5.1.4.1.1.4.1": _MULTI_FRAME,
+    "1.2.840.10008.5.1.4.1.1.4.4": _MULTI_FRAME,
+    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture, which has no units and no geometry",
     "1.2.840.10008.1.3.10": "DICOMDIR, an index without images",
 }
 _REJECTED_TYPES = {
@@ -64,7 +63,8 @@ class Series:
         first = self.headers[0]
         number = "without number" if first.series_number is None else str(first.series_number)
         size = f"{first.size[0]}x{first.size[1]}"
-        return f"series {number} ({len(self.headers)} {first.modality or '?'} images, {size}, first file {first.entry.name})"
+        count = f"{len(self.headers)} {first.modality or '?'} images"
+        return f"series {number} ({count}, {size}, first file {first.entry.name})"
 
 
 def find_series(source: Path, modality: Modality) -> tuple[list[Series], int]:
@@ -118,7 +118,9 @@ def choose_series(series: Sequence[Series], wanted: str | None = None) -> Series
         if not fitting:
             raise SeriesError(f"{named[0].label} is not converted: {named[0].rejected}")
         if len(fitting) > 1:
-            raise SeriesError(f"{len(fitting)} series have number {wanted}: give the SeriesInstanceUID (0020,000E) instead")
+            raise SeriesError(
+                f"{len(fitting)} series have number {wanted}: give the SeriesInstanceUID (0020,000E) instead"
+            )
         return fitting[0]
     fitting = [item for item in series if item.rejected is None]
     if not fitting:
@@ -150,6 +152,8 @@ def _rejection(headers: Sequence[Header], modality: Modality) -> str | None:
             return f"{name} says modality {header.modality or 'none'} in a {modality} image"
         if header.synthetic:
             return f"{name} is synthetic already"
+        if header.burned_in:
+            return f"{name} has text burned into its pixels"
         for part in header.image_type:
             if part.upper() in _REJECTED_TYPES:
                 return f"{name} is {_REJECTED_TYPES[part.upper()]}"

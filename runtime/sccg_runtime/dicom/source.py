@@ -92,8 +92,8 @@ def _file(path: Path) -> Entry:
 def _zip(path: Path) -> list[Entry]:
     lock = threading.Lock()
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
+        archive = zipfile.ZipFile(path)  # stays open as long as an entry lives: its directory is read once
+        infos = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
         raise InputError(f"{path.name} is a damaged zip") from None
     if len(infos) > MAX_FILES or sum(info.file_size for info in infos) > MAX_ZIP_BYTES:
@@ -108,7 +108,7 @@ def _zip(path: Path) -> list[Entry]:
             if info.flag_bits & 0x1:
                 raise InputError(f"{path.name} is encrypted: unpack it first")
             try:
-                with lock, zipfile.ZipFile(path) as archive, archive.open(info) as member:
+                with lock, archive.open(info) as member:
                     content = member.read(info.file_size + 1)
             except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError):
                 raise InputError(f"{name} in {path.name} is damaged") from None

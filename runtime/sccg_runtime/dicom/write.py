@@ -16,7 +16,7 @@ import numpy as np
 
 from sccg_runtime import __version__
 from sccg_runtime.contract import Contract
-from sccg_runtime.dicom.header import CT_IMAGE, MR_IMAGE
+from sccg_runtime.dicom.header import CT_IMAGE, MR_IMAGE, is_lossy
 from sccg_runtime.dicom.modules import KEPT, LOSSY, TYPE_2, TYPE_2_CT, TYPE_2_MR
 from sccg_runtime.errors import SeriesError
 from sccg_runtime.intensity import FloatArray, unit_to_linear
@@ -88,8 +88,17 @@ def derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Data
     Raises
     ------
     SeriesError
-        The source's matrix and the output's shape differ.
+        The source's matrix and the output's shape differ, or an attribute of the source is damaged.
     """
+    try:
+        return _derived(source, output, derivation)
+    except SeriesError:
+        raise
+    except Exception as error:  # pydicom reads an attribute when it is first used, and raises many kinds
+        raise SeriesError(f"an attribute of the source is damaged ({type(error).__name__})") from None
+
+
+def _derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Dataset:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -104,7 +113,8 @@ def derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Data
     for keyword in TYPE_2 + (TYPE_2_CT if is_ct else TYPE_2_MR):
         if keyword not in made:
             setattr(made, keyword, None)
-    if source.get("LossyImageCompression") == "01":
+    if is_lossy(source):
+        made.LossyImageCompression = "01"
         for keyword in LOSSY:
             if keyword in source:
                 made[keyword] = source[keyword]
@@ -121,13 +131,27 @@ def derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Data
 
 
 def write_file(path: Path, dataset: Dataset) -> None:
-    """Write a dataset from :func:`derived` as a DICOM file (PS3.10) and sync it to the disk."""
+    """Write a dataset from :func:`derived` as a DICOM file (PS3.10) and sync it to the disk.
+
+    Raises
+    ------
+    SeriesError
+        An attribute that was carried over from the source cannot be written.
+    OSError
+        The disk is full, and the like.
+    """
     import os
 
     from pydicom import dcmwrite
 
     with path.open("xb") as file:
-        dcmwrite(file, dataset, enforce_file_format=True)
+        try:
+            dcmwrite(file, dataset, enforce_file_format=True)
+        except OSError:
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+            raise SeriesError(f"an attribute of the source cannot be carried over ({kind})") from None
         file.flush()
         os.fsync(file.fileno())
 
@@ -187,9 +211,7 @@ def _say_where_from(made: Dataset, source: Dataset, derivation: Derivation) -> N
     reference.ReferencedSOPClassUID = source.SOPClassUID
     reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
     reference.SpatialLocationsPreserved = "YES"
-    reference.PurposeOfReferenceCodeSequence = [
-        _code("121322", "DCM", "Source image for image processing operation")
-    ]
+    reference.PurposeOfReferenceCodeSequence = [_code("121322", "DCM", "Source image for image processing operation")]
     made.SourceImageSequence = [reference]
     program = Dataset()
     program.PurposeOfReferenceCodeSequence = [_code("109100", "DCM", "Synthesizing Equipment")]
@@ -220,10 +242,9 @@ def _set_pixels(made: Dataset, output: FloatArray, contract: Contract) -> None:
     made.BitsStored = 16 if signed else 12
     made.HighBit = made.BitsStored - 1
     made.PixelRepresentation = int(signed)
-    windows: Sequence[tuple[float, float, str]]
+    windows: Sequence[tuple[int, int, str]]
     if intensity.kind == "hu":
-        assert intensity.low_hu is not None and intensity.high_hu is not None  # noqa: S101
-        stored = unit_to_linear(output, intensity.low_hu, intensity.high_hu)
+        stored = unit_to_linear(output, *(intensity.window_hu or (0, 0)))
         windows = ((40, 80, "BRAIN"), (600, 2800, "BONE"))
         made.RescaleType = "HU"
     elif intensity.modality == "CT":
@@ -234,9 +255,9 @@ def _set_pixels(made: Dataset, output: FloatArray, contract: Contract) -> None:
         stored = unit_to_linear(output, 0, MR_WHITE)
         windows = ((2048, 4096, "FULL RANGE"),)
     if intensity.modality == "CT":
-        made.RescaleSlope, made.RescaleIntercept = 1, 0
-    made.WindowCenter = [window[0] for window in windows]
-    made.WindowWidth = [window[1] for window in windows]
+        made.RescaleSlope, made.RescaleIntercept = "1", "0"
+    made.WindowCenter = [str(window[0]) for window in windows]
+    made.WindowWidth = [str(window[1]) for window in windows]
     made.WindowCenterWidthExplanation = [window[2] for window in windows]
     limits = np.iinfo(np.int16 if signed else np.uint16)
     made.PixelData = np.clip(np.rint(stored), limits.min, limits.max).astype("<i2" if signed else "<u2").tobytes()

@@ -22,7 +22,9 @@ _LOOKED_FOR = (
     "looked for CASE/mr/*.png with CASE/ct/*.png, two DICOM series per case (CASE/mr/*.dcm with CASE/ct/*.dcm), "
     "or CASE/mr.nii.gz with CASE/ct.nii.gz, with or without train/, val/, test/ above"
 )
-_LOOKED_FOR_ONE = "looked for CASE/*.png, CASE/*.dcm or CASE/{name}.nii.gz, with or without a folder {name}/ in each case"
+_LOOKED_FOR_ONE = (
+    "looked for CASE/*.png, CASE/*.dcm or CASE/{name}.nii.gz, with or without a folder {name}/ in each case"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,194 @@
+"""Cases of two DICOM series: ``CASE/mr/*.dcm`` with ``CASE/ct/*.dcm``, or both mixed in ``CASE/``.
+
+Slices are paired by their position along the slice normal. Both series must share one frame of reference, orientation,
+matrix and pixel spacing: this reader pairs, it does not register or resample.
+"""
+
 from __future__ import annotations
-from dataclasses import dataclass
+
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import FileDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.processing import apply_rescale
+
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray, Modality, linear_to_unit, mr_white
+from sccg_teacher_student.data.dicom_grid import DicomCase, SliceFile, by_level, check_one_grid, ordered
+from sccg_teacher_student.data.reader import DataKind, SliceNames, child, some, visible
+from sccg_teacher_student.data.settings import DataSettings
+
+_AIR_HU = -1024.0
+_SUFFIXES = (".dcm", ".dicom", ".ima", "")
+
+
 @dataclass(frozen=True, slots=True)
 class DicomReader:
-    settings: Any
-    only: Any
+    """Reads DICOM cases.
+
+    Attributes
+    ----------
+    settings
+        Intensities: MR by a percentile over the whole series, CT by a window of HU.
+    only
+        None for pairs; ``"MR"`` or ``"CT"`` to leave the other series of a case aside.
+    """
+
+    settings: DataSettings
+    only: Modality | None = None
+    _cases: dict[Path, DicomCase] = field(default_factory=dict, repr=False, compare=False)
+    _white: dict[Path, float] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def kind(self) -> DataKind:
+        """``"dicom"``."""
+        return "dicom"
+
+    def names(self, folder: Path) -> SliceNames:
+        """Slice names: positions along the normal, ``0001`` lowest; slices at one position share a name.
+
+        Raises
+        ------
+        InputError
+            A file is damaged, or the two series do not lie on one grid.
+        """
+        case = self._case(folder)
+        return SliceNames(tuple(case.mr), tuple(case.ct))
+
+    def load(self, folder: Path, name: str) -> tuple[FloatArray | None, FloatArray | None]:
+        """(mr, ct) of one slice, each (1, H, W) float32 in [-1, 1], or None where that series has no such slice."""
+        case = self._case(folder)
+        if name not in case.mr and name not in case.ct:
+            raise InputError(f"{folder}: no slice {name} (slices: {some(dict.fromkeys((*case.mr, *case.ct)))})")
+        mr = ct = None
+        if name in case.mr:
+            if folder not in self._white:
+                stored = (read_slice(file.path) for file in case.mr.values())
+                try:
+                    self._white[folder] = mr_white(stored, self.settings.mr)
+                except InputError as error:
+                    raise InputError(f"{folder}: {error}") from None
+            mr = linear_to_unit(read_slice(case.mr[name].path), 0.0, self._white[folder])[np.newaxis]
+        if name in case.ct:
+            window = ct_window(self.settings, folder)
+            ct = linear_to_unit(read_slice(case.ct[name].path), *window)[np.newaxis]
+        return mr, ct
+
+    def spacing_mm(self, folder: Path) -> tuple[float, float] | None:
+        """(row, column) distance of pixel centres in mm."""
+        case = self._case(folder)
+        return next(iter((case.mr or case.ct).values())).spacing_mm
+
+    def _case(self, folder: Path) -> DicomCase:
+        if folder not in self._cases:
+            self._cases[folder] = _index(folder, self.only)
+        return self._cases[folder]
+
+
+def ct_window(settings: DataSettings, where: Path) -> tuple[float, float]:
+    """(low, high) in HU that become -1 and +1.
+
+    Raises
+    ------
+    InputError
+        CT is of kind ``display`` and its window is unknown, so HU cannot be brought to that scale.
+    """
+    window = settings.ct.window_hu
+    if window is None:
+        raise InputError(
+            f"{where}: CT of kind 'display' without a window cannot be made from HU; give window_center_hu"
+        )
+    return window
+
+
+def read_slice(path: Path) -> FloatArray:
+    """Pixels of one file after rescale, (H, W) float32: HU for CT; CT padding becomes -1024 HU.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, not grey, or compressed in a way that no installed decoder reads.
+    """
+    dataset = _read(path, stop_before_pixels=False)
+    if dataset.get("SamplesPerPixel", 1) != 1 or int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise InputError(f"{path}: not a single grey slice")
+    try:
+        stored = dataset.pixel_array
+        values = np.asarray(apply_rescale(stored, dataset), np.float32)
+    except Exception as error:  # pydicom's decoders raise whatever their libraries raise
+        raise InputError(f"{path}: pixels cannot be decoded ({type(error).__name__}: {_line(error)})") from None
+    if dataset.Modality == "CT":
+        padding = dataset.get("PixelPaddingValue")
+        if padding is not None:
+            limit = dataset.get("PixelPaddingRangeLimit", padding)
+            values[(stored >= min(padding, limit)) & (stored <= max(padding, limit))] = _AIR_HU
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: holds values that are not finite after rescale")
+    return values
+
+
 def holds_dicom(folder: Path) -> bool:
-    return False
+    """Whether the first file in ``folder`` that could be DICOM is."""
+    return any(_is_dicom(entry) for entry in visible(folder) if entry.is_file() and _could_be(entry))
+
+
+def _could_be(entry: Path) -> bool:
+    return entry.suffix.lower() in _SUFFIXES or entry.suffix[1:].isdecimal()  # names like 1.2.840.113.7
+
+
+def _is_dicom(entry: Path) -> bool:
+    try:
+        with entry.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _index(folder: Path, only: Modality | None) -> DicomCase:
+    places = [place for name in ("mr", "ct") if (place := child(folder, name)) is not None] or [folder]
+    found: dict[str, list[SliceFile]] = {"MR": [], "CT": []}
+    for place in places:
+        for entry in visible(place):
+            if not entry.is_file() or not _could_be(entry):
+                continue
+            header = _read(entry, stop_before_pixels=True)
+            modality = str(header.get("Modality", ""))
+            if place != folder and modality != place.name.upper():
+                raise InputError(f"{entry}: modality {modality or 'unknown'} in folder {place.name}/")
+            if modality not in found:
+                raise InputError(f"{entry}: modality {modality or 'unknown'} is neither MR nor CT; take it away")
+            if only in (None, modality):
+                found[modality].append(_place(entry, header))
+    mr, ct = (ordered(files, folder, modality) for modality, files in found.items())
+    if mr and ct:
+        check_one_grid(mr[0], ct[0], folder)
+    return by_level(mr, ct)
+
+
+def _place(path: Path, header: FileDataset) -> SliceFile:
+    try:
+        corner = tuple(float(v) for v in header.ImagePositionPatient)
+        orientation = tuple(float(v) for v in header.ImageOrientationPatient)
+        row, column = (float(v) for v in header.PixelSpacing)
+        size = (int(header.Rows), int(header.Columns))
+        position = float(np.dot(np.cross(orientation[:3], orientation[3:]), corner))
+        series, frame = str(header.SeriesInstanceUID), str(header.get("FrameOfReferenceUID", ""))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: geometry is missing or wrong ({_line(error)})") from None
+    return SliceFile(path, series, frame, position, corner, orientation, (row, column), size)
+
+
+def _read(path: Path, *, stop_before_pixels: bool) -> FileDataset:
+    try:
+        return dcmread(path, stop_before_pixels=stop_before_pixels)
+    except InvalidDicomError:
+        raise InputError(f"{path}: not a DICOM file; take it out of the series") from None
+    except Exception as error:  # a damaged file can make pydicom raise nearly anything
+        raise InputError(f"{path}: damaged DICOM file ({type(error).__name__}: {_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

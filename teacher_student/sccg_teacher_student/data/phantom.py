@@ -16,7 +16,7 @@ from sccg_teacher_student.data.phantom_anatomy import Z_RANGE_MM, Anatomy
 from sccg_teacher_student.data.phantom_canvas import Canvas
 from sccg_teacher_student.data.phantom_shapes import Waves
 from sccg_teacher_student.data.phantom_tissues import LabelArray
-from sccg_teacher_student.data.settings import CT_FILES_ASSUMED, MR_ASSUMED
+from sccg_teacher_student.data.settings import MR_ASSUMED
 
 FIELD_OF_VIEW_MM = 230.4
 MR_SCALE = 1600.0

@@ -89,7 +89,7 @@ class Anatomy:
         floor = (-23 - 0.08 * np.abs(x)) * (1 - behind_orbits)
         floor = floor + behind_orbits * ((1 - behind_petrous) * middle - 78 * behind_petrous)
         down, across = np.gradient(floor, *spacing_mm)
-        base = (floor - z) / np.sqrt(1 + down**2 + across**2)
+        base = np.minimum((floor - z) / np.sqrt(1 + down**2 + across**2), -22 - z)  # no step of the base reaches higher
         return egg.astype(np.float32), smooth_max(egg, base, 5.0).astype(np.float32)
 
     def _draw_scalp_and_skull(self, canvas: Canvas, points: Points, egg: FloatArray, cavity: FloatArray) -> None:
@@ -120,17 +120,17 @@ class Anatomy:
         brow = np.maximum(np.abs(skin_depth + 8.5) - 3.2, np.maximum(np.maximum(y + 30, -30 - z), 2.5 - cavity))
         canvas.paint(t.BONE, brow)
         for sign in (-1.0, 1.0):
-            cone = tube(points, [(sign * 33, -84, -38, 18.5), (sign * 31, -66, -38, 18.5), (sign * 12, -34, -36, 4.0)])
+            cone = tube(points, [(sign * 33, -84, -40, 17), (sign * 31, -66, -40, 17), (sign * 12, -34, -38, 4.0)])
             canvas.paint(t.BONE, np.maximum(cone - 2.2, skin_depth + 6))
             canvas.paint(t.FAT, np.maximum(cone, skin_depth + 3.0))
             across = (x - sign * 31) + (y + 66) * np.float32(sign * 0.59)
             muscle = np.maximum(np.abs(cone + 3.4) - 1.5, 9 - np.abs(across) * 1.2)
-            canvas.paint(t.MUSCLE, np.maximum(np.maximum(muscle, np.abs(z + 38) - 6), -70 - y))
-            nerve = tube(points, [(sign * 31, -64, -38, 2.1), (sign * 12, -36, -36, 2.1)])
+            canvas.paint(t.MUSCLE, np.maximum(np.maximum(muscle, np.abs(z + 40) - 6), -70 - y))
+            nerve = tube(points, [(sign * 31, -64, -40, 2.1), (sign * 12, -36, -38, 2.1)])
             canvas.paint(t.WHITE, nerve)
-            canvas.paint(t.SKIN, ellipsoid(points, (sign * 32, -72, -38), (12.6, 12.6, 12.6)))
-            canvas.paint(t.VITREOUS, ellipsoid(points, (sign * 32, -72, -38), (11.6, 11.6, 11.6)))
-            canvas.paint(t.MUSCLE, ellipsoid(points, (sign * 32, -80.5, -38), (4.6, 2.2, 4.6)))
+            canvas.paint(t.SKIN, ellipsoid(points, (sign * 32, -72, -40), (12.6, 12.6, 12.6)))
+            canvas.paint(t.VITREOUS, ellipsoid(points, (sign * 32, -72, -40), (11.6, 11.6, 11.6)))
+            canvas.paint(t.MUSCLE, ellipsoid(points, (sign * 32, -80.5, -40), (4.6, 2.2, 4.6)))
         middle = np.maximum(np.abs(x) - 12.5, np.maximum(np.abs(y + 61) - 23, z + 25))
         canvas.paint(t.BONE, np.maximum(middle, skin_depth + 6))
         cells = np.maximum(np.maximum(middle + 1.6, skin_depth + 9), 0.8 - 3.2 * np.abs(self._cells.value(points)))

@@ -1,4 +1,4 @@
-"""The inside of the simulated skull: folded cortex, white matter, ventricles, deep grey, cerebellum, lesion."""
+"""The inside of the simulated skull: folded cortex, white matter, ventricles, deep grey, lesion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.data import phantom_tissues as t
 from sccg_teacher_student.data.phantom_canvas import Canvas
-from sccg_teacher_student.data.phantom_shapes import Node, Points, Waves, ellipsoid, smooth_max, step, tube
+from sccg_teacher_student.data.phantom_hindbrain import Hindbrain, tentorium
+from sccg_teacher_student.data.phantom_shapes import Node, Points, Waves, ellipsoid, tube
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Brain:
         self._calcified = {side: float(rng.uniform(1.4, 3.0)) * bool(rng.random() < 0.6) for side in (-1.0, 1.0)}
         self._pineal_mm = float(rng.uniform(1.2, 2.4)) * bool(rng.random() < 0.5)
         self._lesion = _draw_lesion(rng)
+        self._hindbrain = Hindbrain(rng, self._atrophy)
 
     @property
     def lesion(self) -> Lesion | None:
@@ -52,37 +54,28 @@ class Brain:
 
     def draw(self, canvas: Canvas, points: Points, cavity: FloatArray) -> None:
         """Paint everything inside ``cavity`` (signed distance in mm)."""
-        x, y, z = points
-        middle = x - np.float32(0.9) * self._midline.value(points)
+        middle = points[0] - np.float32(0.9) * self._midline.value(points)
         canvas.paint(t.DURA, cavity)
         canvas.paint(t.CSF, cavity + 0.9)
-        tent = self._tentorium(points)
-        below = np.maximum(tent, -y - 6 + 0.55 * np.abs(x))
+        tent = tentorium(points)
         self._draw_cerebrum(canvas, points, middle, cavity, tent)
         self._draw_deep_grey(canvas, points)
         self._draw_lesion(canvas, points, cavity)
-        if float(z.min()) < 6:
-            self._draw_below_tentorium(canvas, points, cavity, below)
-            self._draw_cisterns_and_stem(canvas, points, cavity)
+        if float(points[2].min()) < 6:
+            self._hindbrain.draw(canvas, points, cavity, tent)
         self._draw_ventricles(canvas, points, middle)
         self._draw_falx(canvas, points, middle, cavity, tent)
-
-    def _tentorium(self, points: Points) -> FloatArray:
-        """Signed distance to the tentorium, negative below it."""
-        x, y, z = points
-        height = -5 - 0.5 * np.abs(x) - 0.0042 * (y - 28) ** 2
-        return ((z - height) / np.float32(1.16)).astype(np.float32)
 
     def _draw_cerebrum(
         self, canvas: Canvas, points: Points, middle: FloatArray, cavity: FloatArray, tent: FloatArray
     ) -> None:
-        x, y, z = points
+        y = points[1]
         wide = np.float32(self._atrophy)
         surface = -(cavity + 1.4 + 1.3 * wide + 0.5 * self._rough.value(points))
         pial = surface
         for distance, half_width in self._fissures(points, middle):
             pial = np.minimum(pial, distance - half_width)
-        pial = np.minimum(pial, np.where(y > 12, np.abs(tent) - 1.2, np.float32(99)))
+        pial = np.minimum(pial, np.where(y > 12, np.abs(tent) - 0.8, np.float32(99)))
         for waves, deepest, spread, open_mm in ((self._folds, 14.0, 4.5, 0.45), (self._fine_folds, 7.0, 3.5, 0.3)):
             depth = deepest + spread * self._depth.value(points)
             sheet = waves.sheet_distance(_towards_surface(points))
@@ -96,19 +89,21 @@ class Brain:
     def _fissures(self, points: Points, middle: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
         """Distance to, and half width of: the fissure between the hemispheres, both Sylvian fissures, both insulae."""
         x, y, z = points
-        wide = np.float32(self._atrophy)
+        wide, bend, rough = np.float32(self._atrophy), self._midline.value(points), self._rough.value(points)
         callosum = -ellipsoid(points, (0, 3, 6), (200, 41, 25))
         between = np.sqrt(middle**2 + np.maximum(callosum, 0) ** 2)
-        found = [(between, 1.0 + 0.8 * wide + 0 * x)]
+        found = [(between, np.full_like(x, 1.0 + 0.8 * wide))]
         for sign in (-1.0, 1.0):
             lateral = np.float32(sign) * x
-            line = -14 + 0.5 * (z - 2) - 0.12 * (lateral - 50) + 2.0 * self._midline.value(points)
+            line = -14 + 0.5 * (z - 2) - 0.12 * (lateral - 50) + 2.0 * bend + 0.9 * rough
             outside = np.maximum(np.abs(z + 1) - 15, 0)
             sylvian = np.sqrt(((y - line) * 0.9) ** 2 + np.maximum(39 - lateral, 0) ** 2 + outside**2)
             found.append((sylvian, 1.4 + 1.5 * wide - 0.02 * (lateral - 39)))
             along = np.maximum(np.abs(y - line - 3) - 15, 0)
-            bow = lateral - 39 + 0.008 * (y - line) ** 2 + 0.8 * self._rough.value(points)
-            found.append((np.sqrt(bow**2 + along**2 + np.maximum(np.abs(z - 1) - 13, 0) ** 2), 1.1 + 0.9 * wide + 0 * x))
+            bow = lateral - 39 + 0.008 * (y - line) ** 2 + 1.5 * rough
+            found.append(
+                (np.sqrt(bow**2 + along**2 + np.maximum(np.abs(z - 1) - 13, 0) ** 2), np.full_like(x, 1.1 + 0.9 * wide))
+            )
         return found
 
     def _draw_deep_grey(self, canvas: Canvas, points: Points) -> None:
@@ -118,7 +113,11 @@ class Brain:
             v = 4.5 * (self._ventricle[side] - 0.8)
             caudate = tube(
                 points,
-                [(side * (13 + v), -24 + j[0, 1], 6, 5.6), (side * (15 + v), -8, 17, 3.6), (side * (20 + v), 18, 22, 2)],
+                [
+                    (side * (13 + v), -24 + j[0, 1], 6, 5.6),
+                    (side * (15 + v), -8, 17, 3.6),
+                    (side * (20 + v), 18, 22, 2),
+                ],
             )
             canvas.paint(t.DEEP_GREY, caudate + rough)
             lentiform = ellipsoid(points, (side * (26 + 0.5 * j[1, 0]), -5 + j[1, 1], 2), (7.2, 17, 12), side * 13)
@@ -126,47 +125,17 @@ class Brain:
             canvas.paint(t.PALLIDUM, ellipsoid(points, (side * 20.5, -1 + j[1, 1], 1), (4.0, 10, 7), side * 24) + rough)
             thalamus = ellipsoid(points, (side * (11 + 0.5 * j[2, 0]), 13 + j[2, 1], 5), (9, 15.5, 11), side * -24)
             canvas.paint(t.DEEP_GREY, thalamus + rough)
-            canvas.paint(t.GREY, np.abs(np.abs(points[0]) - 36.5 - rough) - 0.5 + _window(points, side))  # claustrum
+            canvas.paint(
+                t.GREY, np.abs(np.abs(points[0]) - np.float32(36.5) - rough) - np.float32(0.5) + _window(points, side)
+            )  # claustrum
 
     def _draw_lesion(self, canvas: Canvas, points: Points, cavity: FloatArray) -> None:
         if self._lesion is None:
             return
         core = ellipsoid(points, self._lesion.centre, self._lesion.semi) + np.float32(1.6) * self._rough.value(points)
-        around = core - self._lesion.oedema_mm * (1 + 0.35 * self._lobules.value(points))
+        around = core - np.float32(self._lesion.oedema_mm) * (1 + np.float32(0.35) * self._lobules.value(points))
         canvas.paint(t.EDEMA, np.maximum(np.maximum(around, cavity + 6.0), _not_white(canvas)))
         canvas.paint(t.LESION, np.maximum(core, cavity + 3.5))
-
-    def _draw_below_tentorium(
-        self, canvas: Canvas, points: Points, cavity: FloatArray, below: FloatArray
-    ) -> None:
-        x, y, z = points
-        canvas.paint(t.CSF, np.maximum(below, cavity + 0.9))
-        shape = ellipsoid(points, (0, 40, -44), (52, 36, 38))
-        room = smooth_max(smooth_max(shape, below + 1.6, 4), cavity + 2.2, 3)
-        vermis = np.maximum(8 - np.abs(x) - 0.0, 0) * step(y - 58, 4) * 0.55
-        depth = -(room + vermis)
-        bend = y * 0.55 + 0.016 * x**2 - 0.35 * z + 1.6 * self._lobules.value(points)
-        folia = np.abs(np.sin(np.pi * bend / 4.6)) * np.float32(4.6 / np.pi)
-        cut = np.maximum(depth - 11 - 5 * self._depth.value(points), 0)
-        pial = np.minimum(depth, np.sqrt(folia**2 + cut**2) - 0.25)
-        canvas.paint(t.GREY, -np.maximum(pial, np.minimum(depth, 0.2)))
-        canvas.paint(t.CSF, np.maximum(pial * 1.5 + 0.2, 0.4 - depth))
-        canvas.paint(t.WHITE, 9.5 - depth + 2.2 * self._lobules.value(points) - 0.05 * np.abs(x))
-        canvas.paint(t.WHITE, np.maximum(3.0 - pial, 4 - depth))
-
-    def _draw_cisterns_and_stem(self, canvas: Canvas, points: Points, cavity: FloatArray) -> None:
-        x, y, z = points
-        stem = tube(points, [(0, 9, -15, 13.5), (0, 6, -27, 14), (0, 5, -42, 15.5), (0, 13, -62, 9)], 6)
-        stem = stem + 2.5 * step(z + 33, 2) * np.exp(-((x / 5) ** 2) - ((y + 5) / 7) ** 2)
-        star = ellipsoid(points, (0, -13, -24), (15 - 2 * step(np.abs(x) - 7, 2).mean(), 11, 8))
-        roof = np.maximum(cavity + 1.0, z + 12)
-        canvas.paint(t.CSF, np.maximum(np.minimum(stem - 2.6 - 1.2 * self._atrophy, star), roof))
-        for sign in (-1.0, 1.0):
-            valley = tube(points, [(0, -14, -22, 3.5), (sign * 22, -26, -20, 2.6), (sign * 44, -30, -16, 2.2)])
-            canvas.paint(t.CSF, np.maximum(valley, cavity + 1.0))
-        canvas.paint(t.WHITE, np.maximum(stem, z + 9))
-        canvas.paint(t.DEEP_GREY, np.maximum(stem + 5.5 + 2.0 * self._lobules.value(points), z + 11))
-        canvas.paint(t.BLOOD, np.maximum(tube(points, [(0, -11, -28, 1.7), (1, -11.5, -46, 1.9)]), z + 20))
 
     def _draw_ventricles(self, canvas: Canvas, points: Points, middle: FloatArray) -> None:
         _, y, z = points
@@ -189,13 +158,12 @@ class Brain:
                 plexus = ellipsoid(placed, (side * 24, 37, 8), (2.4, 5.0, 7.5), side * 20)
                 canvas.paint(t.GREY, plexus)
                 speck = ellipsoid(placed, (side * 24, 37, 8), (self._calcified[side], 1.3 * self._calcified[side], 6))
-                canvas.paint(t.CALCIFICATION, speck + 0.5 * self._rough.value(points))
-        third = np.abs(middle) - (0.7 + 2.2 * self._ventricle[1.0] * (0.35 + 0.65 * self._atrophy))
-        canvas.paint(t.CSF, np.maximum(third, ellipsoid(placed, (0, 4, -4), (60, 15, 13))))
+                canvas.paint(t.CALCIFICATION, speck + np.float32(0.5) * self._rough.value(points))
+        third = 1.1 + 2.4 * self._ventricle[1.0] * (0.35 + 0.65 * self._atrophy)
+        canvas.paint(t.CSF, ellipsoid(placed, (0, 4, -4), (third, 15, 13)))
         fourth = ellipsoid(placed, (0, 23, -42), (6 + 3 * self._ventricle[-1.0], 4.2 + self._ventricle[-1.0], 12))
-        canvas.paint(t.CSF, fourth + 0.05 * np.abs(middle) * 3)
-        quadrigeminal = ellipsoid(placed, (0, 29, -6), (12 + 4 * self._atrophy, 4.5, 9))
-        canvas.paint(t.CSF, quadrigeminal)
+        canvas.paint(t.CSF, np.add(fourth, np.abs(middle) * np.float32(0.15), dtype=np.float32))
+        canvas.paint(t.CSF, ellipsoid(placed, (0, 29, -6), (12 + 4 * self._atrophy, 4.5, 9)))  # quadrigeminal cistern
         if self._pineal_mm:
             canvas.paint(t.GREY, ellipsoid(placed, (0, 25.5, 1), (3.4, 4.2, 5)))
             r = self._pineal_mm
@@ -205,7 +173,7 @@ class Brain:
         self, canvas: Canvas, points: Points, middle: FloatArray, cavity: FloatArray, tent: FloatArray
     ) -> None:
         _, _, z = points
-        clear = -ellipsoid(points, (0, 3, 2), (200, 52, 38)) + 0
+        clear = -ellipsoid(points, (0, 3, 2), (200, 52, 38))
         sheet = np.maximum(np.abs(middle) - 0.55, np.maximum(clear, np.maximum(cavity - 0.5, 3 - tent)))
         canvas.paint(t.DURA, sheet)
         back = np.maximum(-(cavity + 7.5 - 1.1 * np.abs(middle)), np.abs(middle) - 5.5)
@@ -239,5 +207,7 @@ def _draw_lesion(rng: np.random.Generator) -> Lesion | None:
     x, y, z = side * rng.uniform(20, 40), rng.uniform(-45, 50), rng.uniform(-4, 42)
     radius = rng.uniform(6, 14)
     semi = radius * rng.uniform(0.8, 1.25, size=3)
-    lesion = Lesion((float(x), float(y), float(z)), (float(semi[0]), float(semi[1]), float(semi[2])), float(rng.uniform(3, 9)))
+    lesion = Lesion(
+        (float(x), float(y), float(z)), (float(semi[0]), float(semi[1]), float(semi[2])), float(rng.uniform(3, 9))
+    )
     return lesion if there else None

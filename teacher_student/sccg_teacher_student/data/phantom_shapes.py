@@ -6,6 +6,7 @@ Axes everywhere: x to the patient's left, y to the back, z up (DICOM's patient a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -86,7 +87,7 @@ def tube(points: Points, nodes: Sequence[Node], blend_mm: float = 2.0) -> FloatA
     """Signed distance to a tube through ``nodes`` whose radius changes linearly between them."""
     x, y, z = points
     result: FloatArray | None = None
-    for (x0, y0, z0, r0), (x1, y1, z1, r1) in zip(nodes, nodes[1:], strict=False):
+    for (x0, y0, z0, r0), (x1, y1, z1, r1) in pairwise(nodes):
         dx, dy, dz = x1 - x0, y1 - y0, z1 - z0
         along = ((x - x0) * dx + (y - y0) * dy + (z - z0) * dz) / (dx * dx + dy * dy + dz * dz)
         along = np.clip(along, 0, 1)

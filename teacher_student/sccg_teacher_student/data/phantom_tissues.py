@@ -1,9 +1,9 @@
 """Tissues of the phantom: CT numbers, and relaxation for the spin-echo equation.
 
-CT numbers are round textbook values (Buzug, Computed Tomography, 2008, table 10.1; brain after Hounsfield windows used in
-neuroradiology). Relaxation times and proton densities are typical of 1.5 to 3 T as collected by Stanisz et al. (Magn
-Reson Med 54:507, 2005), Bojorquez et al. (Magn Reson Imaging 35:69, 2017) and BrainWeb's tissue table. T2 of fat is an
-effective value: the echo train of a turbo spin echo leaves fat bright. Flowing blood is nearly void.
+CT numbers are round textbook values. Relaxation times are typical of 1.5 to 3 T, after Stanisz et al. (Magn Reson Med
+54:507, 2005) and Bojorquez et al. (Magn Reson Imaging 35:69, 2017); proton densities are relative to water and close to
+those that brain simulators use. T2 of fat is an effective value: the echo train of a turbo spin echo leaves fat bright.
+Flowing blood is nearly void. None of this was fitted to measured images.
 """
 
 from __future__ import annotations

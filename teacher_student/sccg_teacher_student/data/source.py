@@ -12,7 +12,7 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import Modality
 from sccg_teacher_student.data.cases import find_cases, make_reader
 from sccg_teacher_student.data.reader import DataKind, Reader, some
-from sccg_teacher_student.data.settings import DataSettings, find_settings
+from sccg_teacher_student.data.settings import SETTINGS_NAME, DataSettings, find_settings, read_settings
 
 _SPACING_TOLERANCE = 0.01
 _log = logging.getLogger(__name__)
@@ -170,15 +170,8 @@ def _open(path: Path, settings: Path | None, only: Modality | None) -> DataSourc
         raise InputError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
     found = find_cases(path, only)
     chosen = find_settings(found.root, settings, found.kind)
-    if settings is not None and not chosen.simulated:
-        own = find_own(found.root)
-        chosen = replace(chosen, simulated=own)
+    own = found.root / SETTINGS_NAME
+    if settings is not None and own.is_file():
+        chosen = replace(chosen, simulated=chosen.simulated or read_settings(own).simulated)
     reader = make_reader(found.kind, chosen, only)
     return DataSource(path, found.kind, chosen, found.splits, found.folders, reader)
-
-
-def find_own(root: Path) -> bool:
-    """Whether the data set's own ``sccg.toml`` says that it is simulated."""
-    from sccg_teacher_student.data.settings import SETTINGS_NAME, read_settings
-
-    return (root / SETTINGS_NAME).is_file() and read_settings(root).simulated

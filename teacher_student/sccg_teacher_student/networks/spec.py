@@ -76,6 +76,8 @@ class GeneratorSpec:
         if self.family == "s2d":
             if self.factor not in (2, 4, 8) or len(self.dilations) != self.blocks:
                 raise InputError("s2d generator needs factor 2, 4 or 8 and one dilation per block")
+            if self.blocks < 1 or any(not 1 <= dilation <= 64 for dilation in self.dilations):
+                raise InputError("s2d generator needs at least one block, and dilations of 1 to 64")
             if self.norm not in ("batch", "none") or any(not 1 <= block <= self.blocks for block in self.film_after):
                 raise InputError("s2d generator: norm must be batch or none, film_after must name blocks")
         elif self.dilations or self.standardise or self.film_after:
@@ -156,11 +158,11 @@ def student_spec(name: str) -> GeneratorSpec:
     'batch'
     """
     resolved = PRESETS.get(name, name)
-    found = re.fullmatch(r"(resnet)-(\d{1,4})x(\d{1,2})(?:-(bn|in))?|(s2d)-(\d{1,4})x(\d{1,2})(-plain)?", resolved)
+    found = re.fullmatch(
+        r"(resnet)-([0-9]{1,4})x([0-9]{1,2})(?:-(bn|in))?|(s2d)-([0-9]{1,4})x([0-9]{1,2})(-plain)?", resolved
+    )
     if found is None:
         raise InputError(f"student {name!r} is not known; names are {NAME_HELP}")
     if found[1]:
         return resnet_spec(int(found[2]), int(found[3]), "instance" if found[4] == "in" else "batch")
-    if not 1 <= int(found[7]):
-        raise InputError(f"student {name!r} has no blocks")
     return s2d_spec(int(found[6]), int(found[7]), plain=bool(found[8]))

@@ -1,0 +1,1 @@
+"""Reports, all made from one :class:`sccg_bench.results.Results`: terminal, Markdown, HTML, picture sheets."""

@@ -1,0 +1,165 @@
+"""Picture strips: input, reference, teacher, model, difference with a colour bar; of the worst, median, best slice."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sccg_bench.report.charts import png_bytes
+from sccg_bench.results import Row
+from sccg_bench.run import BenchResult
+from sccg_bench.scale import to_u8
+from sccg_runtime.direction import modalities
+from sccg_runtime.files import write_bytes
+from sccg_runtime.intensity import FloatArray
+
+DIFFERENCE_U8 = 40.0
+"""The colour bar always reaches so many grey levels of 255, so that strips can be compared."""
+_PANEL_INCH = 2.4
+_DPI = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One picture strip.
+
+    Attributes
+    ----------
+    row
+        Name of the row that it shows.
+    which
+        ``worst``, ``median`` or ``best``.
+    where
+        ``"case/slice"``.
+    caption, alt
+        For people who see it, and for those who do not.
+    png
+        The picture.
+    """
+
+    row: str
+    which: str
+    where: str
+    caption: str
+    alt: str
+    png: bytes
+
+
+def strips(found: BenchResult, roles: Sequence[str] = ("model",)) -> list[Strip]:
+    """Strips of the worst, median and best slice of every row of these roles that gave outputs."""
+    direction = found.results.direction
+    if direction is None:
+        return []
+    source, target = modalities(direction)
+    teacher_row = next((row for row in found.results.rows if row.role == "teacher"), None)
+    teacher = found.outputs.get(teacher_row.name) if teacher_row is not None else None
+    places = {f"{pair.case}/{pair.slice}": index for index, pair in enumerate(found.pairs)}
+    made = []
+    for row in found.results.rows:
+        outputs = found.outputs.get(row.name)
+        if outputs is None or row.role not in roles:
+            continue
+        for which, where in (row.landmarks or {}).items():
+            index = places[where]
+            pair = found.pairs[index]
+            given, reference = (pair.mr, pair.ct) if source == "MR" else (pair.ct, pair.mr)
+            of_teacher = None if teacher is None or row.role == "teacher" else teacher[index]
+            panels = [
+                (f"input ({source})", given),
+                (f"reference (real {target})", reference),
+                ("teacher", of_teacher if row.role != "teacher" else None),
+                (row.name, outputs[index]),
+            ]
+            base, base_name = (of_teacher, "teacher") if of_teacher is not None else (reference, "reference")
+            closeness = _closeness(row, where)
+            made.append(
+                Strip(
+                    row=row.name,
+                    which=which,
+                    where=where,
+                    caption=f"{which.capitalize()} slice, {where}: {closeness}",
+                    alt=f"{which.capitalize()} slice {where} of {row.name}, from left to right: input {source}, "
+                    f"reference {target}, teacher, {row.name}, and the difference to the {base_name}; {closeness}.",
+                    png=strip_png(panels, outputs[index], base, base_name),
+                )
+            )
+    return made
+
+
+def strip_png(
+    panels: Sequence[tuple[str, FloatArray | None]], output: FloatArray, base: FloatArray | None, base_name: str
+) -> bytes:
+    """Panels side by side, grey from -1 to 1, and ``output - base`` in colour with its bar in grey levels of 255.
+
+    Parameters
+    ----------
+    panels
+        Title and slice (1, H, W) in [-1, 1]; a missing slice leaves its place empty and says so.
+    output, base
+        (1, H, W) in [-1, 1]; without ``base`` there is no difference.
+    """
+    rows, columns = output.shape[1:]
+    count = len(panels) + 1
+    figure = Figure(figsize=(_PANEL_INCH * count + 0.7, _PANEL_INCH * rows / columns + 0.35), layout="constrained")
+    axes = figure.subplots(1, count)
+    for place, (title, image) in zip(axes, panels, strict=False):
+        place.set_title(title, fontsize=9)
+        place.set_axis_off()
+        if image is None:
+            place.text(0.5, 0.5, "none", ha="center", va="center", fontsize=9, color="#5b6b7a")
+        else:
+            place.imshow(image[0], cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    last = axes[-1]
+    last.set_axis_off()
+    if base is not None:
+        last.set_title(f"model − {base_name}", fontsize=9)
+        shown = last.imshow(
+            to_u8(output) - to_u8(base), cmap="RdBu_r", vmin=-DIFFERENCE_U8, vmax=DIFFERENCE_U8, interpolation="nearest"
+        )
+        bar = figure.colorbar(shown, ax=last, fraction=0.05, pad=0.02, extend="both")
+        bar.ax.tick_params(labelsize=8)
+        bar.set_label("grey levels of 255", fontsize=8)
+    return png_bytes(figure, _DPI)
+
+
+def stacked_png(pngs: Sequence[bytes]) -> bytes:
+    """Pictures one under another on white, left-aligned."""
+    images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pngs]
+    sheet = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+    top = 0
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def save_strips(folder: Path, made: Sequence[Strip]) -> list[Path]:
+    """Write strips as ``<row>-<which>.png``, names made safe; the paths in order."""
+    paths = []
+    for strip in made:
+        name = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in strip.row)
+        path = folder / f"{name.lstrip('.') or 'model'}-{strip.which}.png"
+        write_bytes(path, strip.png)
+        paths.append(path)
+    return paths
+
+
+def _closeness(row: Row, where: str) -> str:
+    part = next((each for each in row.per_slice if f"{each.get('case')}/{each.get('slice')}" == where), {})
+    found = []
+    for group, name, text in (
+        ("drift", "to_teacher_psnr_db", "{:.1f} dB to the teacher"),
+        ("quality", "hf_ratio", "high-frequency ratio {:.2f}"),
+        ("quality", "psnr_db", "{:.1f} dB to the reference"),
+    ):
+        value = (part.get(group) or {}).get(name)
+        if value is not None:
+            found.append(text.format(value))
+    return ", ".join(found) or "no figures"

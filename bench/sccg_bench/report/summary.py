@@ -1,0 +1,99 @@
+"""The first screen: how fast, how faithful, can I ship it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sccg_bench.checks import best_row, limits, outcomes
+from sccg_bench.report.tables import milliseconds, number, pixels, times
+from sccg_bench.results import PAPER_MS, Results, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One question with its answer; ``tone`` colours it: good, bad or open."""
+
+    question: str
+    answer: str
+    detail: str
+    tone: Literal["good", "bad", "open"]
+
+
+def summarise(results: Results) -> list[Card]:
+    """The three answers, about the row that :func:`sccg_bench.checks.best_row` names."""
+    row = best_row(results)
+    if row is None:
+        return [Card("How fast?", "No model was measured.", "See the notes for the reasons.", "bad")]
+    return [_fast(row), _faithful(row), _ship(results, row)]
+
+
+def _fast(row: Row) -> Card:
+    answer = f"{milliseconds(row.latency_ms, 'p50')} ms per slice"
+    where = ", ".join(
+        filter(
+            None,
+            (row.name, row.engine, row.precision, _count(row.threads, "threads") if row.threads else None, row.device),
+        )
+    )
+    parts = [f"p50 at {pixels(row.size)}, measured: {where}."]
+    if row.latency_native_ms is not None and row.quality_size != row.size:
+        parts.append(
+            f"{milliseconds(row.latency_native_ms, 'p50')} ms at {pixels(row.quality_size)}, the size of the slices."
+        )
+    if row.speedup_vs_teacher is not None:
+        parts.append(f"{times(row.speedup_vs_teacher)} the teacher in PyTorch FP32, same machine and run.")
+    parts.append(f"Paper: {PAPER_MS:.0f} ms on an RTX 3080 Ti (cited, not measured).")
+    return Card("How fast?", answer, " ".join(parts), "good")
+
+
+def _faithful(row: Row) -> Card:
+    psnr = row.figure("drift", "to_teacher_psnr_db")
+    counts = row.counts or {}
+    slices, patients = (_count(counts.get(name), name) for name in ("slices", "patients"))
+    over = f"{slices} of {patients} at {pixels(row.quality_size)}"
+    if psnr is None:
+        own = row.figure("quality", "psnr_db")
+        if own is None:
+            return Card("How faithful?", "Not measured.", "There was no slice with a teacher or a reference.", "open")
+        return Card("How faithful?", f"{own:.1f} dB to the reference", f"Over {over}. There was no teacher.", "open")
+    parts = [f"Mean over {over}, measured."]
+    parts.append(f"High-frequency energy {number(row.figure('quality', 'hf_ratio'), 2)} of the teacher's (1 is right),")
+    parts.append(f"correlation {number(row.figure('quality', 'hf_corr'), 2)}.")
+    if row.landmarks:
+        worst = _worst_psnr(row)
+        parts.append(f"Worst slice {row.landmarks['worst']}{f': {worst:.1f} dB' if worst is not None else ''}.")
+    return Card("How faithful?", f"{psnr:.1f} dB to the teacher", " ".join(parts), "open")
+
+
+def _ship(results: Results, row: Row) -> Card:
+    found = outcomes(row, limits(results.direction))
+    missed = [each for each in found if each.met is False]
+    unknown = [each for each in found if each.met is None]
+    closing = "Engineering limits only: no clinical validation, no medical device."
+    if results.is_simulated:
+        closing = f"Simulated data: says nothing about patients. {closing}"
+    if missed:
+        listed = "; ".join(f"{each.limit.label} {number(each.value, 3)}, not {each.limit.text}" for each in missed)
+        return Card(
+            "Can I ship it?",
+            f"Not as it is: {len(missed)} of {len(found)} limits missed",
+            f"{listed}. {closing}",
+            "bad",
+        )
+    if unknown:
+        listed = "; ".join(each.limit.label for each in unknown)
+        answer = f"Open: {len(unknown)} of {len(found)} limits not measured"
+        return Card("Can I ship it?", answer, f"Not measured: {listed}. {closing}", "open")
+    return Card("Can I ship it?", f"All {len(found)} limits met", closing, "good")
+
+
+def _count(count: int | None, name: str) -> str:
+    return f"{count} {name[:-1] if count == 1 else name}"
+
+
+def _worst_psnr(row: Row) -> float | None:
+    values = [
+        value for part in row.per_slice if (value := (part.get("drift") or {}).get("to_teacher_psnr_db")) is not None
+    ]
+    return min(values, default=None)

@@ -1,0 +1,122 @@
+"""``sccg-compress distill``: from a teacher to a student, in a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sccg_compress import runs
+from sccg_compress.console import reporting, result, say, write_json
+from sccg_compress.sources import choose_data
+from sccg_runtime.errors import InputError
+from sccg_runtime.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from sccg_teacher_student.distill import DistillConfig, DistillResult
+
+SHEET_SLICES = 5
+
+
+def new_run(config: DistillConfig, out: Path | None, *, json_out: str | None = None) -> Path:
+    """Distil into a new folder; gives it."""
+    from sccg_teacher_student.distill import run_folder
+
+    if out is None:
+        folder = run_folder(runs.RUNS, config.student, config.direction)
+    else:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} exists already; choose another --out, or go on with --resume {out}")
+        out.mkdir(parents=True, exist_ok=True)
+        folder = out
+    write_text(folder / "config.json", config.to_json())
+    return _run(config, folder, resume=False, json_out=json_out)
+
+
+def resume_run(folder: Path, *, json_out: str | None = None) -> Path:
+    """Go on with an interrupted run, from its own ``config.json``.
+
+    Raises
+    ------
+    InputError
+        The folder is not an interrupted run.
+    """
+    from sccg_teacher_student.distill import DistillConfig
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not a run folder: it has no config.json")
+    config = DistillConfig.from_json(path.read_text(encoding="utf-8"))
+    if not (folder / "labels.json").is_file():
+        say(f"{folder} was interrupted before its training began; it starts again with the labels made so far")
+        return _run(config, folder, resume=False, json_out=json_out)
+    return _run(config, folder, resume=(folder / "last.pt").is_file(), json_out=json_out)
+
+
+def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | None) -> Path:
+    from sccg_teacher_student.distill import distill
+
+    intensity = Path(config.intensity) if config.intensity else None
+    source = choose_data(Path(config.data), None, intensity)
+    say(f"run folder: {folder}")
+    try:
+        with reporting(config.steps, config.batch) as reporter:
+            made = distill(config, source, folder, folder.parent / runs.CACHE, reporter, resume=resume)
+    except KeyboardInterrupt:
+        say(f"interrupted; go on with: sccg-compress distill --resume {folder}")
+        raise
+    write_bytes(folder / "sheet.png", _sheet(made))
+    runs.mark_latest(folder)
+    psnr = _to_teacher(made)
+    facts = {**made.facts, "to_teacher_psnr_db": psnr, "run": str(folder)}
+    write_json(json_out, facts)
+    if json_out != "-":
+        steps = made.facts["steps"]
+        result(f"{made.student.path}: {made.facts['student']}, {steps} steps, {made.facts['views']} labelled views")
+        result(
+            f"to the teacher on {len(made.pairs)} validation slices: {psnr:.2f} dB; pictures: {folder / 'sheet.png'}"
+        )
+    return folder
+
+
+def _to_teacher(made: DistillResult) -> float:
+    """``to_teacher_psnr_db`` in the mean over patients."""
+    from sccg_bench.quality import quality
+
+    record = made.student.record
+    if record is None:
+        raise InputError("the student carries no record")
+    scores = quality(made.pairs, made.student_outputs, made.teacher_outputs, None, record.direction)
+    value = scores.summary.drift["to_teacher_psnr_db"]
+    if value is None:
+        raise InputError("no validation slice could be compared with the teacher")
+    return value
+
+
+def _sheet(made: DistillResult) -> bytes:
+    """Input, teacher, student and difference of a few validation slices, one strip under another."""
+    from sccg_bench.report.sheets import stacked_png, strip_png
+    from sccg_teacher_student.distill import side
+
+    record = made.student.record
+    if record is None:
+        raise InputError("the student carries no record")
+    count = min(SHEET_SLICES, len(made.pairs))
+    strips = []
+    for number in range(count):
+        index = number * (len(made.pairs) - 1) // max(1, count - 1)
+        pair, teacher, student = made.pairs[index], made.teacher_outputs[index], made.student_outputs[index]
+        panels = [
+            (f"{pair.case}/{pair.slice}", side(pair, record.direction)),
+            ("teacher", teacher),
+            (made.student.spec.name, student),
+        ]
+        strips.append(strip_png(panels, student, teacher, "teacher"))
+    return stacked_png(strips)
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """``config.json`` of a run folder as a dictionary, empty where there is none."""
+    path = folder / "config.json"
+    values: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return values

@@ -1,0 +1,118 @@
+"""``sccg-compress export``: from a run or checkpoint to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sccg_compress.console import result, say, write_json
+from sccg_compress.models import find_model
+from sccg_compress.sources import choose_data, choose_direction, record_of
+from sccg_runtime.contract import Precision
+from sccg_runtime.errors import InputError
+from sccg_runtime.files import write_bytes
+
+if TYPE_CHECKING:
+    from sccg_export.export import ExportRequest, ExportResult
+    from sccg_export.gate import DriftBudget
+
+
+def export_model(
+    model: Path | None,
+    *,
+    target: str,
+    precision: Precision,
+    data: Path | None,
+    intensity: Path | None,
+    direction: str | None,
+    teacher: Path | None,
+    size: tuple[int, int] | None,
+    out: Path | None,
+    seed: int,
+    budget: DriftBudget,
+    json_out: str | None,
+) -> Path:
+    """Export and print what it did to the picture; gives the bundle's path."""
+    from sccg_export.calibration import choose_calibration
+    from sccg_export.export import DriftRefusedError, ExportRequest, export, run_network
+    from sccg_export.targets import load_target
+    from sccg_teacher_student.checkpoint import load_checkpoint
+    from sccg_teacher_student.data.splits import training_cases
+    from sccg_teacher_student.distill import side
+
+    load_target(target, precision)  # before anything that takes time
+    found = find_model(model)
+    if found.checkpoint is None or (model is not None and model.suffix == ".sccg"):
+        raise InputError(f"{model} is a bundle already; export takes a run folder or a checkpoint")
+    checkpoint = load_checkpoint(found.checkpoint)
+    for note in checkpoint.notes:
+        say(f"{found.checkpoint.name}: {note}")
+    chosen = choose_direction(direction, checkpoint)
+    source = choose_data(data, checkpoint.record.data if checkpoint.record else None, intensity)
+    record = record_of(checkpoint, chosen, source)
+    train, val = training_cases(source, seed=0)
+    if data is None and checkpoint.record is not None and set(record.train_cases) <= set(source.cases):
+        train, val = record.train_cases, record.val_cases
+    pairs = list(source.pairs(val or train))
+    if not val:
+        say("no held-out case: drift is measured on training slices")
+    teacher_path = teacher or found.run_teacher()
+    teacher_outputs = None
+    if teacher_path is not None and teacher_path != found.checkpoint:
+        teacher_outputs = run_network(load_checkpoint(teacher_path), [side(pair, chosen) for pair in pairs])
+    request = ExportRequest(
+        checkpoint=checkpoint,
+        record=record,
+        target=target,
+        precision=precision,
+        size=size or record.trained_size,
+        calibration=choose_calibration(source, train, chosen, seed=seed) if precision == "int8" else None,
+        pairs=pairs,
+        teacher_outputs=teacher_outputs,
+        budget=budget,
+    )
+    folder = found.run or found.checkpoint.parent
+    path = out or folder / f"{checkpoint.spec.name}-{target}-{precision}.sccg"
+    try:
+        made = export(request, path, say)
+    except DriftRefusedError as error:
+        picture = path.with_name(f"{path.stem}-refused.png")
+        write_bytes(picture, _worst_picture(error.result, request))
+        raise type(error)(f"{error}; see {picture}; nothing was written to {path}", error.result) from None
+    _print(path, made, json_out)
+    return path
+
+
+def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
+    contract, summary = made.bundle.contract, made.quality.summary
+    figures = {**summary.engine_drift, **summary.drift}
+    values = {
+        "bundle": str(path),
+        "sha256": made.bundle.sha256,
+        "size_mib": path.stat().st_size / 2**20,
+        "target": contract.target,
+        "precision_asked": contract.precision_asked,
+        "precision_ran": contract.precision_ran,
+        "slices": len(made.outputs),
+        "figures": figures,
+    }
+    write_json(json_out, values)
+    if json_out == "-":
+        return
+    ran = ", ".join(f"{count} {name}" for name, count in (contract.precision_ran or {}).items())
+    result(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, {contract.engine} {contract.engine_version}, {ran}")
+    shown = ("engine_to_fp32_psnr_db", "engine_delta_psnr_db", "engine_delta_ssim", "to_teacher_psnr_db")
+    told = [f"{name} {value:.3f}" for name in shown if (value := figures.get(name)) is not None]
+    result(f"on {len(made.outputs)} held-out slices: {', '.join(told)}")
+
+
+def _worst_picture(made: ExportResult, request: ExportRequest) -> bytes:
+    from sccg_bench.report.sheets import strip_png
+    from sccg_export.gate import worst_slice
+    from sccg_teacher_student.distill import side
+
+    where, _ = worst_slice(made.quality)
+    index = next(i for i, pair in enumerate(request.pairs) if f"{pair.case}/{pair.slice}" == where)
+    output, fp32 = made.outputs[index], made.fp32_outputs[index]
+    panels = [(where, side(request.pairs[index], request.record.direction)), ("FP32 network", fp32), ("engine", output)]
+    return strip_png(panels, output, fp32, "FP32 network")

@@ -1,0 +1,63 @@
+"""A MODEL on the command line: a bundle, a run folder, or a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sccg_compress import runs
+from sccg_runtime.errors import InputError
+
+STUDENT = "student.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What was found behind a MODEL.
+
+    Attributes
+    ----------
+    run
+        The run folder that it belongs to, or None.
+    checkpoint
+        FP32 network, or None (a bundle alone).
+    bundles
+        Engines of it.
+    """
+
+    run: Path | None
+    checkpoint: Path | None
+    bundles: tuple[Path, ...]
+
+    def run_teacher(self) -> Path | None:
+        """The teacher that the run was distilled from, where its file is still there."""
+        config = None if self.run is None else self.run / "config.json"
+        if config is None or not config.is_file():
+            return None
+        teacher = json.loads(config.read_text(encoding="utf-8")).get("teacher")
+        return Path(teacher) if isinstance(teacher, str) and Path(teacher).is_file() else None
+
+
+def find_model(path: Path | None) -> Model:
+    """Resolve a MODEL; None is the newest run.
+
+    Raises
+    ------
+    InputError
+        Nothing usable is there.
+    """
+    where = runs.latest_run() if path is None else path
+    if where.is_dir():
+        student = where / STUDENT
+        checkpoint = student if student.is_file() else where / "last.pt"
+        if not checkpoint.is_file():
+            raise InputError(f"{where} is not a run folder: it has neither {STUDENT} nor last.pt")
+        return Model(where, checkpoint, tuple(sorted(where.glob("*.sccg"))))
+    if not where.is_file():
+        raise InputError(f"no model at {where}: give a .sccg bundle, a run folder or a checkpoint")
+    run = where.parent if (where.parent / "config.json").is_file() else None
+    if where.suffix == ".sccg":
+        student = where.parent / STUDENT
+        return Model(run, student if run is not None and student.is_file() else None, (where,))
+    return Model(run, where, ())

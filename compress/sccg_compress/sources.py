@@ -1,0 +1,73 @@
+"""Which data, direction and teacher a command works with, and saying so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sccg_compress import runs
+from sccg_compress.console import say
+from sccg_runtime.direction import Direction, parse_direction
+from sccg_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from sccg_teacher_student.checkpoint import Checkpoint
+    from sccg_teacher_student.data.source import DataSource
+    from sccg_teacher_student.record import TrainingRecord
+
+
+def choose_direction(asked: str | None, checkpoint: Checkpoint) -> Direction:
+    """From the flag, the checkpoint's record, or the file's name; else ``mr2ct``. Says which it was.
+
+    Raises
+    ------
+    InputError
+        The flag contradicts the record.
+    """
+    record = checkpoint.record
+    if record is not None:
+        if asked is not None and parse_direction(asked) != record.direction:
+            raise InputError(f"--direction {asked}: {checkpoint.path.name} was trained for {record.direction}")
+        return record.direction
+    if asked is not None:
+        return parse_direction(asked)
+    found = set(re.findall(r"mr2ct|ct2mr", checkpoint.path.name.lower()))
+    if len(found) == 1:
+        direction = parse_direction(found.pop())
+        say(f"direction: {direction}, from the name of {checkpoint.path.name}")
+        return direction
+    say("direction: mr2ct, assumed; the file does not say it (use --direction)")
+    return "mr2ct"
+
+
+def choose_data(asked: Path | None, recorded: str | None, intensity: Path | None, root: Path = runs.RUNS) -> DataSource:
+    """The folder that was asked for, else the recorded one, else the phantom (made if it is not there)."""
+    from sccg_teacher_student.data.phantom_dicom import write_phantom
+    from sccg_teacher_student.data.source import open_data
+
+    if asked is not None:
+        return open_data(asked, settings=intensity)
+    if recorded is not None and Path(recorded).is_dir():
+        say(f"data: {recorded}, as recorded")
+        return open_data(Path(recorded), settings=intensity)
+    folder = root / runs.PHANTOM
+    gone = f"{recorded} is not there any more; " if recorded else ""
+    say(f"data: {gone}the built-in phantom in {folder} is used: simulated, not for judging a real model (use --data)")
+    if not folder.is_dir():
+        write_phantom(folder, patients=12, slices=12, size=256)
+    return open_data(folder, settings=intensity)
+
+
+def record_of(checkpoint: Checkpoint, direction: Direction, source: DataSource) -> TrainingRecord:
+    """The checkpoint's own record; for one without (a CycleGAN teacher), what the data says."""
+    from sccg_teacher_student.data.splits import training_cases
+    from sccg_teacher_student.distill import side
+    from sccg_teacher_student.record import TrainingRecord
+
+    if checkpoint.record is not None:
+        return checkpoint.record
+    train, val = training_cases(source, seed=0)
+    images = [side(pair, direction) for pair in source.pairs(train)]
+    say(f"{checkpoint.path.name} carries no record: intensities, size and spacing are taken from {source.path}")
+    return TrainingRecord.of(source, direction, images, (train, val))

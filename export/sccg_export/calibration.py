@@ -1,0 +1,73 @@
+"""Which slices set the INT8 ranges: chosen with a seed, spread over cases and levels, recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sccg_runtime.direction import Direction
+from sccg_runtime.errors import InputError
+from sccg_runtime.files import sha256
+from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.data.source import DataSource
+from sccg_teacher_student.distill import side
+
+DEFAULT_SLICES = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Slices that INT8 ranges are taken from.
+
+    Attributes
+    ----------
+    images
+        (1, H, W) float32 in [-1, 1] each.
+    names
+        ``case/slice`` of each.
+    seed
+        That they were chosen with.
+    """
+
+    images: Sequence[FloatArray]
+    names: tuple[str, ...]
+    seed: int
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """For the contract: count, seed, names, and the hash of the pixels."""
+        digest = sha256(b"".join(np.ascontiguousarray(image).tobytes() for image in self.images))
+        return {"slices": len(self.images), "seed": self.seed, "names": list(self.names), "sha256": digest}
+
+
+def choose_calibration(
+    source: DataSource, cases: Sequence[str], direction: Direction, *, seed: int, count: int = DEFAULT_SLICES
+) -> Calibration:
+    """Take ``count`` slices from ``cases`` (all where there are fewer).
+
+    First and last slice of every case (skull base and vertex, the extremes) come first, the rest is drawn evenly.
+
+    Raises
+    ------
+    InputError
+        There is no slice of the input modality.
+    """
+    extremes: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for case in cases:
+        names = source.slices(case)
+        ends = {0, len(names) - 1}
+        for index, name in enumerate(names):
+            (extremes if index in ends else others).append((case, name))
+    if not extremes:
+        raise InputError(f"{source.path}: no slice to calibrate with in {', '.join(cases) or 'no case'}")
+    rng = np.random.default_rng(seed)
+    shuffled = [others[index] for index in rng.permutation(len(others))]
+    chosen = sorted((extremes + shuffled)[:count])
+    return Calibration(
+        images=[side(source.load(case, name), direction) for case, name in chosen],
+        names=tuple(f"{case}/{name}" for case, name in chosen),
+        seed=seed,
+    )

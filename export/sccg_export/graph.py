@@ -1,0 +1,124 @@
+"""From a trained PyTorch network to the one ONNX graph that every target starts from."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from sccg_runtime.errors import RefusedError
+from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.networks.build import fold_for_export
+
+OPSET = 20
+INPUT, OUTPUT = "input", "output"
+GRAPH_TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A float32 ONNX graph: ``input`` (1, 1, H, W) -> ``output`` (1, 1, H, W), both in [-1, 1].
+
+    Attributes
+    ----------
+    model
+        The graph, checked; height and width are free, weights are inside.
+    size
+        (rows, columns) that it was traced at.
+    """
+
+    model: onnx.ModelProto
+    size: tuple[int, int]
+
+    def to_bytes(self) -> bytes:
+        """The ONNX file."""
+        return bytes(self.model.SerializeToString())
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set."""
+        return next(int(entry.version) for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def export_graph(generator: nn.Module, size: tuple[int, int]) -> Graph:
+    """Fold a generator and export it.
+
+    Parameters
+    ----------
+    generator
+        (N, 1, H, W) -> (N, 1, H, W) in [-1, 1]; it is copied, not changed.
+    size
+        (rows, columns), multiples of the generator's stride.
+
+    Raises
+    ------
+    RefusedError
+        ONNX's reference runtime gives another output than PyTorch (more than 2e-3 on [-1, 1] anywhere).
+    """
+    folded = fold_for_export(generator)
+    example = torch.linspace(-1, 1, size[0] * size[1]).reshape(1, 1, *size)
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            folded,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            external_data=False,
+            optimize=True,
+            verbose=False,
+        )
+        if program is None:
+            raise RefusedError("PyTorch's ONNX exporter gave no graph")
+    model = onnx.load_from_string(program.model_proto.SerializeToString())
+    free_sides(model)
+    onnx.checker.check_model(model, full_check=True)
+    graph = Graph(model, size)
+    with torch.inference_mode():
+        expected = folded(example).numpy()
+    _compare(graph, example.numpy(), expected)
+    return graph
+
+
+def free_sides(model: onnx.ModelProto) -> None:
+    """Make height and width of input and output free, and drop the shapes in between."""
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, name in ((2, "height"), (3, "width")):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    del model.graph.value_info[:]
+
+
+def _compare(graph: Graph, example: FloatArray, expected: FloatArray) -> None:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"])
+    (output,) = session.run([OUTPUT], {INPUT: example})
+    worst = float(np.abs(output - expected).max())
+    if not worst <= GRAPH_TOLERANCE:
+        raise RefusedError(f"the exported graph differs from PyTorch by up to {worst:.2g} on [-1, 1]")
+
+
+class _quiet:  # noqa: N801
+    """Hold some loggers at ERROR for a while."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+        self._levels: list[int] = []
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

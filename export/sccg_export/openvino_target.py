@@ -1,0 +1,115 @@
+"""Target ``openvino``: FP32, or INT8 by NNCF's post-training quantisation."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from sccg_export.built import Built
+from sccg_export.calibration import Calibration
+from sccg_export.graph import Graph
+from sccg_runtime.contract import Precision
+from sccg_runtime.engine import cpu_properties, import_openvino, openvino_version, precision_ran
+from sccg_runtime.errors import InputError
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+
+
+def build(graph: Graph, precision: Precision, size: tuple[int, int], calibration: Calibration | None) -> Built:
+    """Make OpenVINO's ``model.xml`` and ``model.bin`` at ``size`` (rows, columns).
+
+    Raises
+    ------
+    InputError
+        INT8 without calibration slices.
+    """
+    openvino = import_openvino()
+    model = openvino.Core().read_model(graph.to_bytes())
+    if precision == "int8":
+        if calibration is None:
+            raise InputError("int8 needs calibration slices")
+        model.reshape([1, 1, *calibration.images[0].shape[-2:]])
+        model = _quantise(model, calibration)
+    model.reshape([1, 1, *size])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=False)
+        members = {name: (path.parent / name).read_bytes() for name in ("model.xml", "model.bin")}
+    return Built(
+        members=members,
+        engine="OpenVINO",
+        engine_version=openvino_version(),
+        precision_ran=None,
+        float_layers=_float_layers(model) if precision == "int8" else (),
+    )
+
+
+def compile_float32(graph: Graph, size: tuple[int, int], threads: int) -> tuple[Any, str, dict[str, int]]:
+    """(inference request, OpenVINO's version, convolutions by precision that really run) of a float32 graph."""
+    openvino = import_openvino()
+    core = openvino.Core()
+    model = core.read_model(graph.to_bytes())
+    model.reshape([1, 1, *size])
+    compiled = core.compile_model(model, "CPU", cpu_properties("fp32", threads))
+    return compiled.create_infer_request(), openvino_version(), precision_ran(compiled)
+
+
+def _quantise(model: Any, calibration: Calibration) -> Any:
+    """Per-channel symmetric weights, per-tensor activations; ranges from all calibration slices."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):  # its progress bar goes to stdout
+        warnings.simplefilter("ignore")
+        import nncf
+
+        nncf.set_log_level(logging.ERROR)
+        dataset = nncf.Dataset([image[None] for image in calibration.images])
+        return nncf.quantize(
+            model,
+            dataset,
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(calibration.images),
+            ignored_scope=nncf.IgnoredScope(names=_kept_float(model)),
+        )
+
+
+def _kept_float(model: Any) -> list[str]:
+    """Operations that lose more by eight bits than they gain in time.
+
+    - Everything up to and with the first convolution: a slice's mean and variance in eight bits are ruinous, and so is
+      its input, whose brightest pixel decides how finely soft tissue is told apart.
+    - What works on one number per channel (FiLM): a few microseconds, and every pixel depends on it.
+    - Products and sums of a map with such numbers: three roundings in a row where one is enough.
+    - DepthToSpace: else the output itself is rounded to eight bits over the range of its outliers.
+    """
+    kept: list[str] = []
+    in_stem = True
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind in ("Constant", "Parameter", "Result"):
+            continue
+        if in_stem or kind == "DepthToSpace" or _touches_vector(node):
+            kept.append(str(node.get_friendly_name()))
+        in_stem = in_stem and kind != "Convolution"
+    return kept
+
+
+def _touches_vector(node: Any) -> bool:
+    """Whether a computed input or the output is a map of one pixel."""
+    values = [value for value in node.input_values() if value.get_node().get_type_name() != "Constant"]
+    shapes = [value.get_partial_shape() for value in (*values, node.output(0))]
+    return any(shape.rank.get_length() == 4 and list(shape.to_shape())[2:] == [1, 1] for shape in shapes)
+
+
+def _float_layers(model: Any) -> tuple[str, ...]:
+    """Convolutions whose data input is not quantised."""
+    found = []
+    for node in model.get_ordered_ops():
+        if node.get_type_name() in ("Convolution", "ConvolutionBackpropData", "GroupConvolution"):
+            before = node.input_value(0).get_node().get_type_name()
+            if before != "FakeQuantize":
+                found.append(str(node.get_friendly_name()))
+    return tuple(found)

@@ -1,0 +1,88 @@
+"""Engines, as bench wants them: opened in a child process from a path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sccg_runtime.intensity import FloatArray
+
+ENGINE_NAMES = {"openvino": "openvino", "ort": "onnxruntime", "tensorrt-rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
+
+
+@dataclass(slots=True)
+class BundleRunnable:
+    """A ``.sccg`` file on the CPU, through the very session that clinics run."""
+
+    name: str
+    bundle: Path
+    _facts: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def open(self, size: tuple[int, int], threads: int) -> Callable[[FloatArray], FloatArray]:
+        """Read the bundle and compile it for ``size``."""
+        from sccg_runtime.bundle import read_bundle
+        from sccg_runtime.engine import open_session
+
+        bundle = read_bundle(self.bundle)
+        session = open_session(bundle, size=size, threads=threads)
+        told = session.describe()
+        self._facts = {
+            "engine": ENGINE_NAMES[bundle.contract.target],
+            "engine_version": told.engine_version,
+            "device": "cpu",
+            "precision": bundle.contract.precision_asked,
+            "precision_ran": dict(told.precision_ran),
+            "size_mib": self.bundle.stat().st_size / 2**20,
+            "engine_drift": bundle.contract.drift.get("engine_drift"),
+        }
+        return session
+
+    def synchronize(self) -> None:
+        """Nothing to wait for on a CPU."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the row, known after :meth:`open`."""
+        return dict(self._facts)
+
+
+@dataclass(slots=True)
+class OpenVinoRunnable:
+    """A checkpoint in OpenVINO, computed in float32: what conversion alone gains, without compression."""
+
+    name: str
+    checkpoint: Path
+    _facts: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def open(self, size: tuple[int, int], threads: int) -> Callable[[FloatArray], FloatArray]:
+        """Export the network and compile it for ``size``."""
+        from sccg_export.graph import export_graph
+        from sccg_export.openvino_target import compile_float32
+        from sccg_teacher_student.checkpoint import load_checkpoint
+
+        checkpoint = load_checkpoint(self.checkpoint)
+        small = 8 * checkpoint.spec.stride
+        request, version, ran = compile_float32(export_graph(checkpoint.generator, (small, small)), size, threads)
+        self._facts = {
+            "engine": "openvino",
+            "engine_version": version,
+            "device": "cpu",
+            "precision": "fp32",
+            "precision_ran": ran,
+            "size_mib": self.checkpoint.stat().st_size / 2**20,
+        }
+
+        def call(image: FloatArray) -> FloatArray:
+            return np.array(request.infer(np.ascontiguousarray(image)[None])[0][0], np.float32)
+
+        return call
+
+    def synchronize(self) -> None:
+        """Nothing to wait for on a CPU."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the row, known after :meth:`open`."""
+        return dict(self._facts)

@@ -1,0 +1,256 @@
+"""A whole series through a generator: DICOM in, DICOM out, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+from sccg_runtime.bundle import Bundle
+from sccg_runtime.contract import Contract
+from sccg_runtime.dicom.geometry import arrange
+from sccg_runtime.dicom.header import Header
+from sccg_runtime.dicom.pixels import Plane, StoredHistogram, read_plane
+from sccg_runtime.dicom.series import choose_series, find_series
+from sccg_runtime.dicom.write import Derivation, derived, new_uid, write_file
+from sccg_runtime.engine import Description, Session, open_session
+from sccg_runtime.errors import InputError, RefusedError, SeriesError
+from sccg_runtime.input_check import differences
+from sccg_runtime.intensity import FloatArray
+from sccg_runtime.options import ConvertOptions, ConvertResult
+from sccg_runtime.pipeline import AHEAD, in_order, ms_since, timed
+from sccg_runtime.resample import BACKGROUND, InPlanePlan, plan_in_plane
+from sccg_runtime.scaling import Scaling, ct_scaling, mr_scaling
+from sccg_runtime.staging import check_output, whole_folder
+from sccg_runtime.statistics import slice_statistics, summarise
+
+logger = logging.getLogger(__name__)
+CACHE_BYTES = 256 * 1024**2
+__all__ = ["ConvertOptions", "ConvertResult", "convert"]
+
+
+def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | None = None) -> ConvertResult:
+    """Convert one series of a folder (or zip) into a new folder ``0001.dcm``, ``0002.dcm`` ... in slice order.
+
+    Memory does not grow with the series: MR is decoded once for an exact histogram and, above 256 MiB of pixels, once
+    more for the network. Decoding, the network and writing overlap.
+
+    Parameters
+    ----------
+    source
+        Folder with DICOM files (searched with its sub-folders), or a ``.zip`` of one.
+    out
+        Folder to make.
+    bundle
+        From :func:`sccg_runtime.bundle.read_bundle`.
+    options
+        See :class:`ConvertOptions`.
+
+    Raises
+    ------
+    InputError
+        Nothing usable there, or ``out`` cannot be written; SeriesError where the series must not be converted.
+    RefusedError
+        ``strict`` and the series is unlike the training inputs, or the engine's output is not finite.
+
+    Example
+    -------
+    >>> result = convert(Path("mr"), Path("ct"), read_bundle(Path("balanced.sccg")))
+    >>> result.slices
+    22
+    """
+    chosen = options or ConvertOptions()
+    check_output(out, source, force=chosen.force)
+    with _quiet_pydicom():
+        return _Conversion(source, bundle, chosen).run(out)
+
+
+@contextlib.contextmanager
+def _quiet_pydicom() -> Iterator[None]:
+    """Keep pydicom's warnings and log records to itself: they quote values, and those may be a patient's."""
+    source = logging.getLogger("pydicom")
+    propagated = source.propagate
+    source.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        source.propagate = propagated
+
+
+class _Conversion:
+    """One run; holds what its stages share."""
+
+    def __init__(self, source: Path, bundle: Bundle, options: ConvertOptions) -> None:
+        self.began = time.perf_counter()
+        self.bundle, self.options, self.contract = bundle, options, bundle.contract
+        self.ms = dict.fromkeys(("read", "open", "decode", "infer", "write", "total"), 0.0)
+        if options.window is not None and self.contract.input_intensity.modality != "CT":
+            raise InputError("--window is for CT input; this bundle takes MR")
+        if options.window is not None and options.window[1] < 1:
+            raise InputError("--window: the width must be at least 1 HU")
+        series, foreign = find_series(source, self.contract.input_intensity.modality)
+        self.series = choose_series(series, options.series)
+        self.others = tuple(
+            f"{item.label}: {item.rejected or 'not chosen'}" for item in series if item is not self.series
+        )
+        self.geometry = arrange(self.series.headers, allow_gaps=options.allow_gaps)
+        self.plan = plan_in_plane(self.geometry.size, self.geometry.spacing_mm, self.contract)
+        self.warnings = _standing_warnings(self.contract, self.plan, foreign)
+        self.cache: dict[int, Plane] = {}
+        self.ms["read"] = ms_since(self.began)
+
+    def run(self, out: Path) -> ConvertResult:
+        """All slices into ``out``."""
+        with ThreadPoolExecutor(1) as opener:
+            opening = opener.submit(timed, self._open)
+            scaling = self._scaling()
+            session, self.ms["open"] = opening.result()
+        if scaling.warning is not None:
+            self.warnings.append(scaling.warning)
+        description = session.describe()
+        derivation = self._derivation(scaling, description)
+        try:
+            with whole_folder(out) as folder:
+                self._slices(folder, scaling, session, derivation)
+        except OSError as error:
+            raise InputError(f"{out.name} cannot be written: {error.strerror or type(error).__name__}") from None
+        self.ms["total"] = ms_since(self.began)
+        logger.info("converted %d slices in %.0f ms", len(self.geometry.headers), self.ms["total"])
+        return ConvertResult(
+            slices=len(self.geometry.headers),
+            series=self.series.label,
+            not_converted=self.others,
+            warnings=tuple(self.warnings),
+            findings=self.geometry.findings,
+            input_range=(scaling.low, scaling.high),
+            inner_size=self.plan.inner_size,
+            run_size=self.plan.run_size,
+            ms={name: round(value, 3) for name, value in self.ms.items()},
+            bundle=self.bundle.name,
+            bundle_sha256=self.bundle.sha256,
+            engine=description,
+        )
+
+    def _open(self) -> Session:
+        return open_session(self.bundle, size=self.plan.run_size, threads=self.options.threads)
+
+    def _scaling(self) -> Scaling:
+        if self.contract.input_intensity.modality == "CT":
+            return ct_scaling(self.geometry.headers, self.contract, self.options.window)
+        histogram, cached = StoredHistogram(), 0
+        with ThreadPoolExecutor(2) as pool:
+            for index, (plane, elapsed) in enumerate(in_order(pool, self._decode, self.geometry.headers)):
+                histogram.add(plane)
+                self.ms["decode"] += elapsed
+                cached += plane.stored.nbytes
+                if cached <= CACHE_BYTES:
+                    self.cache[index] = plane
+        return mr_scaling(histogram, self.contract)
+
+    def _decode(self, header: Header) -> tuple[Plane, float]:
+        return timed(lambda: read_plane(header, self.contract.input_intensity.modality))
+
+    def _derivation(self, scaling: Scaling, description: Description) -> Derivation:
+        started = datetime.now()
+        stamp = f"{time.time_ns()}"
+        first = self.geometry.headers[0]
+        parts = (first.series_uid, self.bundle.sha256, stamp)
+        notes = [scaling.note]
+        notes += [f"{finding.text[0].upper()}{finding.text[1:]}." for finding in self.geometry.findings]
+        if self.contract.output_intensity.kind == "display":
+            notes.insert(0, "Pixel values have no unit: they are NOT HU.")
+        if self.contract.simulated_data:
+            notes.insert(0, "The network learned from simulated data only: not for clinical use.")
+        return Derivation(
+            contract=self.contract,
+            bundle_sha256=self.bundle.sha256,
+            engine=f"{description.engine} {description.engine_version}",
+            series_uid=new_uid("series", *parts),
+            frame_of_reference_uid=None if first.frame_of_reference_uid else new_uid("frame of reference", *parts),
+            started=started,
+            notes=tuple(notes),
+        )
+
+    def _slices(self, folder: Path, scaling: Scaling, session: Session, derivation: Derivation) -> None:
+        """Decode, infer and write, overlapped; at most a few slices in memory."""
+        headers = self.geometry.headers
+
+        def prepare(index: int) -> tuple[Plane, FloatArray, float]:
+            plane, elapsed = (self.cache.pop(index), 0.0) if index in self.cache else self._decode(headers[index])
+            run, scaled_ms = timed(lambda: self.plan.to_run(scaling.to_unit(plane.values())))
+            return plane, run, elapsed + scaled_ms
+
+        def finish(index: int, plane: Plane, output: FloatArray) -> float:
+            def written() -> None:
+                result = self.plan.to_source(output)
+                if plane.padding is not None:
+                    result[plane.padding] = BACKGROUND
+                try:
+                    write_file(folder / f"{index + 1:04d}.dcm", derived(plane.dataset, result, derivation))
+                except SeriesError as error:
+                    raise SeriesError(f"{headers[index].entry.name}: {error}") from None
+
+            return timed(written)[1]
+
+        rows = []
+        writing: deque[Future[float]] = deque()
+        with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(2) as writers:
+            try:
+                for index, (plane, run, elapsed) in enumerate(in_order(decoders, prepare, range(len(headers)))):
+                    self.ms["decode"] += elapsed
+                    rows.append(slice_statistics(run))
+                    began = time.perf_counter()
+                    try:
+                        output = session(run)
+                    except RefusedError as error:
+                        raise RefusedError(f"slice {index + 1} ({headers[index].entry.name}): {error}") from None
+                    self.ms["infer"] += ms_since(began)
+                    writing.append(writers.submit(finish, index, plane, output))
+                    if len(writing) > AHEAD:
+                        self.ms["write"] += writing.popleft().result()
+                    if self.options.progress is not None:
+                        self.options.progress(index + 1, len(headers))
+                while writing:
+                    self.ms["write"] += writing.popleft().result()
+            except BaseException:
+                for future in writing:
+                    future.cancel()
+                raise
+        self._check_input(rows)
+
+    def _check_input(self, rows: list[tuple[FloatArray, float, float]]) -> None:
+        trained = self.contract.input_statistics
+        if trained is None:
+            found = ["the bundle does not say what its training inputs looked like: the input was not checked"]
+        else:
+            found = [f"input unlike the training inputs: {text}" for text in differences(summarise(rows), trained)]
+        if found and self.options.strict:
+            raise RefusedError("; ".join(found))
+        self.warnings += found
+
+
+def _standing_warnings(contract: Contract, plan: InPlanePlan, foreign: int) -> list[str]:
+    """What the contract and the folder say, whatever the pixels."""
+    found = []
+    if contract.simulated_data:
+        found.append("the network learned from simulated data only: not for clinical use")
+    if contract.output_intensity.kind == "display":
+        found.append(
+            "the output has no Hounsfield units (Rescale Type US, SYNTHETIC, NOT HU): not for dose calculation"
+        )
+    if not plan.scale_known:
+        size = f"{contract.trained_size[0]}x{contract.trained_size[1]}"
+        found.append(
+            f"the bundle does not know its training pixel spacing: the whole slice was fitted to {size} pixels"
+        )
+    if foreign:
+        found.append(f"{foreign} files are not DICOM and were left out")
+    return found

@@ -1,0 +1,88 @@
+"""What a conversion is asked for, and what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sccg_runtime.dicom.geometry import Finding
+from sccg_runtime.engine import Description
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertOptions:
+    """How to convert.
+
+    Attributes
+    ----------
+    series
+        SeriesNumber or SeriesInstanceUID; None where only one series fits.
+    window
+        (centre, width) in HU for bundles that learned from windowed CT without knowing the window.
+    threads
+        Threads for one slice; None: physical cores.
+    force
+        Replace an output folder that exists.
+    strict
+        Refuse a series that does not look like what the model learned from.
+    allow_gaps
+        Convert although slices are missing.
+    progress
+        Called with (slices done, slices in all) after each slice.
+    """
+
+    series: str | None = None
+    window: tuple[float, float] | None = None
+    threads: int | None = None
+    force: bool = False
+    strict: bool = False
+    allow_gaps: bool = False
+    progress: Callable[[int, int], None] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertResult:
+    """What was done.
+
+    Attributes
+    ----------
+    slices
+        Images written.
+    series
+        Number, modality, count and matrix of the source series; no identifiers.
+    not_converted
+        The other series of the folder and why they were not converted.
+    warnings
+        What a person should look at: input unlike the training inputs, no HU, an assumed window, and so on.
+    findings
+        What geometry checks found, such as a gantry tilt.
+    input_range
+        Modality values (HU or MR signal) that became -1 and +1.
+    inner_size, run_size
+        (rows, columns) of the slice at the trained scale, and of the network's input (with padding).
+    ms
+        Milliseconds: ``read`` (headers), ``open`` (engine), ``decode``, ``infer``, ``write`` summed over slices (they
+        overlap), and ``total`` (wall time).
+    bundle, bundle_sha256
+        Base name and SHA-256 of the bundle.
+    engine
+        What ran.
+    """
+
+    slices: int
+    series: str
+    not_converted: tuple[str, ...]
+    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    input_range: tuple[float, float]
+    inner_size: tuple[int, int]
+    run_size: tuple[int, int]
+    ms: dict[str, float]
+    bundle: str
+    bundle_sha256: str
+    engine: Description
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)

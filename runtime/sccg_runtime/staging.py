@@ -1,0 +1,80 @@
+"""An output folder that is made whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sccg_runtime.errors import InputError
+
+
+def check_output(out: Path, source: Path, *, force: bool) -> None:
+    """Refuse an output folder that must not be written, before any work is done.
+
+    Raises
+    ------
+    InputError
+        It exists and ``force`` is not given; it holds something else than DICOM files; or it is, holds or lies in the
+        source.
+    """
+    target, origin = out.resolve(), source.resolve()
+    if target == origin or target in origin.parents or origin in target.parents:
+        raise InputError(f"{out.name}: the output folder must be apart from the source, neither in it nor around it")
+    if not (out.exists() or out.is_symlink()):
+        return
+    if not force:
+        raise InputError(f"{out.name} exists: give another folder, or --force to replace it")
+    if out.is_symlink() or not out.is_dir():
+        raise InputError(f"{out.name} is not a folder")
+    if any(item.suffix != ".dcm" or not item.is_file() for item in out.iterdir()):
+        raise InputError(f"{out.name} holds something else than .dcm files: it is not replaced; give another folder")
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``out``; put it in the place of ``out`` when the block ends without an error.
+
+    What stood at ``out`` before is moved aside first and removed last, so that one of both is always there whole. If
+    the block fails, the temporary folder is removed and ``out`` is as it was.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be made or moved.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out.name} cannot be made: {error.strerror}") from None
+    try:
+        yield staging
+        mask = os.umask(0o022)
+        os.umask(mask)
+        staging.chmod(0o777 & ~mask)
+        _swap(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(staging: Path, out: Path) -> None:
+    aside: Path | None = None
+    try:
+        if out.exists():
+            aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".previous", dir=out.parent))
+            out.rename(aside / out.name)
+        try:
+            staging.rename(out)
+        except BaseException:
+            if aside is not None:
+                (aside / out.name).rename(out)
+            raise
+    except OSError as error:
+        raise InputError(f"{out.name} cannot be put in place: {error.strerror}") from None
+    finally:
+        if aside is not None and out.exists():
+            shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,167 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sccg_runtime.dicom.geometry import arrange
+from sccg_runtime.dicom.header import Header
+from sccg_runtime.dicom.source import Entry
+from sccg_runtime.errors import SeriesError
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def header(index, position, **changes):
+    base = Header(
+        entry=Entry(f"{index:03d}.dcm", lambda: None),
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        sop_instance_uid=f"1.{index + 1}",
+        study_uid="2.1",
+        series_uid="3.1",
+        frame_of_reference_uid="4.1",
+        patient=("id", "name"),
+        modality="CT",
+        image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
+        series_number=1,
+        instance_number=index,
+        synthetic=False,
+        burned_in=False,
+        lossy=False,
+        frames=1,
+        samples=1,
+        size=(64, 64),
+        spacing_mm=(0.5, 0.5),
+        position_mm=position,
+        orientation=AXIAL,
+        thickness_mm=5.0,
+        window=None,
+    )
+    return replace(base, **changes)
+
+
+def stack(heights, **changes):
+    return [header(index, (-10.0, -20.0, float(z)), **changes) for index, z in enumerate(heights)]
+
+
+def codes(geometry):
+    return [finding.code for finding in geometry.findings]
+
+
+@given(
+    order=st.permutations(range(12)),
+    tilt_deg=st.floats(-29, 29),
+    turn_deg=st.floats(0, 360),
+    flipped=st.booleans(),
+)
+def test_slices_come_out_along_the_normal_whatever_their_order(order, tilt_deg, turn_deg, flipped):
+    tilt, turn = math.radians(tilt_deg), math.radians(turn_deg)
+    row = np.array([math.cos(turn), math.sin(turn), 0])
+    column = np.array([-math.sin(turn) * math.cos(tilt), math.cos(turn) * math.cos(tilt), math.sin(tilt)])
+    if flipped:
+        row, column = column, row
+    normal = np.cross(row, column)
+    orientation = tuple(float(value) for value in (*row, *column))
+    headers = [header(i, tuple(map(float, 5.0 * i * normal + 7 * row)), orientation=orientation) for i in range(12)]
+    geometry = arrange([headers[index] for index in order])
+    assert [item.instance_number for item in geometry.headers] == list(range(12))
+    assert geometry.slice_spacing_mm == pytest.approx(5)
+    np.testing.assert_allclose(geometry.normal, normal, atol=1e-9)
+    assert codes(geometry) == []
+
+
+def test_a_clean_series_has_no_findings():
+    geometry = arrange(stack(range(0, 50, 5)))
+    assert geometry.findings == ()
+    assert (geometry.size, geometry.spacing_mm) == ((64, 64), (0.5, 0.5))
+
+
+def test_a_tilted_gantry_is_noted_with_its_angle():
+    angle = math.radians(18.5)
+    orientation = (1.0, 0.0, 0.0, 0.0, math.cos(angle), -math.sin(angle))
+    geometry = arrange(stack(range(0, 50, 5), orientation=orientation))
+    assert codes(geometry) == ["gantry_tilt"]
+    assert "18.5 degrees" in geometry.findings[0].text
+
+
+def test_irregular_spacing_is_noted_with_numbers():
+    geometry = arrange(stack([0, 4, 8, 12, 13.2, 20.2, 27.2], thickness_mm=4.0))
+    assert codes(geometry) == ["irregular_spacing"]
+    assert "1.20 to 7.00 mm" in geometry.findings[0].text
+
+
+def test_two_zones_of_thickness_are_not_missing_slices():
+    thin = stack([0, 3, 6, 9, 12, 15], thickness_mm=3.0)
+    thick = [header(index + 6, (-10.0, -20.0, 18.0 + 6 * index), thickness_mm=6.0) for index in range(4)]
+    assert codes(arrange(thin + thick)) == ["irregular_spacing"]
+
+
+@pytest.mark.parametrize("missing", [{3}, {3, 4}, {2, 6}])
+def test_missing_slices_are_refused_unless_allowed(missing):
+    headers = [item for item in stack(range(0, 50, 5)) if item.instance_number not in missing]
+    with pytest.raises(SeriesError, match=f"{len(missing)} slices are missing.*--allow-gaps"):
+        arrange(headers)
+    geometry = arrange(headers, allow_gaps=True)
+    assert codes(geometry) == ["missing_slices"]
+    assert len(geometry.headers) == 10 - len(missing)
+
+
+def test_missing_slices_are_found_where_spacing_is_wider_than_slices():
+    headers = [item for item in stack(range(0, 60, 6), thickness_mm=5.0) if item.instance_number != 4]
+    with pytest.raises(SeriesError, match=r"003\.dcm and 005\.dcm"):
+        arrange(headers)
+
+
+def test_duplicates_are_refused_by_name():
+    with pytest.raises(SeriesError, match=r"1 slices lie where another does.*002\.dcm and 003\.dcm"):
+        arrange(stack([0, 5, 10, 10, 15]))
+    with pytest.raises(SeriesError, match="another does"):
+        arrange(stack([0, 0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"size": (64, 32)}, "64x32"),
+        ({"orientation": (0.0, 1.0, 0.0, -1.0, 0.0, 0.0)}, "oriented otherwise"),
+        ({"spacing_mm": (0.5, 0.6)}, "another pixel spacing"),
+        ({"study_uid": "2.2"}, "another study or patient"),
+        ({"patient": ("other", "name")}, "another study or patient"),
+        ({"frame_of_reference_uid": "4.2"}, "another frame of reference"),
+        ({"position_mm": None}, "lacks a position"),
+        ({"orientation": None}, "lacks a position"),
+        ({"spacing_mm": None}, "lacks a position"),
+        ({"orientation": (1.0, 0.0, 0.0, 0.5, 0.5, 0.0)}, "perpendicular"),
+        ({"spacing_mm": (0.0, 0.5)}, "cannot be"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 2])
+def test_an_image_that_does_not_belong_is_refused(changes, reason, place):
+    headers = stack(range(0, 25, 5))
+    headers[place] = replace(headers[place], **changes)
+    with pytest.raises(SeriesError, match=reason):
+        arrange(headers)
+
+
+@pytest.mark.parametrize("orientation", [(1.0, 0, 0, 0, 0, -1.0), (0, 1.0, 0, 0, 0, -1.0)])
+def test_coronal_and_sagittal_series_are_refused(orientation):
+    normal = np.cross(orientation[:3], orientation[3:])
+    headers = [header(i, tuple(map(float, 5.0 * i * normal)), orientation=orientation) for i in range(4)]
+    with pytest.raises(SeriesError, match="90 degrees from axial"):
+        arrange(headers)
+
+
+def test_a_single_slice_and_a_missing_frame_of_reference_are_noted():
+    assert codes(arrange(stack([0]))) == ["single_slice"]
+    assert codes(arrange(stack([0, 5], frame_of_reference_uid=""))) == ["no_frame_of_reference"]
+
+
+def test_losses_in_the_source_are_noted():
+    assert codes(arrange(stack([0, 5], lossy=True))) == ["lossy"]
+
+
+def test_no_images_are_refused():
+    with pytest.raises(SeriesError, match="no image"):
+        arrange([])

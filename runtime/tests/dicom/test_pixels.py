@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+
+from sccg_runtime.dicom.header import read_header
+from sccg_runtime.dicom.pixels import StoredHistogram, read_plane
+from sccg_runtime.dicom.source import entries
+from sccg_runtime.errors import SeriesError
+from sccg_runtime.intensity import mr_white, mr_white_from_counts
+
+RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8)
+
+
+@pytest.fixture
+def plane(make, tmp_path):
+    def read(modality, stored, syntax=None, **changes):
+        made = make.dataset(modality, 0, stored, **changes)
+        if syntax is not None:
+            made.compress(syntax, generate_instance_uid=False)
+        path = make.save(made, tmp_path / "image.dcm")
+        return read_plane(read_header(entries(path)[0]), modality)
+
+    return read
+
+
+def test_ct_values_are_hounsfield_units(plane):
+    values = plane("CT", RAMP, RescaleSlope=2, RescaleIntercept=-1000).values()
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, RAMP * 2.0 - 1000)
+
+
+def test_signed_pixels_keep_their_sign(plane):
+    stored = RAMP.astype(np.int16) - 30
+    np.testing.assert_array_equal(plane("CT", stored, RescaleIntercept=0).values(), stored)
+
+
+def test_unused_bits_are_removed_and_the_sign_is_extended(plane):
+    overlay = RAMP | np.uint16(0xF000)
+    changes = {"BitsStored": 12, "HighBit": 11}
+    np.testing.assert_array_equal(plane("MR", overlay, **changes).values(), RAMP)
+    negative = np.full((8, 8), 0x0FFF, np.uint16).view(np.int16)  # -1 in 12 bits, without sign extension
+    np.testing.assert_array_equal(plane("CT", negative, RescaleIntercept=0, **changes).values(), -1)
+
+
+@pytest.mark.parametrize(("modality", "background"), [("CT", -1024), ("MR", 0)])
+def test_padding_becomes_background(plane, modality, background):
+    stored = RAMP.astype(np.int16)
+    stored[0, :4] = -1500
+    rescale = {"RescaleIntercept": 0} if modality == "CT" else {}
+    read = plane(modality, stored, PixelPaddingValue=-1500, **rescale)
+    assert (read.values()[0, :4] == background).all()
+    np.testing.assert_array_equal(read.values()[1:], RAMP[1:])
+    assert read.padding.sum() == 4
+
+
+def test_a_padding_range_and_an_unsigned_spelling_of_it_are_understood(plane):
+    stored = RAMP.astype(np.int16)
+    stored[0, :4] = (-2000, -1999, -1998, -1990)
+    read = plane("CT", stored, RescaleIntercept=0, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1998)
+    np.testing.assert_array_equal(read.padding[0, :5], [True, True, True, False, False])
+
+
+@pytest.mark.parametrize("pattern", [0xF830, 0x0830])  # -2000 with and without sign extension
+def test_padding_is_found_however_its_unused_bits_are_filled(plane, pattern):
+    stored = RAMP.copy()
+    stored[0, :4] = pattern
+    changes = {"BitsStored": 12, "HighBit": 11, "PixelPaddingValue": -2000, "RescaleIntercept": 0}
+    read = plane("CT", stored.view(np.int16), **changes)
+    assert (read.values()[0, :4] == -1024).all()
+    np.testing.assert_array_equal(read.values()[1:], RAMP[1:])
+
+
+def test_padding_that_does_not_fit_into_the_stored_bits_hides_no_other_value(plane):
+    stored = RAMP.copy()
+    stored[0, :3] = (63536, 63536 & 0xFFF, 5)
+    read = plane("MR", stored, BitsStored=12, HighBit=11, PixelPaddingValue=63536)
+    np.testing.assert_array_equal(read.padding[0, :3], [True, False, False])
+    np.testing.assert_array_equal(read.values()[0, :3], [0, 63536 & 0xFFF, 5])
+
+
+def test_monochrome1_of_mr_is_turned_over_and_of_ct_is_not(plane):
+    inverted = {"PhotometricInterpretation": "MONOCHROME1"}
+    bits = {"BitsStored": 12, "HighBit": 11}
+    np.testing.assert_array_equal(plane("MR", RAMP, **inverted, **bits).values(), 4095.0 - RAMP)
+    np.testing.assert_array_equal(plane("MR", RAMP.astype(np.int16), **inverted).values(), -1.0 - RAMP)
+    np.testing.assert_array_equal(plane("CT", RAMP, **inverted).values(), RAMP - 1024.0)
+
+
+@pytest.mark.parametrize("syntax", ["RLELossless", "JPEG2000Lossless", "JPEGLSLossless"])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_compressed_images_give_the_same_values(plane, syntax, dtype):
+    from pydicom import uid
+
+    stored = np.random.default_rng(0).integers(0, 2000, (96, 64)).astype(dtype)
+    if dtype == np.int16:
+        stored -= 1000
+    read = plane("CT", stored, getattr(uid, syntax))
+    np.testing.assert_array_equal(read.values(), stored.astype(np.float32) - 1024)
+
+
+@pytest.mark.parametrize(
+    ("modality", "changes", "reason"),
+    [
+        ("CT", {"RescaleSlope": None}, "no unit"),
+        ("CT", {"RescaleIntercept": None}, "no unit"),
+        ("MR", {"RescaleSlope": 2}, "no unit"),
+        ("CT", {"RescaleSlope": 0}, "RescaleSlope 0"),
+        ("CT", {"RescaleType": "US"}, "not in HU"),
+        ("CT", {"BitsStored": 17}, "BitsStored 17"),
+        ("CT", {"HighBit": 12}, "HighBit 12"),
+        ("CT", {"BitsAllocated": 32}, "32 bits"),
+        ("CT", {"PhotometricInterpretation": "RGB"}, "greyscale"),
+        ("CT", {"PixelRepresentation": None}, "signed"),
+        ("CT", {"PixelData": bytes(100)}, "cut off or damaged"),
+    ],
+)
+def test_pixels_without_a_clear_meaning_are_refused(plane, modality, changes, reason):
+    with pytest.raises(SeriesError, match=f"image.dcm.*{reason}"):
+        plane(modality, RAMP, **changes)
+
+
+def test_a_file_without_pixels_is_refused(make, tmp_path):
+    made = make.dataset("CT", 0, RAMP)
+    del made.PixelData
+    path = make.save(made, tmp_path / "image.dcm")
+    with pytest.raises(SeriesError, match="ends before its pixels"):
+        read_header(entries(path)[0])
+
+
+def test_floating_point_pixels_are_refused(make, tmp_path):
+    made = make.dataset("CT", 0, RAMP)
+    del made.PixelData
+    made.FloatPixelData = bytes(256)
+    path = make.save(made, tmp_path / "image.dcm")
+    with pytest.raises(SeriesError, match="floating-point"):
+        read_plane(read_header(entries(path)[0]), "CT")
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+def test_a_compressed_image_that_is_cut_off_is_refused(make, tmp_path, part):
+    from pydicom.uid import JPEG2000Lossless
+
+    made = make.dataset("CT", 0, np.random.default_rng(0).integers(0, 2000, (64, 64)).astype(np.uint16))
+    made.compress(JPEG2000Lossless, generate_instance_uid=False)
+    frame = bytes(made.PixelData)
+    path = make.save(made, tmp_path / "image.dcm")
+    header = read_header(entries(path)[0])
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - int(len(frame) * (1 - part))])
+    with pytest.raises(SeriesError, match=r"image\.dcm"):
+        read_plane(header, "CT")
+
+
+def test_the_histogram_of_a_series_is_that_of_its_pixels(plane, make):
+    histogram, values = StoredHistogram(), []
+    for seed, slope in ((0, 1), (1, 1), (2, 1.7), (3, 0.4)):
+        stored = np.rint(make.head(40, 40, seed) * (300 + 100 * seed)).astype(np.int16) - 3
+        stored[:2] = 30000
+        read = plane("MR", stored, RescaleSlope=slope, RescaleIntercept=2, PixelPaddingValue=30000)
+        histogram.add(read)
+        values.append(read.values()[~read.padding])
+    found, counts = histogram.values_and_counts()
+    expected, expected_counts = np.unique(np.concatenate(values).astype(np.float64), return_counts=True)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(counts, expected_counts)
+    assert mr_white_from_counts(found, counts, make.MR) == mr_white(values, make.MR)

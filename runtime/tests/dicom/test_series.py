@@ -1,0 +1,131 @@
+import shutil
+import zipfile
+
+import pytest
+
+from sccg_runtime.dicom.series import choose_series, find_series
+from sccg_runtime.errors import SeriesError
+
+
+def test_the_one_series_that_fits_is_chosen(series):
+    mr, ct = series("MR"), series("CT")
+    both = mr.parent
+    for modality, folder in (("MR", mr), ("CT", ct)):
+        found, foreign = find_series(both, modality)
+        chosen = choose_series(found)
+        assert {header.modality for header in chosen.headers} == {modality}
+        assert len(chosen.headers) == len(list(folder.iterdir()))
+        assert foreign == 0
+
+
+def test_a_zip_gives_the_same_series(series, tmp_path):
+    folder = series()
+    path = shutil.make_archive(str(tmp_path / "zipped"), "zip", folder)
+    assert zipfile.is_zipfile(path)
+    from_zip, from_folder = (find_series(type(folder)(source), "MR")[0] for source in (path, folder))
+    assert [header.position_mm for header in from_zip[0].headers] == [
+        header.position_mm for header in from_folder[0].headers
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY", "LOCALIZER"]}, "localizer"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "screen capture"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "DOSE_INFO"]}, "dose report"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "PROJECTION IMAGE"]}, "projection"),
+        ({"SyntheticData": "YES"}, "synthetic already"),
+        ({"BurnedInAnnotation": "YES"}, "burned"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "Secondary Capture"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1"}, "multi-frame"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67"}, "takes MR"),
+        ({"Modality": "PT"}, "modality PT"),
+        ({"NumberOfFrames": 2}, "2 frames"),
+        ({"SamplesPerPixel": 3}, "3 samples"),
+        ({"StudyInstanceUID": None}, "lacks a SOP instance"),
+    ],
+)
+def test_one_image_that_does_not_fit_rejects_its_series_with_the_reason(series, change, reason):
+    folder = series(change=lambda index: change if index == 3 else {})
+    found, _ = find_series(folder, "MR")
+    with pytest.raises(SeriesError, match=reason):
+        choose_series(found)
+
+
+def test_several_series_that_fit_need_a_choice(series):
+    first = series(folder="a")
+    series(folder="b", slices=3, change=lambda index: {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 7})
+    found, _ = find_series(first.parent, "MR")
+    with pytest.raises(SeriesError, match=r"--series NUMBER: series 3 \(5 MR .*series 7 \(3 MR"):
+        choose_series(found)
+    assert len(choose_series(found, "7").headers) == 3
+    assert len(choose_series(found, "1.2.3").headers) == 3
+    with pytest.raises(SeriesError, match="no series 9"):
+        choose_series(found, "9")
+
+
+def test_a_number_that_two_series_share_is_refused(series):
+    first = series(folder="a")
+    series(folder="b", change=lambda index: {"SeriesInstanceUID": "1.2.3"})
+    found, _ = find_series(first.parent, "MR")
+    with pytest.raises(SeriesError, match="SeriesInstanceUID"):
+        choose_series(found, "3")
+
+
+def test_a_wanted_series_that_does_not_fit_says_why(series):
+    found, _ = find_series(series("CT"), "MR")
+    with pytest.raises(SeriesError, match="takes MR images, this is CT"):
+        choose_series(found, "3")
+
+
+def test_files_that_are_not_dicom_are_counted(series):
+    folder = series()
+    (folder / "readme.txt").write_text("hello")
+    (folder / "empty").write_text("")
+    assert find_series(folder, "MR")[1] == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(132)])
+def test_a_file_that_claims_to_be_dicom_but_is_not_is_refused(series, content):
+    folder = series()
+    (folder / "IM009.dcm").write_bytes(content)
+    with pytest.raises(SeriesError, match=r"IM009\.dcm is not DICOM or is cut off"):
+        find_series(folder, "MR")
+
+
+def test_a_file_that_is_cut_off_anywhere_before_its_pixels_is_refused(series):
+    """The last slice: no gap would give it away."""
+    folder = series(slices=3, size=(8, 8))
+    path = folder / "IM001.dcm"
+    data = path.read_bytes()
+    for length in range(0, len(data) - 8 * 8 * 2 - 8, 7):
+        path.write_bytes(data[:length])
+        with pytest.raises(SeriesError, match=r"IM001\.dcm"):
+            find_series(folder, "MR")
+
+
+def test_an_index_of_the_medium_is_no_image(series):
+    folder = series()
+    change = {"SOPClassUID": "1.2.840.10008.1.3.10", "SeriesInstanceUID": None}
+    series(slices=1, folder="other", change=lambda index: change)
+    (folder.parent / "other" / "IM001.dcm").rename(folder / "DICOMDIR")
+    found, _ = find_series(folder, "MR")
+    assert len(choose_series(found).headers) == 5
+
+
+def test_a_folder_without_dicom_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(SeriesError, match="none of 1 files is DICOM"):
+        find_series(tmp_path, "MR")
+
+
+def test_messages_hold_nothing_of_the_patient(series, make):
+    first = series(folder="a")
+    series(folder="b", change=lambda index: {"SeriesInstanceUID": "1.2.3"})
+    found, _ = find_series(first.parent, "MR")
+    with pytest.raises(SeriesError) as caught:
+        choose_series(found)
+    text = str(caught.value) + repr(found) + repr(found[0].headers)
+    for secret in ("Muster", "Änne", make.PATIENT_ID, "1.2.3", found[0].headers[0].study_uid):
+        assert secret not in text

@@ -1,0 +1,83 @@
+import zipfile
+
+import pytest
+
+from sccg_runtime.dicom import source
+from sccg_runtime.dicom.source import entries
+from sccg_runtime.errors import InputError
+
+
+def names(found):
+    return [entry.name for entry in found]
+
+
+def content(entry):
+    with entry.open() as stream:
+        return stream.read()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "b.dcm").write_bytes(b"b")
+    (tmp_path / "in" / "deep" / "a.dcm").write_bytes(b"a")
+    (tmp_path / "in" / ".hidden").write_bytes(b"h")
+    return tmp_path / "in"
+
+
+def test_a_folder_is_searched_with_its_sub_folders(folder):
+    found = entries(folder)
+    assert names(found) == ["b.dcm", "a.dcm"]
+    assert [content(entry) for entry in found] == [b"b", b"a"]
+
+
+def test_links_to_folders_are_not_followed(folder):
+    (folder / "again").symlink_to(folder)
+    assert names(entries(folder)) == ["b.dcm", "a.dcm"]
+
+
+def test_a_zip_is_read_in_memory_and_its_paths_lead_nowhere(tmp_path):
+    path = tmp_path / "series.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../evil.dcm", b"e")
+        archive.writestr("/etc/passwd", b"p")
+        archive.writestr("c\\d\\w.dcm", b"w")
+    before = sorted(tmp_path.rglob("*"))
+    found = entries(path)
+    assert sorted(names(found)) == ["evil.dcm", "passwd", "w.dcm"]
+    assert sorted(content(entry) for entry in found) == [b"e", b"p", b"w"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_zips_that_are_too_large_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.dcm", bytes(5000))
+    monkeypatch.setattr(source, "MAX_FILE_BYTES", 4000)
+    with pytest.raises(InputError, match=r"zeros\.dcm .* larger"):
+        content(entries(path)[0])
+    monkeypatch.setattr(source, "MAX_ZIP_BYTES", 4000)
+    with pytest.raises(InputError, match="holds more"):
+        entries(path)
+
+
+def test_a_damaged_member_is_refused(tmp_path):
+    path = tmp_path / "series.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.dcm", b"A" * 100)
+    path.write_bytes(path.read_bytes().replace(b"AAAA", b"AAAB", 1))
+    with pytest.raises(InputError, match=r"a\.dcm in series\.zip is damaged"):
+        content(entries(path)[0])
+
+
+def test_too_many_files_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(source, "MAX_FILES", 1)
+    with pytest.raises(InputError, match="more than 1"):
+        entries(folder)
+
+
+def test_nothing_to_read_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such"):
+        entries(tmp_path / "none")
+    with pytest.raises(InputError, match="holds no file"):
+        entries(tmp_path)

@@ -1,0 +1,149 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sccg_runtime.cli import main
+
+
+def test_convert_writes_a_folder_and_says_what_was_done(bundle_file, series, tmp_path, capsys):
+    code = main(["convert", str(series()), str(tmp_path / "out"), "--bundle", str(bundle_file()), "--threads", "1"])
+    shown = capsys.readouterr()
+    assert code == 0
+    assert len(list((tmp_path / "out").iterdir())) == 5
+    assert "5 slices of series 3" in shown.out
+    assert "1 threads" in shown.out
+    assert "warning: the bundle does not know its training pixel spacing" in shown.err
+    assert "/5 slices" not in shown.err  # no progress without a terminal
+
+
+def test_json_goes_to_stdout_or_a_file(bundle_file, series, tmp_path, capsys):
+    source, bundle = str(series()), str(bundle_file())
+    assert main(["convert", source, str(tmp_path / "a"), "--bundle", bundle, "--json", "-"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["slices"] == 5
+    assert set(result["ms"]) == {"read", "open", "decode", "infer", "write", "total"}
+    assert result["ms"]["total"] > result["ms"]["infer"] > 0
+    file = tmp_path / "result.json"
+    assert main(["convert", source, str(tmp_path / "b"), "--bundle", bundle, "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["engine"]["precision_ran"] == {"fp32": 2}
+
+
+def test_info_shows_what_a_bundle_is(bundle_file, capsys):
+    path = bundle_file()
+    assert main(["info", str(path)]) == 0
+    shown = capsys.readouterr().out
+    for part in ("mr2ct", "tiny", "64x64", "fp32", "MR percentile", "CT hu", path.name):
+        assert part in shown
+    assert main(["info", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["student"] == "tiny"
+
+
+def test_info_lets_no_control_sequences_through(bundle_file, make, capsys):
+    assert main(["info", str(bundle_file(make.contract(student="\x1b[2Jtiny")))]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_selftest_passes_or_leaves_with_3(bundle_file, capsys):
+    assert main(["selftest", str(bundle_file())]) == 0
+    assert "passed" in capsys.readouterr().out
+    assert main(["selftest", str(bundle_file(error=0.1))]) == 3
+    shown = capsys.readouterr()
+    assert "FAILED" in shown.out
+    assert shown.err.startswith("error: self-test failed")
+    assert main(["selftest", str(bundle_file()), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+
+
+@pytest.mark.parametrize("case", ["no source", "no bundle", "damaged bundle", "out exists", "json"])
+def test_bad_input_is_one_line_and_code_2(bundle_file, series, tmp_path, capsys, case):
+    source, bundle, out, more = series(), bundle_file(), tmp_path / "out", []
+    if case == "no source":
+        source = tmp_path / "none"
+    elif case == "no bundle":
+        bundle = tmp_path / "none.sccg"
+    elif case == "damaged bundle":
+        bundle.write_bytes(b"no zip")
+    elif case == "out exists":
+        out.mkdir()
+    else:
+        more = ["--json", str(tmp_path / "models")]
+    assert main(["convert", str(source), str(out), "--bundle", str(bundle), *more]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+
+
+def test_a_refusal_is_code_3(bundle_file, series, tmp_path, capsys):
+    code = main(["convert", str(series()), str(tmp_path / "out"), "--bundle", str(bundle_file(kind="nan"))])
+    assert code == 3
+    assert "slice 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_traceback_is_shown_only_with_debug(tmp_path):
+    arguments = [sys.executable, "-m", "sccg_runtime", "info", str(tmp_path / "none.sccg")]
+    plain = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (plain.returncode, len(plain.stderr.splitlines())) == (2, 1)
+    debug = subprocess.run([*arguments, "--debug"], capture_output=True, text=True, check=False)
+    assert "Traceback" in debug.stderr
+    assert debug.returncode != 0
+
+
+def test_usage_errors_are_code_2():
+    for arguments in ([], ["convert"], ["unknown"], ["selftest", "x.sccg", "--threads", "0"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+
+
+def test_help_answers_without_the_heavy_imports():
+    code = """
+import sys
+from sccg_runtime.cli import main
+try:
+    main(["convert", "--help"])
+except SystemExit:
+    pass
+assert not {"numpy", "pydicom", "openvino", "PIL"} & set(sys.modules)
+"""
+    began = time.perf_counter()
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert time.perf_counter() - began < 2  # far above the 0.3 s that it takes at most on an idle machine
+    assert "--allow-gaps" in shown
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_with_130_and_leaves_nothing(bundle_file, series, tmp_path, number):
+    code = """
+import sys, time
+import sccg_runtime.convert as module
+write = module.write_file
+def slow(*arguments):
+    print("writing", flush=True)
+    time.sleep(0.3)
+    write(*arguments)
+module.write_file = slow
+from sccg_runtime.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    source, bundle, out = series(slices=20), bundle_file(), tmp_path / "out"
+    arguments = [sys.executable, "-c", code, "convert", source, out, "--bundle", bundle]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"writing")
+        process.send_signal(number)
+        errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert errors.decode().strip().splitlines()[-1].startswith("interrupted")
+    assert b"Traceback" not in errors
+    assert [item.name for item in tmp_path.iterdir() if "out" in item.name] == []
+
+
+def test_a_reader_that_stops_early_gives_no_traceback(bundle_file):
+    command = f"{sys.executable} -m sccg_runtime info {bundle_file()} --json | true"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,348 @@
+import json
+import logging
+import shutil
+import subprocess
+import threading
+import time
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from sccg_runtime import convert as convert_module
+from sccg_runtime.bundle import read_bundle
+from sccg_runtime.convert import ConvertOptions, convert
+from sccg_runtime.errors import InputError, RefusedError, SeriesError
+from sccg_runtime.intensity import mr_white
+from sccg_runtime.statistics import Range
+
+NOT_YET_KNOWN = "(0008,001c)"  # younger than the checkers' dictionary
+
+
+def outputs(folder):
+    return [dcmread(path) for path in sorted(folder.iterdir())]
+
+
+def values(dataset):
+    return dataset.pixel_array * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
+
+
+@pytest.fixture
+def run(bundle_file, tmp_path):
+    def convert_it(source, contract=None, kind="identity", out="out", **options):
+        return convert(source, tmp_path / out, read_bundle(bundle_file(contract, kind)), ConvertOptions(**options))
+
+    return convert_it
+
+
+def test_mr_becomes_ct_in_slice_order_with_the_same_geometry(run, series, tmp_path, make):
+    source = series("MR", slices=6)
+    result = run(source)
+    made = outputs(tmp_path / "out")
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [f"{i:04d}.dcm" for i in range(1, 7)]
+    heights = [float(item.ImagePositionPatient[2]) for item in made]
+    assert heights == sorted(heights) == [-40.5 + 5 * index for index in range(6)]
+    by_uid = {item.SOPInstanceUID: item for item in outputs(source)}
+    white = result.input_range[1]
+    for item in made:
+        origin = by_uid[item.SourceImageSequence[0].ReferencedSOPInstanceUID]
+        assert item.ImagePositionPatient == origin.ImagePositionPatient
+        expected = np.clip(origin.pixel_array / white, 0, 1) * 3024 - 1024
+        np.testing.assert_allclose(values(item), expected, atol=0.6)
+    assert len({item.SOPInstanceUID for item in made}) == 6
+    assert len({item.SeriesInstanceUID for item in made}) == 1
+    assert result.slices == 6
+    assert result.bundle_sha256 in made[0].DerivationDescription
+
+
+def test_one_percentile_holds_for_the_whole_series(run, series, tmp_path, make):
+    """The brightest slice comes first: neither one by one nor the last slice alone may set the scale."""
+    source = series(change=lambda index: {"RescaleSlope": 5 - index, "RescaleIntercept": 0})
+    result = run(source)
+    expected = mr_white([values(item) for item in outputs(source)], make.MR)
+    assert result.input_range == (0, pytest.approx(expected, rel=1e-6))
+    peaks = [values(item).max() for item in outputs(tmp_path / "out")]
+    assert all(earlier > later + 100 for earlier, later in pairwise(peaks))
+
+
+def test_ct_becomes_mr_through_the_fixed_window(run, series, tmp_path, make):
+    source = series("CT")
+    run(source, make.ct2mr())
+    first = outputs(tmp_path / "out")[0]
+    origin = next(item for item in outputs(source) if item.ImagePositionPatient == first.ImagePositionPatient)
+    expected = np.clip((values(origin) + 1024) / 3024, 0, 1) * 4095
+    np.testing.assert_allclose(first.pixel_array, expected, atol=0.6)
+    assert "-1024 to 2000 HU" in first.DerivationDescription
+
+
+def test_the_grid_is_that_of_the_source_when_the_network_runs_at_another(run, series, tmp_path, make):
+    source = series("CT", size=(80, 120), slices=2, change=lambda index: {"PixelSpacing": [0.9, 0.6]})
+    result = run(source, make.ct2mr(trained_spacing_mm=(1.0, 1.0)))
+    assert result.inner_size == (72, 72)
+    assert result.run_size == (72, 72)
+    made = outputs(tmp_path / "out")[0]
+    assert (made.Rows, made.Columns, list(made.PixelSpacing)) == (80, 120, [0.9, 0.6])
+    origin = next(item for item in outputs(source) if item.ImagePositionPatient == made.ImagePositionPatient)
+    head, found = values(origin) > -900, made.pixel_array > 4095 * 0.1
+    assert (head & found).sum() / (head | found).sum() > 0.93
+
+
+def test_padding_of_the_source_is_background_in_the_output(run, tmp_path, make):
+    source = tmp_path / "padded"
+    source.mkdir()
+    for index in range(2):
+        stored = np.full((64, 64), 1000, np.int16)
+        stored[:, :10] = -1500
+        made = make.dataset("CT", index, stored, PixelPaddingValue=-1500, RescaleIntercept=0)
+        make.save(made, source / f"{index}.dcm")
+    run(source, make.ct2mr(), kind="negative")
+    made = outputs(tmp_path / "out")[0]
+    assert (made.pixel_array[:, :10] == 0).all()
+    assert (made.pixel_array[:, 12:] > 1000).all()
+
+
+def test_a_window_is_taken_from_the_user_the_series_or_not_at_all(run, series, tmp_path, make):
+    contract = make.ct2mr(input_intensity=make.CT_DISPLAY)
+    source = series("CT")
+    own = run(source, contract, out="own")
+    assert own.input_range == (0, 80)
+    assert any("own window was used (40/80 HU)" in text for text in own.warnings)
+    assert "window 40/80 HU" in outputs(tmp_path / "own")[0].DerivationDescription
+    given = run(source, contract, out="given", window=(100.0, 400.0))
+    assert given.input_range == (-100, 300)
+    assert not any("own window" in text for text in given.warnings)
+    silent = series("CT", folder="silent", change=lambda index: {"WindowCenter": None} if index == 2 else {})
+    with pytest.raises(SeriesError, match="--window"):
+        run(silent, contract, out="silent-out")
+    with pytest.raises(SeriesError, match="fixes its input window"):
+        run(source, make.ct2mr(), out="fixed", window=(40.0, 80.0))
+    with pytest.raises(InputError, match="takes MR"):
+        run(series("MR"), out="mr", window=(40.0, 80.0))
+
+
+def test_output_without_units_warns(run, series, tmp_path, make):
+    result = run(series(), make.contract(output_intensity=make.CT_DISPLAY))
+    assert any("no Hounsfield units" in text for text in result.warnings)
+    made = outputs(tmp_path / "out")[0]
+    assert made.RescaleType == "US"
+    assert "NOT HU" in made.DerivationDescription
+
+
+def test_findings_are_reported_and_written(run, series, tmp_path, make):
+    tilt = {"ImageOrientationPatient": [1, 0, 0, 0, 0.9483237, -0.3173047]}
+    result = run(series(change=lambda index: tilt))
+    assert [finding.code for finding in result.findings] == ["gantry_tilt"]
+    assert "Gantry tilt of 18.5 degrees" in outputs(tmp_path / "out")[0].DerivationDescription
+
+
+def test_gaps_are_refused_unless_allowed(run, series, tmp_path):
+    source = series(slices=8)
+    (source / "IM004.dcm").unlink()
+    with pytest.raises(SeriesError, match="1 slices are missing"):
+        run(source)
+    assert not (tmp_path / "out").exists()
+    assert run(source, allow_gaps=True).slices == 7
+    assert "missing" in outputs(tmp_path / "out")[0].DerivationDescription
+
+
+def test_input_unlike_the_training_inputs_warns_and_strict_refuses(run, series, tmp_path, make):
+    from dataclasses import replace
+
+    sharp = replace(make.STATISTICS, sharpness=Range(p5=5.0, median=6.0, p95=7.0))
+    contract = make.contract(input_statistics=sharp)
+    result = run(series(), contract)
+    assert any("sharpness" in text for text in result.warnings)
+    with pytest.raises(RefusedError, match="sharpness"):
+        run(series(), contract, out="strict", strict=True)
+    assert not (tmp_path / "strict").exists()
+    unknown = make.contract(input_statistics=None, unknown={"input_statistics": "an old checkpoint"})
+    assert any("not checked" in text for text in run(series(), unknown, out="unknown").warnings)
+    with pytest.raises(RefusedError, match="not checked"):
+        run(series(), unknown, out="unknown-strict", strict=True)
+
+
+def test_simulated_training_data_warns(run, series, tmp_path, make):
+    result = run(series(), make.contract(simulated_data=True))
+    assert any("simulated" in text for text in result.warnings)
+    assert "not for clinical use" in outputs(tmp_path / "out")[0].DerivationDescription
+
+
+def test_a_slice_that_fails_is_named_and_nothing_is_left(run, series, tmp_path):
+    with pytest.raises(RefusedError, match=r"slice 1 \(IM005\.dcm\).*not finite"):
+        run(series(), kind="nan")
+    assert [item.name for item in tmp_path.iterdir() if item.name.startswith((".out", "out"))] == []
+
+
+@pytest.mark.parametrize("direction", ["mr2ct", "ct2mr"])
+def test_a_bad_file_in_the_middle_leaves_nothing(run, series, tmp_path, make, direction):
+    source = series("MR" if direction == "mr2ct" else "CT")
+    path = source / "IM002.dcm"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SeriesError, match=r"IM002\.dcm"):
+        run(source, make.contract() if direction == "mr2ct" else make.ct2mr())
+    assert [item.name for item in tmp_path.iterdir() if item.name.startswith((".out", "out"))] == []
+
+
+def test_an_existing_folder_is_replaced_only_with_force_and_only_on_success(run, series, tmp_path):
+    source = series()
+    run(source)
+    first = {item.SOPInstanceUID for item in outputs(tmp_path / "out")}
+    with pytest.raises(InputError, match="--force"):
+        run(source)
+    with pytest.raises(RefusedError):
+        run(source, kind="nan", force=True)
+    assert {item.SOPInstanceUID for item in outputs(tmp_path / "out")} == first
+    run(source, force=True)
+    second = {item.SOPInstanceUID for item in outputs(tmp_path / "out")}
+    assert len(second) == 5
+    assert not first & second
+
+
+def test_compressed_and_zipped_series_give_the_same_pixels(run, series, tmp_path, make):
+    from pydicom.uid import JPEG2000Lossless, RLELossless
+
+    plain = series()
+    run(plain, out="plain")
+    for syntax in (RLELossless, JPEG2000Lossless):
+        folder = tmp_path / syntax.keyword
+        folder.mkdir()
+        for path in plain.iterdir():
+            made = dcmread(path)
+            made.compress(syntax, generate_instance_uid=False)
+            make.save(made, folder / path.name)
+        archive = shutil.make_archive(str(tmp_path / f"zip-{syntax.keyword}"), "zip", folder)
+        run(type(plain)(archive), out=f"out-{syntax.keyword}")
+        for one, other in zip(outputs(tmp_path / "plain"), outputs(tmp_path / f"out-{syntax.keyword}"), strict=True):
+            np.testing.assert_array_equal(one.pixel_array, other.pixel_array)
+
+
+def test_the_cache_changes_nothing_but_memory(run, series, tmp_path, monkeypatch):
+    source = series()
+    run(source, out="cached")
+    monkeypatch.setattr(convert_module, "CACHE_BYTES", 2 * 64 * 64 * 2)
+    run(source, out="decoded-again")
+    for one, other in zip(outputs(tmp_path / "cached"), outputs(tmp_path / "decoded-again"), strict=True):
+        np.testing.assert_array_equal(one.pixel_array, other.pixel_array)
+
+
+def test_only_a_few_slices_are_in_memory_at_a_time(run, series, make, monkeypatch):
+    alive, most, lock = 0, 0, threading.Lock()
+    read, write = convert_module.read_plane, convert_module.write_file
+
+    def reading(*arguments):
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return read(*arguments)
+
+    def writing(*arguments):
+        nonlocal alive
+        time.sleep(0.005)  # a slow disk
+        write(*arguments)
+        with lock:
+            alive -= 1
+
+    monkeypatch.setattr(convert_module, "read_plane", reading)
+    monkeypatch.setattr(convert_module, "write_file", writing)
+    assert run(series("CT", slices=40), make.ct2mr()).slices == 40
+    assert alive == 0
+    assert most <= 2 * convert_module.AHEAD + 4
+
+
+def test_an_interrupt_leaves_nothing(run, series, tmp_path):
+    def interrupt(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(series(), progress=interrupt)
+    assert [item.name for item in tmp_path.iterdir() if item.name.startswith((".out", "out"))] == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(run, series, tmp_path, monkeypatch):
+    def full(path, dataset):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(convert_module, "write_file", full)
+    with pytest.raises(InputError, match=r"^out cannot be written: No space left on device$"):
+        run(series())
+    assert [item.name for item in tmp_path.iterdir() if item.name.startswith((".out", "out"))] == []
+
+
+def test_progress_counts_every_slice(run, series):
+    seen = []
+    run(series(), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(index, 5) for index in range(1, 6)]
+
+
+def test_logs_warnings_errors_and_results_hold_nothing_of_the_patient(run, series, tmp_path, make, caplog, capfd):
+    secrets = {
+        "PatientComments": "SECRET-1 " * 40,
+        "AccessionNumber": "SECRET-2-" * 5,
+        "StudyID": "SECRET-3" * 9,
+        "StudyInstanceUID": "1.2.SECRET",
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # these values are too long, and pydicom says so while the test writes them
+        source = series(change=lambda index: secrets)
+    dataset = outputs(source)[0]
+    texts = []
+    caplog.clear()  # of what pydicom said to the test itself
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = run(source)
+        texts += [repr(result), json.dumps(result.to_dict(), default=str)]
+        (source / "IM003.dcm").write_bytes((source / "IM003.dcm").read_bytes()[:-5])
+        with pytest.raises(SeriesError) as error:
+            run(source, out="again")
+    texts += [str(error.value), caplog.text, *capfd.readouterr()]
+    assert [str(item.message) for item in caught] == []
+    for text in texts:
+        for secret in ("SECRET", "Muster", "Änne", make.PATIENT_ID, dataset.SOPInstanceUID):
+            assert secret not in text
+
+
+def test_a_series_of_one_slice_is_converted(run, series):
+    assert [finding.code for finding in run(series(slices=1)).findings] == ["single_slice"]
+
+
+def test_a_series_without_frame_of_reference_gets_one(run, series, tmp_path):
+    run(series(change=lambda index: {"FrameOfReferenceUID": None}))
+    uids = {item.FrameOfReferenceUID for item in outputs(tmp_path / "out")}
+    assert len(uids) == 1
+    assert uids != {""}
+
+
+def checked(tool, paths):
+    result = subprocess.run([*tool, *paths], capture_output=True, text=True, errors="replace", check=False)
+    return {line for line in (result.stdout + result.stderr).splitlines() if line.startswith("Error")}
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian package dicom3tools) is not installed")
+@pytest.mark.parametrize(("name", "direction"), [("mr_t2_head", "mr2ct"), ("ct_head_tilted", "ct2mr")])
+def test_real_series_convert_without_new_errors(run, shared_series, tmp_path, make, name, direction):
+    source = shared_series(name)
+    result = run(source, make.contract() if direction == "mr2ct" else make.ct2mr())
+    assert result.slices == len(list(source.iterdir()))
+    made = sorted((tmp_path / "out").iterdir())
+    assert len(made) == result.slices
+    before = set().union(*(checked(["dciodvfy", "-new"], [path]) for path in source.iterdir()))
+    after = set().union(*(checked(["dciodvfy", "-new"], [path]) for path in made))
+    assert {line for line in after - before if NOT_YET_KNOWN not in line} == set()
+    assert checked(["dcentvfy"], made) == set()
+    if name == "ct_head_tilted":
+        assert {finding.code for finding in result.findings} == {"gantry_tilt", "irregular_spacing"}
+        assert "18.5 degrees" in dcmread(made[0]).DerivationDescription
+
+
+@pytest.mark.skipif(shutil.which("dcentvfy") is None, reason="dcentvfy (Debian package dicom3tools) is not installed")
+def test_source_and_output_agree_about_patient_and_study(run, series, tmp_path):
+    source = series()
+    run(source)
+    paths = [*source.iterdir(), *(tmp_path / "out").iterdir()]
+    result = subprocess.run(["dcentvfy", *paths], capture_output=True, text=True, errors="replace", check=False)
+    assert "Error" not in result.stdout + result.stderr
+    assert "Warning" not in result.stdout + result.stderr

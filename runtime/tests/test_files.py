@@ -1,0 +1,26 @@
+import pytest
+
+from sccg_runtime.files import replacing, sha256, write_bytes
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file.json"
+    write_bytes(path, b"old")
+
+    def fail():
+        with replacing(path) as temporary:
+            assert temporary.suffix == ".json"
+            temporary.write_bytes(b"half")
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        fail()
+    assert path.read_bytes() == b"old"
+    write_bytes(path, b"new")
+    assert [item.read_bytes() for item in path.parent.iterdir()] == [b"new"]
+
+
+def test_hashes_of_bytes_and_files_agree(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(b"abc") == sha256(tmp_path / "a") == expected

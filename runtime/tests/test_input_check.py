@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from sccg_runtime.input_check import differences, histogram_distance
+from sccg_runtime.statistics import input_statistics, slice_statistics
+
+
+def slices(make, change=lambda plane: plane):
+    return [change(2 * make.head(64, 64, seed) - 1).astype(np.float32)[None] for seed in range(6)]
+
+
+def blurred(plane):
+    for axis in (0, 1):
+        plane = sum(np.roll(plane, shift, axis) for shift in range(-2, 3)) / 5
+    return plane
+
+
+def test_more_slices_of_the_same_kind_are_not_reported(make):
+    trained = input_statistics(slices(make))
+    assert differences(input_statistics(slices(make)[:3]), trained) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda plane: np.where(plane > -1, -0.5 * plane - 0.3, -1), "grey levels"),
+        (blurred, "sharpness"),
+        (lambda plane: np.pad(plane, 32, constant_values=-1), "foreground share"),
+    ],
+)
+def test_another_kind_of_input_is_reported_with_numbers(make, change, word):
+    found = differences(input_statistics(slices(make, change)), input_statistics(slices(make)))
+    assert any(text.startswith(word) and any(letter.isdigit() for letter in text) for text in found)
+
+
+def test_sharper_than_the_training_inputs_is_reported_too(make):
+    found = differences(input_statistics(slices(make)), input_statistics(slices(make, blurred)))
+    assert any(text.startswith("sharpness") for text in found)
+
+
+def test_the_distance_is_how_far_grey_levels_move():
+    first, second = np.zeros(32), np.zeros(32)
+    first[4] = second[7] = 1
+    assert histogram_distance(first, second) == pytest.approx(3 * 8)
+    assert histogram_distance(first, first) == 0
+
+
+def test_an_empty_slice_has_no_foreground():
+    histogram, sharpness, share = slice_statistics(np.full((1, 8, 8), -1, np.float32))
+    assert (histogram.sum(), sharpness, share) == (0, 0, 0)

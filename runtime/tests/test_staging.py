@@ -1,0 +1,85 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sccg_runtime.errors import InputError
+from sccg_runtime.staging import check_output, whole_folder
+
+
+def test_the_folder_appears_when_all_is_written(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with whole_folder(out) as folder:
+        (folder / "0001.dcm").write_text("new")
+        assert not out.exists()
+    assert [item.name for item in out.iterdir()] == ["0001.dcm"]
+    assert [item.name for item in out.parent.iterdir()] == ["out"]
+
+
+def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old.dcm").write_text("old")
+
+    def interrupted():
+        with whole_folder(out) as folder:
+            (folder / "0001.dcm").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+    assert [item.name for item in out.iterdir()] == ["old.dcm"]
+
+
+def test_what_was_there_is_replaced_whole(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old.dcm").write_text("old")
+    with whole_folder(out) as folder:
+        (folder / "0001.dcm").write_text("new")
+        assert (out / "old.dcm").exists()
+    assert [item.name for item in out.iterdir()] == ["0001.dcm"]
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+
+
+def test_outputs_that_would_destroy_something_are_refused(tmp_path):
+    source = tmp_path / "a" / "source"
+    source.mkdir(parents=True)
+    (source / "1.dcm").write_text("")
+    for out in (source, source / "inside", tmp_path / "a", tmp_path):
+        with pytest.raises(InputError, match="apart"):
+            check_output(out, source, force=True)
+    out = tmp_path / "out"
+    check_output(out, source, force=False)
+    out.mkdir()
+    with pytest.raises(InputError, match="--force"):
+        check_output(out, source, force=False)
+    check_output(out, source, force=True)
+    (out / "thesis.docx").write_text("")
+    with pytest.raises(InputError, match="something else"):
+        check_output(out, source, force=True)
+    with pytest.raises(InputError, match="not a folder"):
+        check_output(out / "thesis.docx", source, force=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_killed_process_leaves_no_output_folder(tmp_path):
+    code = """
+import pathlib, sys, time
+from sccg_runtime.staging import whole_folder
+with whole_folder(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "0001.dcm").write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    out = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    time.sleep(0.05)
+    assert not out.exists()

@@ -1,0 +1,120 @@
+"""Where DICOM slices lie in space, and which MR and CT slice lie over each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from sccg_runtime.errors import InputError
+
+POSITION_TOLERANCE_MM = 0.5
+_SAME = 1e-3
+_AXIAL = 0.8  # cosine: up to 37 degrees oblique
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFile:
+    """One DICOM file: where it lies in space, and on which grid.
+
+    Attributes
+    ----------
+    position_mm
+        Along the slice normal, in patient coordinates.
+    corner_mm
+        ImagePositionPatient.
+    orientation
+        ImageOrientationPatient, six direction cosines.
+    spacing_mm
+        (row, column) distance of pixel centres.
+    size
+        (rows, columns).
+    """
+
+    path: Path
+    series: str
+    frame_of_reference: str
+    position_mm: float
+    corner_mm: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing_mm: tuple[float, float]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DicomCase:
+    """Slice name -> file, per modality, from the lowest slice up."""
+
+    mr: dict[str, SliceFile]
+    ct: dict[str, SliceFile]
+
+
+def ordered(files: list[SliceFile], folder: Path, modality: str) -> list[SliceFile]:
+    """Files of one series from the lowest position up, checked to lie on one grid."""
+    if len({file.series for file in files}) > 1:
+        count = len({file.series for file in files})
+        raise InputError(f"{folder}: {count} {modality} series; keep one {modality} series per case")
+    ordered = sorted(files, key=lambda file: file.position_mm)
+    for file in ordered:
+        _check_axial(file)
+    for below, above in pairwise(ordered):
+        if above.position_mm - below.position_mm < 1e-3:
+            raise InputError(f"{above.path}: at the same position as {below.path.name}; keep one of them")
+        check_one_grid(ordered[0], above, folder)
+    return ordered
+
+
+def check_one_grid(first: SliceFile, other: SliceFile, folder: Path) -> None:
+    """Refuse two files that do not share frame of reference, matrix, spacing and orientation (InputError)."""
+    pair = f"{first.path.parent.name}/{first.path.name} and {other.path.parent.name}/{other.path.name}"
+    stated = bool(first.frame_of_reference) or first.series == other.series
+    if first.frame_of_reference != other.frame_of_reference or not stated:
+        raise InputError(f"{folder}: {pair} do not share a frame of reference; register one series to the other first")
+    if first.size != other.size:
+        sizes = f"{first.size[0]}x{first.size[1]} and {other.size[0]}x{other.size[1]}"
+        raise InputError(f"{folder}: {pair} are {sizes} pixels; resample one series onto the other's grid")
+    if not np.allclose(first.spacing_mm, other.spacing_mm, rtol=_SAME, atol=0):
+        raise InputError(f"{folder}: {pair} differ in pixel spacing; resample one series onto the other's grid")
+    if not np.allclose(first.orientation, other.orientation, rtol=0, atol=_SAME):
+        raise InputError(f"{folder}: {pair} differ in orientation; resample one series onto the other's grid")
+
+
+def _check_axial(file: SliceFile) -> None:
+    if file.orientation[0] < _AXIAL or file.orientation[4] < _AXIAL:
+        raise InputError(f"{file.path}: not an axial slice with the patient's right on the left; resample the series")
+
+
+def _check_overlay(mr: SliceFile, ct: SliceFile) -> None:
+    """Refuse slices of one level that do not lie over each other (a tilted gantry shifts both alike)."""
+    normal = np.cross(mr.orientation[:3], mr.orientation[3:])
+    apart = np.subtract(ct.corner_mm, mr.corner_mm)
+    apart = float(np.linalg.norm(apart - normal * np.dot(normal, apart)))
+    if apart > POSITION_TOLERANCE_MM:
+        raise InputError(
+            f"{ct.path}: lies {apart:.1f} mm beside mr/{mr.path.name} in its plane; resample one series onto the other"
+        )
+
+
+def by_level(mr: list[SliceFile], ct: list[SliceFile]) -> DicomCase:
+    """Give slices at one position one name."""
+    positions: list[float] = []
+    for position in sorted(file.position_mm for file in (*mr, *ct)):
+        if not positions or position - positions[-1] > POSITION_TOLERANCE_MM:
+            positions.append(position)
+    levels = np.array(positions)
+
+    def named(files: list[SliceFile]) -> dict[str, SliceFile]:
+        chosen: dict[str, SliceFile] = {}
+        for file in files:
+            name = f"{int(np.abs(levels - file.position_mm).argmin()) + 1:04d}"
+            if name in chosen:
+                raise InputError(f"{file.path}: slices closer than {POSITION_TOLERANCE_MM} mm cannot be paired")
+            chosen[name] = file
+        return chosen
+
+    case = DicomCase(named(mr), named(ct))
+    for name in case.mr.keys() & case.ct.keys():
+        _check_overlay(case.mr[name], case.ct[name])
+    return case

@@ -1,0 +1,106 @@
+"""What a network learned from; kept in the metadata of its checkpoint, copied into the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sccg_runtime.direction import Direction, modalities, parse_direction
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray, Intensity
+from sccg_runtime.statistics import InputStatistics, input_statistics
+from sccg_teacher_student.data.source import DataSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecord:
+    """What a network learned from; kept in the metadata of its checkpoint, copied into the contract.
+
+    Attributes
+    ----------
+    direction
+        ``"mr2ct"`` or ``"ct2mr"``.
+    input_intensity, output_intensity
+        Meaning of [-1, 1] on both sides.
+    trained_size
+        (rows, columns) in pixels.
+    trained_spacing_mm
+        (row, column) pixel spacing in mm, or None where the data does not say.
+    simulated_data
+        True if the phantom was the data.
+    teacher_sha256
+        Hash of the teacher's file, or None for a teacher.
+    input_statistics
+        Of the training inputs.
+    data, unpaired
+        Folders, as absolute paths, or None for the data that the demo makes.
+    train_cases, val_cases
+        Names of the cases on either side of the split.
+    """
+
+    direction: Direction
+    input_intensity: Intensity
+    output_intensity: Intensity
+    trained_size: tuple[int, int]
+    trained_spacing_mm: tuple[float, float] | None
+    simulated_data: bool
+    teacher_sha256: str | None
+    input_statistics: InputStatistics
+    data: str
+    unpaired: tuple[str, ...]
+    train_cases: tuple[str, ...]
+    val_cases: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("input_intensity", "output_intensity", "input_statistics"):
+            values[name] = values[name].to_dict()
+        return values
+
+    @classmethod
+    def of(
+        cls,
+        source: DataSource,
+        direction: Direction,
+        images: Sequence[FloatArray],
+        cases: tuple[tuple[str, ...], tuple[str, ...]],
+        *,
+        teacher_sha256: str | None = None,
+        unpaired: tuple[str, ...] = (),
+    ) -> TrainingRecord:
+        """The record of a network that learns from ``images``, inputs (1, H, W) of one size.
+
+        ``cases`` are those on either side of the split: (train, val).
+        """
+        given, made = modalities(direction)
+        return cls(
+            direction=direction,
+            input_intensity=source.settings.intensity(given),
+            output_intensity=source.settings.intensity(made),
+            trained_size=(images[0].shape[1], images[0].shape[2]),
+            trained_spacing_mm=source.spacing_mm(cases[0]),
+            simulated_data=source.simulated,
+            teacher_sha256=teacher_sha256,
+            input_statistics=input_statistics(images),
+            data=str(source.path.resolve()),
+            unpaired=tuple(str(Path(path).resolve()) for path in unpaired),
+            train_cases=cases[0],
+            val_cases=cases[1],
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
+        """Build from JSON (InputError where a key is missing or wrong)."""
+        given = dict(values)
+        if set(given) != set(cls.__dataclass_fields__):
+            raise InputError("training record: keys are missing or unknown")
+        for name in ("input_intensity", "output_intensity"):
+            given[name] = Intensity.from_dict(given[name])
+        given["direction"] = parse_direction(given["direction"])
+        given["input_statistics"] = InputStatistics.from_dict(given["input_statistics"])
+        for name in ("trained_size", "trained_spacing_mm", "unpaired", "train_cases", "val_cases"):
+            given[name] = None if given[name] is None else tuple(given[name])
+        return cls(**given)

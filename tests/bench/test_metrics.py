@@ -1,0 +1,193 @@
+"""Every figure against its formula, and on cases whose answer is known."""
+
+from __future__ import annotations
+
+import bench_fakes as fakes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter, uniform_filter
+
+from sccg_bench import highpass
+from sccg_bench.hu import hu_scores
+from sccg_bench.masks import dilated, head_mask
+from sccg_bench.metrics import bias_u8, closeness, psnr_db, ssim, worst_mae_u8
+from sccg_bench.scale import to_u8
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import Intensity, unit_to_linear
+
+IMAGE = to_u8(fakes.head(64, seed=1))
+OTHER = to_u8(fakes.head(64, seed=2))
+HEAD = dilated(head_mask(IMAGE))
+
+
+def test_identical_slices_are_capped_at_100_db() -> None:
+    same = closeness(IMAGE, IMAGE, HEAD)
+    assert (same.psnr_db, same.capped, same.ssim, same.mae_u8) == (100.0, True, pytest.approx(1), 0.0)
+    assert (same.psnr_head_db, same.mae_head_u8, same.ssim_head) == (100.0, 0.0, pytest.approx(1))
+
+
+def test_a_difference_too_small_to_matter_is_capped_too() -> None:
+    assert psnr_db(IMAGE + 1e-6, IMAGE) == (100.0, True)
+
+
+def test_ten_levels_brighter_is_mae_10_and_the_psnr_of_the_formula() -> None:
+    found = closeness(IMAGE + 10, IMAGE, HEAD)
+    assert found.mae_u8 == pytest.approx(10)
+    assert found.psnr_db == pytest.approx(20 * np.log10(255 / 10))
+    assert found.psnr_head_db == pytest.approx(20 * np.log10(255 / 10))
+    assert not found.capped
+    assert bias_u8(IMAGE + 10, IMAGE, HEAD) == pytest.approx(10)
+    assert bias_u8(IMAGE - 10, IMAGE, HEAD) == pytest.approx(-10)
+
+
+def test_figures_equal_their_formulas() -> None:
+    found = closeness(IMAGE, OTHER, HEAD)
+    difference = IMAGE - OTHER
+    assert found.psnr_db == pytest.approx(10 * np.log10(255**2 / np.mean(difference**2)))
+    assert found.psnr_head_db == pytest.approx(10 * np.log10(255**2 / np.mean(difference[HEAD] ** 2)))
+    assert found.mae_head_u8 == pytest.approx(np.abs(difference[HEAD]).mean())
+
+
+def wang(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """SSIM map from the formula of Wang et al. 2004, gaussian of sigma 1.5 cut off at 3.5 sigma."""
+
+    def blur(values: np.ndarray) -> np.ndarray:
+        return gaussian_filter(values, 1.5, truncate=3.5, mode="reflect")
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_a, mean_b = blur(image), blur(other)
+    var_a, var_b = blur(image**2) - mean_a**2, blur(other**2) - mean_b**2
+    covariance = blur(image * other) - mean_a * mean_b
+    return ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+
+
+def test_ssim_equals_the_formula_whole_and_inside_the_head() -> None:
+    expected = wang(IMAGE, OTHER)
+    mean, full = ssim(IMAGE, OTHER)
+    assert full is not None
+    np.testing.assert_allclose(full, expected, atol=1e-9)
+    assert mean == pytest.approx(expected[5:-5, 5:-5].mean())
+    assert closeness(IMAGE, OTHER, HEAD).ssim_head == pytest.approx(expected[HEAD].mean())
+
+
+def test_slices_below_the_ssim_window_and_empty_heads_give_none() -> None:
+    small = np.arange(64.0).reshape(8, 8)
+    found = closeness(small, small + 1, np.zeros((8, 8), bool))
+    assert found.ssim is None
+    assert (found.ssim_head, found.psnr_head_db, found.mae_head_u8) == (None, None, None)
+    assert found.mae_u8 == pytest.approx(1)
+
+
+def test_the_worst_five_percent_are_the_worst() -> None:
+    error = np.zeros((10, 10))
+    error.flat[:5] = 40
+    everywhere = np.ones((10, 10), bool)
+    assert worst_mae_u8(error, np.zeros((10, 10)), everywhere) == pytest.approx(40)
+    error.flat[:5] = 0
+    error.flat[7] = -50
+    assert worst_mae_u8(error, np.zeros((10, 10)), everywhere) == pytest.approx(10)
+    assert worst_mae_u8(error, error, np.zeros((10, 10), bool)) is None
+    assert bias_u8(error, error, np.zeros((10, 10), bool)) is None
+
+
+def wave(cycles_per_px: float, size: int = 64, phase: float = 0) -> np.ndarray:
+    return 100 * np.sin(2 * np.pi * cycles_per_px * np.arange(size) + phase)[None].repeat(size, 0)
+
+
+@pytest.mark.parametrize(("frequency", "passes"), [(4 / 64, False), (8 / 64, False), (9 / 64, True), (0.25, True)])
+def test_high_pass_keeps_what_lies_above_a_quarter_of_nyquist(frequency: float, passes: bool) -> None:
+    band = highpass.high_pass(wave(frequency) + 77)
+    np.testing.assert_allclose(band, wave(frequency) if passes else 0, atol=1e-9)
+
+
+def test_high_pass_equals_the_full_complex_transform_on_odd_sides() -> None:
+    image = np.random.default_rng(0).normal(size=(45, 31))
+    spectrum = np.fft.fft2(image)
+    low = np.hypot(np.fft.fftfreq(45)[:, None], np.fft.fftfreq(31)[None]) <= 0.125
+    np.testing.assert_allclose(highpass.high_pass(image), np.fft.ifft2(np.where(low, 0, spectrum)).real, atol=1e-12)
+
+
+def test_blur_lowers_hf_ratio_and_half_the_contrast_quarters_it() -> None:
+    band = highpass.high_pass(IMAGE)
+    blurred = highpass.high_pass(uniform_filter(IMAGE, 3))
+    assert highpass.energy_ratio(band, band, HEAD) == pytest.approx(1)
+    assert highpass.energy_ratio(blurred, band, HEAD) < 0.5
+    assert highpass.energy_ratio(highpass.high_pass(IMAGE / 2), band, HEAD) == pytest.approx(0.25)
+
+
+def test_detail_in_the_wrong_place_has_the_right_energy_and_no_correlation() -> None:
+    band, moved = highpass.high_pass(wave(0.25)), highpass.high_pass(wave(0.25, phase=np.pi / 2))
+    everywhere = np.ones(band.shape, bool)
+    assert highpass.energy_ratio(moved, band, everywhere) == pytest.approx(1)
+    assert highpass.correlation(moved, band, everywhere) == pytest.approx(0, abs=1e-9)
+    assert highpass.correlation(-band, band, everywhere) == pytest.approx(-1)
+    shifted = highpass.high_pass(np.roll(IMAGE, 2, axis=1))
+    assert highpass.correlation(shifted, highpass.high_pass(IMAGE), HEAD) < 0.5
+
+
+def test_correlation_is_pearsons() -> None:
+    first, second = highpass.high_pass(IMAGE), highpass.high_pass(OTHER)
+    expected = np.corrcoef(first[HEAD], second[HEAD])[0, 1]
+    assert highpass.correlation(first, second, HEAD) == pytest.approx(expected)
+
+
+def test_detail_of_nothing_is_none() -> None:
+    flat, nowhere = np.zeros((16, 16)), np.zeros((16, 16), bool)
+    assert highpass.energy_ratio(flat, flat, ~nowhere) is None
+    assert highpass.energy_ratio(flat, flat, nowhere) is None
+    assert highpass.correlation(flat, flat, ~nowhere) is None
+    assert highpass.correlation(flat, flat, nowhere) is None
+    assert highpass.phase_ratio(flat, flat) is None
+    assert highpass.phase_ratio(np.zeros((3, 9)), np.ones((3, 9))) is None
+
+
+def test_a_pattern_on_the_stride_shows_in_phase_ratio_and_noise_does_not() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 1, (128, 128))
+    grid = np.zeros((128, 128))
+    grid[::4, ::4] = 8
+    assert highpass.phase_ratio(IMAGE[:64, :64] * 0 + 1, np.zeros((64, 64))) == pytest.approx(1)
+    assert highpass.phase_ratio(noise, np.zeros((128, 128))) < 1.2
+    assert highpass.phase_ratio(noise + grid, np.zeros((128, 128))) > 5
+
+
+HU = Intensity(modality="CT", kind="hu", low_hu=-1024, high_hu=3000)
+
+
+def test_hu_figures_equal_their_formulas() -> None:
+    reference = np.concatenate([fakes.head(32, seed) for seed in range(8)])
+    output = np.clip(reference + np.float32(0.05), -1, 1)
+    found = hu_scores(output, reference, HU)
+    body = np.stack([head_mask(to_u8(plane)) for plane in reference])
+    first, second = (unit_to_linear(volume, -1024, 3000).astype(float) for volume in (output, reference))
+    assert found.mae_hu == pytest.approx(np.abs(first - second)[body].mean())
+    assert found.psnr_hu_db == pytest.approx(10 * np.log10(4024**2 / np.square(first - second)[body].mean()))
+    assert found.ssim_hu is not None
+    assert 0.5 < found.ssim_hu < 1
+    assert hu_scores(reference, reference, HU).to_dict() == {
+        "mae_hu": 0.0,
+        "psnr_hu_db": 100.0,
+        "ssim_hu": pytest.approx(1.0),
+    }
+
+
+def test_hu_figures_need_hu_and_do_without_slices() -> None:
+    volume = np.full((2, 16, 16), -1, np.float32)
+    assert set(hu_scores(volume, volume, HU).to_dict().values()) == {None}
+    few = np.concatenate([fakes.head(32, seed) for seed in range(2)])
+    assert hu_scores(few, few, HU).ssim_hu is None
+    with pytest.raises(InputError, match="kind hu"):
+        hu_scores(few, few, Intensity(modality="CT", kind="display"))
+    with pytest.raises(InputError, match="shapes differ"):
+        hu_scores(few, few[:1], HU)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 100))
+def test_mse_is_at_least_the_square_of_mae(seed: int, scale: float) -> None:
+    noise = np.random.default_rng(seed).normal(0, scale, (16, 16))
+    found = closeness(IMAGE[:16, :16] + noise, IMAGE[:16, :16], np.ones((16, 16), bool))
+    assert 255 / 10 ** (found.psnr_db / 20) >= found.mae_u8 - 1e-9
+    assert found.psnr_head_db == pytest.approx(found.psnr_db)

@@ -1,0 +1,262 @@
+"""Reports say what the results say, name what is cited, escape everything and need no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import bench_fakes as fakes
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from sccg_bench.checks import best_row, control_warning, limits, outcomes
+from sccg_bench.latency import Latency
+from sccg_bench.protocols import Pair
+from sccg_bench.quality import Judge, blurred
+from sccg_bench.report.charts import drift_chart, latency_chart, pareto
+from sccg_bench.report.html import html, write_html
+from sccg_bench.report.markdown import markdown
+from sccg_bench.report.sheets import save_strips, strips
+from sccg_bench.report.summary import summarise
+from sccg_bench.report.tables import number, tables
+from sccg_bench.report.terminal import show
+from sccg_bench.results import Results, Row, not_measured_row, paper_row, with_speedups
+from sccg_bench.run import CONTROL_NAME, BenchResult, with_quality
+
+EVIL = "<script>alert('x')</script>|`*&"
+
+
+def made(simulated: bool = False, name: str = "int8") -> BenchResult:
+    """A run of teacher, control, a good model, a failed one and a missing one, without child processes."""
+    pairs = fakes.pairs()
+    reference = [pair.ct for pair in pairs if pair.ct is not None]
+    teacher = [np.clip(image - np.float32(0.02), -1, 1) for image in reference]
+    model = [np.clip(image - np.float32(0.0201), -1, 1) for image in reference]
+    judge = Judge(pairs, "mr2ct", teacher)
+
+    def row(label: str, p50: float, **given: object) -> Row:
+        latency = Latency(p50, p50 * 1.1, None, p50 * 0.9, p50, 64, 6, p50 * 0.99, p50 * 1.02)
+        values = {"device": "cpu", "threads": 2, "size": (512, 512), "quality_size": (64, 64), "latency_ms": latency}
+        values |= {"latency_native_ms": replace(latency, p50=p50 / 4)}
+        return Row(name=label, **(values | given))  # type: ignore[arg-type]
+
+    rows = (
+        with_quality(
+            row("teacher", 1800, role="teacher", engine="torch", precision="fp32"), judge.judge(teacher, None, True)
+        ),
+        with_quality(Row(name=CONTROL_NAME, role="control", note="must fail"), judge.judge(blurred(teacher))),
+        with_quality(
+            row(name, 4.5, engine="openvino", precision="int8", precision_ran={"int8": 13}), judge.judge(model, teacher)
+        ),
+        Row(name="broken", status="failed", note=f"RuntimeError: {EVIL}"),
+        not_measured_row("cuda", "no CUDA device"),
+        paper_row(),
+    )
+    results = Results(
+        machine={"cpu": "Xeon", "instruction_sets": ["avx2", "avx512_vnni"], "ram_gib": None},
+        provenance={"command": f"bench {EVIL}", "hashes": {"a": "b"}, "simulated_data": simulated},
+        rows=with_speedups(rows, "teacher"),
+        direction="mr2ct",
+        profile="quick",
+        warnings=("other processes kept 1.0 cores busy",),
+    )
+    return BenchResult(results, tuple(pairs), {"teacher": teacher, name: model})
+
+
+FOUND = made()
+
+
+class Page(HTMLParser):
+    """Collects tags with attributes and checks that they are closed in order."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    write_html(tmp_path / "report.html", FOUND.results, strips(FOUND))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object", "form", "base"} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        assert not {"href", "srcset", "action", "data", "poster"} & attributes.keys(), tag
+        assert (attributes.get("src") or "data:").startswith("data:image/png;base64,") or "src" not in attributes
+        assert not any(key.startswith("on") for key in attributes)
+    style = re.search(r"<style>(.*?)</style>", text, re.S)
+    assert style is not None
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+    assert not re.search(r"https?://", text)
+
+
+def test_every_picture_is_a_png_and_has_an_alternative_text() -> None:
+    pictures = [attributes for tag, attributes in Page(html(FOUND.results, strips(FOUND))).tags if tag == "img"]
+    assert len(pictures) == 1 + 3  # the latency chart and three strips; one model makes no Pareto front
+    for attributes in pictures:
+        assert len(attributes["alt"] or "") > 40
+        data = base64.b64decode((attributes["src"] or "").partition(",")[2])
+        assert Image.open(io.BytesIO(data)).format == "PNG"
+
+
+def test_everything_foreign_is_escaped() -> None:
+    found = made(name=EVIL)
+    text = html(found.results, strips(found))
+    assert "<script" not in text
+    assert "".join(Page(text).words).count(EVIL) >= 3
+    for line in markdown(found.results).splitlines():
+        assert "<script" not in line
+
+
+def test_markdown_tables_have_one_width_each() -> None:
+    lines = markdown(made(name=EVIL).results).splitlines()
+    blocks: list[list[int]] = [[]]
+    for line in lines:
+        if line.startswith("|"):
+            blocks[-1].append(len(re.findall(r"(?<!\\)\|", line)))
+        elif blocks[-1]:
+            blocks.append([])
+    widths = [block for block in blocks if block]
+    assert len(widths) == len(tables(FOUND.results))
+    assert all(len(set(block)) == 1 for block in widths)
+
+
+@pytest.mark.parametrize("render", [html, markdown])
+def test_simulated_data_is_called_so(render) -> None:  # type: ignore[no-untyped-def]
+    assert "Simulated data" in render(made(simulated=True).results)
+    assert "Simulated data" not in render(FOUND.results)
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_terminal_shows_every_row_and_every_reason(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    show(FOUND.results, console)
+    shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    for row in FOUND.results.rows:
+        assert row.name.split()[0] in shown
+    for wanted in ("no CUDA device", "RuntimeError", "2730", "Cited, not measured here", "other processes"):
+        assert wanted in shown
+
+
+def test_the_first_screen_answers_three_questions() -> None:
+    fast, faithful, ship = summarise(FOUND.results)
+    assert fast.answer == "4.50 ms per slice"
+    assert "400× the teacher" in fast.detail
+    assert "1.12 ms at 64×64" in fast.detail
+    assert "cited, not measured" in fast.detail
+    assert "dB to the teacher" in faithful.answer
+    assert "6 slices of 2 patients" in faithful.detail
+    assert FOUND.results.rows[2].landmarks["worst"] in faithful.detail
+    assert ship.answer == "All 6 limits met"
+    assert "no clinical validation" in ship.detail
+
+
+def test_the_control_misses_its_limit_and_a_model_that_does_is_not_shipped() -> None:
+    results = FOUND.results
+    missed = {each.limit.name for each in outcomes(results.row(CONTROL_NAME), limits("mr2ct")) if each.met is False}
+    assert "hf_ratio" in missed
+    assert control_warning(results) is None
+    blurry = replace(results.rows[2], quality={**results.rows[2].quality, "hf_ratio": 0.4})
+    bad = replace(results, rows=(*results.rows[:2], blurry))
+    assert summarise(bad)[2].answer == "Not as it is: 1 of 6 limits missed"
+    assert "High-frequency" in summarise(bad)[2].detail
+
+
+def test_a_control_that_passes_is_a_warning() -> None:
+    model = FOUND.results.rows[2]
+    passing = replace(FOUND.results, rows=(replace(model, name=CONTROL_NAME, role="control"), model))
+    assert "cannot tell a blurred picture" in (control_warning(passing) or "")
+    assert "cannot tell a blurred picture" in html(passing)
+
+
+def test_reports_of_little_are_still_reports() -> None:
+    nothing = Results(machine={}, provenance={}, rows=(paper_row(), Row(name="b", status="failed", note="no")))
+    assert best_row(nothing) is None
+    assert latency_chart(nothing) is None
+    assert drift_chart(nothing) is None
+    for text in (html(nothing), markdown(nothing)):
+        assert "No model was measured" in text
+    show(nothing, Console(file=io.StringIO()))
+    only = Results(machine={}, provenance={}, rows=(replace(FOUND.results.rows[2], quality=None, drift=None),))
+    assert summarise(only)[1].answer == "Not measured."
+    assert summarise(only)[2].answer.startswith("Open")
+
+
+def test_the_lead_is_the_compressed_model_not_the_teacher_on_another_engine() -> None:
+    model = FOUND.results.rows[2]
+    engine = replace(
+        model, name="teacher, openvino", role="teacher engine", latency_ms=replace(model.latency_ms, p50=1.0)
+    )
+    assert best_row(replace(FOUND.results, rows=(engine, model))).name == "int8"
+    assert best_row(replace(FOUND.results, rows=(engine,))).name == "teacher, openvino"
+
+
+def test_strips_show_worst_median_and_best_and_are_named_safely(tmp_path: Path) -> None:
+    found = made(name="../a b")
+    shown = strips(found)
+    assert [strip.which for strip in shown] == ["worst", "median", "best"]
+    assert shown[0].where == found.results.rows[2].landmarks["worst"]
+    paths = save_strips(tmp_path / "sheets", shown)
+    assert {path.parent for path in paths} == {tmp_path / "sheets"}
+    assert [Image.open(io.BytesIO(path.read_bytes())).width > 800 for path in paths] == [True] * 3
+    assert strips(found, roles=("teacher",))[0].row == "teacher"
+
+
+def test_strips_do_without_reference_and_teacher() -> None:
+    pair = Pair("case", "001", fakes.head(32), None)
+    row = Row(name="m", landmarks={"worst": "case/001"})
+    found = BenchResult(
+        Results(machine={}, provenance={}, rows=(row,), direction="mr2ct"), (pair,), {"m": [fakes.head(32)]}
+    )
+    assert strips(found)[0].png.startswith(b"\x89PNG")
+
+
+def test_charts_are_the_same_bytes_for_the_same_results() -> None:
+    two = replace(FOUND.results, rows=(*FOUND.results.rows, replace(FOUND.results.rows[2], name="other")))
+    assert latency_chart(two) == latency_chart(two)
+    assert drift_chart(two) == drift_chart(two)
+
+
+def test_pareto_front_holds_what_nothing_beats() -> None:
+    points = [(3.0, 30.0), (1.0, 20.0), (2.0, 19.0), (3.0, 31.0), (9.0, 31.0)]
+    assert pareto(points) == [(1.0, 20.0), (3.0, 31.0)]
+
+
+def test_figures_are_written_with_signs_and_without_negative_zero() -> None:
+    assert [number(None, 2), number(-0.001, 2, True), number(-1.5, 1, True), number(0.25, 1)] == [
+        "–",
+        "+0.00",
+        "−1.5",
+        "0.2",
+    ]
+
+
+def test_every_table_is_rectangular_and_marked() -> None:
+    for table in tables(FOUND.results):
+        assert len(table.lines) == len(table.marks)
+        assert {len(line) for line in table.lines} == {len(table.header)}
+        assert max(table.text) < len(table.header)

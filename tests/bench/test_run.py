@@ -1,0 +1,228 @@
+"""Real child processes: what works is measured, what fails keeps its row and harms nobody."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import replace
+
+import bench_fakes as fakes
+import numpy as np
+import pytest
+
+from sccg_bench.latency import Latency, LatencyPlan
+from sccg_bench.protocols import Pair
+from sccg_bench.results import Results, Row, not_measured_row
+from sccg_bench.run import CONTROL_NAME, BenchOptions, _unsteady, run_bench
+from sccg_bench.worker import Worker, WorkerError
+from sccg_runtime.errors import InputError
+
+FAST = LatencyPlan(queries=4, seconds=0, warmup_queries=2, warmup_seconds=0, block_seconds=0.01)
+
+
+def options(**given: object) -> BenchOptions:
+    values = {"direction": "mr2ct", "size": (64, 64), "profile": FAST, "timeout_s": 60.0}
+    return BenchOptions(**(values | given))  # type: ignore[arg-type]
+
+
+def test_a_whole_run_fills_every_row() -> None:
+    models = [
+        fakes.Fake("teacher", shift=0.01),
+        fakes.Fake("student", shift=0.03, engine="openvino"),
+        fakes.Exported("int8", shift=0.04, engine="openvino", precision="int8"),
+        fakes.Broken("broken", how="raises", after=3),
+    ]
+    given = options(teacher_name="teacher", fp32_of={"int8": "student"}, size=(512, 512))
+    missing = not_measured_row("cuda", "no CUDA device")
+    steps: list[str] = []
+    found = run_bench(models, fakes.pairs(), given, provenance={"seed": 0}, extra_rows=[missing], progress=steps.append)
+    results = found.results
+    names = [row.name for row in results.rows]
+    assert names == ["teacher", CONTROL_NAME, "student", "int8", "broken", "cuda", "paper, RTX 3080 Ti"]
+    teacher, control, student, int8, broken, cuda, paper = results.rows
+    assert [row.status for row in results.rows] == ["measured"] * 4 + ["failed", "not measured", "cited"]
+
+    assert teacher.role == "teacher"
+    assert teacher.drift is None
+    assert teacher.detail_against == "reference"
+    assert teacher.speedup_vs_teacher == 1
+    assert student.speedup_vs_teacher == pytest.approx(teacher.latency_ms.p50 / student.latency_ms.p50)
+    assert student.speedup_vs_paper == pytest.approx(2730 / student.latency_ms.p50)
+    assert student.latency_ms.n >= 4
+    assert student.latency_ms.p99 is None or student.latency_ms.n >= 662
+    assert (student.size, student.quality_size) == ((512, 512), (64, 64))
+    assert student.latency_native_ms is not None
+    assert 5 < student.peak_rss_mib < 500
+    assert student.size_mib == 1.5
+    assert student.drift["to_teacher_mae_u8"] == pytest.approx(0.02 * 127.5, abs=0.2)
+    assert student.engine_drift is None
+    assert int8.engine_drift["engine_to_fp32_mae_u8"] == pytest.approx(0.01 * 127.5, abs=0.2)
+    assert int8.engine_drift_from == "this run"
+    assert set(int8.landmarks) == {"worst", "median", "best"}
+    assert [part["case"] for part in int8.per_patient] == ["case0", "case1"]
+    assert len(int8.per_slice) == 6
+    assert control.quality["hf_ratio"] < 0.5
+    assert control.latency_ms is None
+
+    assert broken.note == "ValueError: out of luck"
+    assert cuda.note == "no CUDA device"
+    assert paper.latency_ms.p50 == 2730
+    assert results.provenance == {"seed": 0, "cases": ["case0", "case1"]}
+    assert set(found.outputs) == {"teacher", "student", "int8"}
+    np.testing.assert_allclose(found.outputs["student"][0], np.clip(found.pairs[0].mr + 0.03, -1, 1), atol=1e-6)
+    assert any("broken" in line for line in steps)
+    assert Results.from_json(results.to_json()).to_dict() == results.to_dict()
+
+
+def test_without_slices_only_latency_is_measured_and_export_drift_is_shown_as_such() -> None:
+    rows = run_bench([fakes.Exported("int8")], [], options()).results.rows
+    assert rows[0].latency_ms is not None
+    assert rows[0].quality is None
+    assert rows[0].engine_drift == {"engine_to_fp32_psnr_db": 47.5}
+    assert rows[0].engine_drift_from == "export"
+
+
+def test_without_references_one_slice_still_gives_drift() -> None:
+    alone = [Pair("case", "001", fakes.head(64), None), Pair("case", "002", None, fakes.head(64))]
+    found = run_bench([fakes.Fake("t"), fakes.Fake("s", shift=0.1)], alone, options(teacher_name="t", control=False))
+    student = found.results.row("s")
+    assert student.quality["psnr_db"] is None
+    assert student.drift["to_teacher_psnr_db"] > 10
+    assert student.latency_native_ms == student.latency_ms
+    assert "1 of 2 slices have no MR" in found.results.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "reason"),
+    [
+        (fakes.Broken("m", how="raises"), "failed", "ValueError: out of luck"),
+        (fakes.Broken("m", how="dies"), "failed", "exit code 7 (last words: segmentation of a fault)"),
+        (fakes.Broken("m", how="dies", after=4), "failed", "exit code 7"),
+        (fakes.Broken("m", how="killed"), "failed", "killed by SIGKILL"),
+        (fakes.Broken("m", how="nan"), "failed", "not finite"),
+        (fakes.Broken("m", how="wrong shape"), "failed", "float32 (1, 63, 64), not float32 (1, 64, 64)"),
+        (fakes.Broken("m", how="missing"), "not measured", "no NVIDIA driver on this machine"),
+    ],
+)
+def test_a_model_that_fails_keeps_its_row(model: fakes.Broken, status: str, reason: str) -> None:
+    rows = run_bench([model, fakes.Fake("good")], fakes.pairs(1, 1), options()).results.rows
+    assert rows[0].status == status
+    assert reason in (rows[0].note or "")
+    assert "\n" not in (rows[0].note or "")
+    assert rows[0].quality is None
+    assert rows[1].status == "measured"
+    assert rows[1].quality is not None
+
+
+def test_nan_on_one_slice_fails_the_row_and_keeps_its_latency() -> None:
+    dark = np.full((1, 64, 64), -1, np.float32)
+    slices = [*fakes.pairs(1, 1), Pair("case9", "001", dark, dark)]
+    row = run_bench([fakes.Broken("m", how="nan in one")], slices, options()).results.rows[0]
+    assert row.status == "failed"
+    assert "not finite" in row.note
+    assert row.latency_ms is not None
+    assert row.speedup_vs_paper is None
+    assert row.quality is None
+
+
+def test_a_size_that_does_not_fit_is_named() -> None:
+    row = run_bench([fakes.Broken("m", how="refuses 48")], fakes.pairs(1, 1, 48), options()).results.rows[0]
+    assert (row.status, row.note) == ("failed", "at 48x48: 48x48 is not a multiple of the stride 32")
+
+
+def test_slices_of_two_sizes_are_both_judged() -> None:
+    slices = [*fakes.pairs(1, 2, 48), *fakes.pairs(1, 1, 64)]
+    row = run_bench([fakes.Fake("m")], slices, options()).results.rows[0]
+    assert row.quality_size == (48, 48)
+    assert row.counts["slices"] == 3
+
+
+def test_a_hanging_model_is_killed() -> None:
+    with Worker(fakes.Broken("m", how="hangs"), 1, timeout_s=1.0) as worker:
+        with pytest.raises(WorkerError, match=r"no answer to 'open' within 1 s"):
+            worker.open((32, 32))
+        pid = worker.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_child_is_pinned_and_imports_nothing_that_would_count_as_the_models_memory(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with Worker(fakes.Environment("m"), 3) as worker:
+        assert worker.open((16, 16))["precision_ran"] == {"omp": "3", "imported": []}
+    with Worker(fakes.Broken("m", how="dies"), 1) as worker, pytest.raises(WorkerError):
+        worker.open((16, 16))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_child_outlives_an_interrupt() -> None:
+    class Interrupted(KeyboardInterrupt):
+        pass
+
+    started = time.monotonic()
+    worker = Worker(fakes.Fake("m"), 1)
+    worker.open((16, 16))
+    with pytest.raises(Interrupted), worker:
+        raise Interrupted
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker.pid, 0)
+    assert time.monotonic() - started < 60
+    with pytest.raises(WorkerError, match="closed"):
+        worker.open((16, 16))
+
+
+def test_a_child_whose_parent_is_gone_ends_by_itself() -> None:
+    import sys
+
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sccg_bench.worker_child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    child.communicate(timeout=60)
+    assert child.returncode == 0
+
+
+def test_what_cannot_be_pickled_is_a_failed_row() -> None:
+    class Local(fakes.Fake):
+        pass
+
+    row = run_bench([Local("m")], [], options()).results.rows[0]
+    assert row.status == "failed"
+    assert "cannot be sent to a child process" in row.note
+
+
+def test_names_are_checked_first() -> None:
+    with pytest.raises(InputError, match="more than one"):
+        run_bench([fakes.Fake("m"), fakes.Fake("m")], [], options())
+    with pytest.raises(InputError, match="'t' is named as teacher"):
+        run_bench([fakes.Fake("m")], [], options(teacher_name="t"))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        Pair("a", "1", fakes.head(32), fakes.head(48)),
+        Pair("a", "1", fakes.head(32)[0], None),
+        Pair("a", "1", fakes.head(32).astype(np.float64), None),  # type: ignore[arg-type]
+    ],
+)
+def test_slices_that_cannot_be_compared_are_named_before_anything_is_measured(pair: Pair) -> None:
+    with pytest.raises(InputError, match=r"a/1: "):
+        run_bench([fakes.Broken("m", how="hangs")], [pair], options())
+
+
+def test_an_unsteady_model_is_warned_about() -> None:
+    steady = Latency(10, 11, None, 9, 10, 64, 6, 9.9, 10.1)
+    assert _unsteady(Row(name="m", latency_ms=steady)) is None
+    assert "m: the medians of its turns lie 50% of p50 apart" in (
+        _unsteady(Row(name="m", latency_ms=replace(steady, block_p50_high=14.9))) or ""
+    )
+    assert _unsteady(Row(name="m")) is None
+
+
+def test_rows_have_every_key_of_the_schema() -> None:
+    keys = {"name", "engine", "device", "precision", "precision_ran", "status", "note", "threads", "size", "latency_ms"}
+    keys |= {"quality_size", "latency_native_ms", "size_mib", "peak_rss_mib", "speedup_vs_paper", "speedup_vs_teacher"}
+    keys |= {"quality", "drift", "engine_drift", "per_patient", "per_slice"}
+    assert keys <= set(Row(name="m").to_dict())

@@ -1,0 +1,211 @@
+"""DICOM pairs: matched by position, refused where the two series do not lie on one grid."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from sccg_runtime.errors import InputError
+from sccg_teacher_student.data.source import DataSource, open_data, open_unpaired
+
+Edit = Callable[[Dataset], None]
+
+
+@pytest.fixture
+def case(phantom: Path, tmp_path: Path) -> Path:
+    """A private copy of one phantom case, inside an otherwise empty data folder."""
+    shutil.copytree(phantom / "train/case01", tmp_path / "data/case01")
+    return tmp_path / "data/case01"
+
+
+def edit(folder: Path, **values: Any) -> None:
+    for path in folder.glob("*.dcm"):
+        edit_one(path, **values)
+
+
+def edit_one(path: Path, **values: Any) -> None:
+    dataset = dcmread(path)
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+
+
+def opened(case: Path) -> DataSource:
+    return open_data(case.parent)
+
+
+def refused(case: Path, message: str) -> None:
+    source = opened(case)
+    with pytest.raises(InputError, match=message) as caught:
+        source.slices("case01")
+    assert "\n" not in str(caught.value)
+
+
+def test_file_names_do_not_matter_positions_do(case: Path) -> None:
+    expected = [pair.ct for pair in opened(case).pairs()]
+    for path, name in zip(sorted((case / "ct").iterdir()), ("9", "3.dcm", "1.2.840.7"), strict=True):
+        path.rename(path.with_name(name))
+    found = list(opened(case).pairs())
+    for pair, ct in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(pair.ct, ct)
+    assert all(pair.mr is not None for pair in found)
+
+
+def test_two_series_in_one_folder(case: Path) -> None:
+    expected = list(opened(case).pairs())
+    for modality in ("mr", "ct"):
+        for path in (case / modality).iterdir():
+            path.rename(case / f"{modality}{path.name}")
+        (case / modality).rmdir()
+    for pair, other in zip(opened(case).pairs(), expected, strict=True):
+        np.testing.assert_array_equal(pair.mr, other.mr)
+        np.testing.assert_array_equal(pair.ct, other.ct)
+
+
+def test_a_slice_without_partner_is_named(case: Path) -> None:
+    (case / "mr/0002.dcm").unlink()
+    source = opened(case)
+    assert source.slices("case01") == ("0001", "0003")
+    assert source.unpaired_slices("case01") == ("ct/0002",)
+    assert source.load("case01", "0002").mr is None
+
+
+def test_rescale_and_padding_give_hu(case: Path) -> None:
+    path = case / "ct/0001.dcm"
+    dataset = dcmread(path)
+    stored = dataset.pixel_array.copy()
+    stored[:4] = 31000
+    dataset.PixelData = stored.tobytes()
+    dataset.RescaleSlope, dataset.RescaleIntercept = 2, -100
+    dataset.add_new("PixelPaddingValue", "SS", 31000)
+    dataset.save_as(path)
+    ct = opened(case).load("case01", "0001").ct
+    assert ct is not None
+    assert (ct[0, :4] == -1).all()
+    hu = (ct[0, 4:].astype(np.float64) + 1) * 1512 - 1024
+    np.testing.assert_allclose(hu, (stored[4:] * 2.0 - 100).clip(-1024, 2000), atol=1e-3)
+
+
+def test_mr_scale_comes_from_the_series_not_the_slice(case: Path) -> None:
+    before = [pair.mr for pair in opened(case).pairs()]
+    assert before[0] is not None
+    for path in (case / "mr").iterdir():
+        dataset = dcmread(path)
+        dataset.PixelData = (dataset.pixel_array * 3).tobytes()
+        dataset.save_as(path)
+    for pair, image in zip(opened(case).pairs(), before, strict=True):
+        np.testing.assert_allclose(pair.mr, image, atol=1e-5)
+    maxima = [float(image.max()) for image in before if image is not None]
+    assert len(set(maxima)) > 1 or maxima[0] == 1.0
+
+
+def test_series_off_one_grid_are_refused(case: Path) -> None:
+    original = case.parent.parent / "original"
+    shutil.copytree(case, original)
+
+    def changed(message: str, **values: Any) -> None:
+        edit(case / "mr", **values)
+        refused(case, message)
+        shutil.rmtree(case)
+        shutil.copytree(original, case)
+
+    changed("do not share a frame of reference", FrameOfReferenceUID="1.2.3")
+    changed("differ in pixel spacing", PixelSpacing=[3.6, 3.5])
+    changed("differ in orientation", ImageOrientationPatient=[0.998, 0.06, 0, -0.06, 0.998, 0])
+    changed("not an axial slice", ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    changed("not an axial slice", ImageOrientationPatient=[-1, 0, 0, 0, -1, 0])
+    changed("geometry is missing or wrong", PixelSpacing=None)
+    changed("modality CT in folder mr/", Modality="CT")
+
+
+def test_slices_beside_each_other_are_refused(case: Path) -> None:
+    for path in (case / "mr").iterdir():
+        x, y, z = dcmread(path).ImagePositionPatient
+        edit_one(path, ImagePositionPatient=[x + 5, y, z])
+    refused(case, "lies 5.0 mm beside mr/")
+
+
+def test_a_level_shift_leaves_nothing_in_common(case: Path) -> None:
+    for path in (case / "mr").iterdir():
+        x, y, z = dcmread(path).ImagePositionPatient
+        edit_one(path, ImagePositionPatient=[x, y, z + 5])
+    refused(case, "3 MR and 3 CT slices with none in common")
+
+
+def test_other_sizes_are_refused(case: Path) -> None:
+    dataset = dcmread(case / "mr/0001.dcm")
+    dataset.PixelData, dataset.Rows = dataset.pixel_array[:32].tobytes(), 32
+    dataset.save_as(case / "mr/0001.dcm")
+    refused(case, "are 32x64 and 64x64 pixels")
+
+
+def test_doubles_second_series_and_strangers_are_refused(case: Path) -> None:
+    shutil.copy(case / "ct/0001.dcm", case / "ct/0009.dcm")
+    refused(case, r"0009\.dcm: at the same position as 0001\.dcm")
+    edit_one(case / "ct/0009.dcm", SeriesInstanceUID="1.2.3")
+    refused(case, "2 CT series")
+    (case / "ct/0009.dcm").write_bytes(b"not DICOM at all")
+    refused(case, r"0009\.dcm: not a DICOM file")
+
+
+def test_a_damaged_file_is_named(case: Path) -> None:
+    path = case / "mr/0002.dcm"
+    path.write_bytes(path.read_bytes()[:-1000])
+    source = opened(case)
+    with pytest.raises(InputError, match=r"0002\.dcm: pixels cannot be decoded") as caught:
+        source.load("case01", "0001")
+    assert "\n" not in str(caught.value)
+
+
+def test_one_modality_of_a_dicom_case(case: Path) -> None:
+    source = open_unpaired(case.parent, "CT")
+    pair = source.load("case01", "0001")
+    assert pair.mr is None
+    assert pair.ct is not None
+
+
+def test_display_without_a_window_is_refused_for_hu(case: Path, tmp_path: Path) -> None:
+    text = (
+        '[mr]\nkind = "percentile"\npercentile = 99.5\nforeground_above = 0.05\nlevel = 0.9\n[ct]\nkind = "display"\n'
+    )
+    settings = tmp_path / "display.toml"
+    settings.write_text(text)
+    source = open_data(case.parent, settings=settings)
+    with pytest.raises(InputError, match="give window_center_hu"):
+        source.load("case01", "0001")
+    settings.write_text(text + "window_center_hu = 40\nwindow_width_hu = 80\n")
+    ct = open_data(case.parent, settings=settings).load("case01", "0001").ct
+    assert ct is not None
+    assert ct.max() == 1
+
+
+def test_spacing_that_contradicts_the_settings_is_refused(case: Path, phantom: Path) -> None:
+    text = (phantom / "sccg.toml").read_text(encoding="utf-8").replace("[3.6, 3.6]", "0.9")
+    (case.parent / "sccg.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="resample all cases to one spacing"):
+        opened(case).spacing_mm()
+
+
+@pytest.mark.parametrize(("name", "slices"), [("ct_head_tilted", 28), ("mr_t2_head", 22)])
+def test_real_series_open(name: str, slices: int) -> None:
+    root = os.environ.get("SCCG_TEST_DATA")
+    if not root:
+        pytest.skip("SCCG_TEST_DATA is not set: no real data to read")
+    folder = Path(root) / "data/dicom" / name
+    if not folder.is_dir():
+        pytest.skip(f"SCCG_TEST_DATA has no {folder}")
+    source = open_unpaired(folder, "CT" if name.startswith("ct") else "MR")
+    assert len(source.slices(name)) == slices
+    pair = source.load(name, "0010")
+    image = pair.mr if pair.ct is None else pair.ct
+    assert image is not None
+    assert image.shape == (1, 512, 512)
+    assert image.min() == -1
+    assert 0.5 < image.max() <= 1

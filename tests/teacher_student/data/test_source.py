@@ -1,0 +1,196 @@
+"""Opening folders: kinds, splits, pairing, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sccg_runtime.errors import InputError
+from sccg_teacher_student.data.source import open_data, open_unpaired
+
+PngCases = Callable[..., Path]
+WritePng = Callable[..., Path]
+
+
+def test_cases_with_splits(png_cases: PngCases) -> None:
+    source = open_data(png_cases("train/a2", "train/a10", "val/b"))
+    assert source.kind == "png"
+    assert source.splits == {"train": ("a2", "a10"), "val": ("b",)}
+    assert source.cases == ("a2", "a10", "b")
+    assert source.slices("b") == ("001", "002")
+    assert source.settings.assumed
+    assert source.spacing_mm() is None
+    assert not source.simulated
+    pair = source.load("b", "002")
+    assert (pair.case, pair.slice) == ("b", "002")
+    assert pair.mr is not None
+    assert pair.mr.shape == (1, 8, 12)
+    assert len(list(source.pairs())) == 6
+    assert len(list(source.pairs(["a2"]))) == 2
+
+
+def test_a_source_survives_pickling(png_cases: PngCases, phantom: Path) -> None:
+    for folder in (png_cases("a"), phantom):
+        source = open_data(folder)
+        case = source.cases[0]
+        name = source.slices(case)[0]
+        copy = pickle.loads(pickle.dumps(source))  # noqa: S301
+        np.testing.assert_array_equal(copy.load(case, name).mr, source.load(case, name).mr)
+
+
+def test_hidden_files_and_leftovers_are_ignored(png_cases: PngCases) -> None:
+    root = png_cases("a")
+    for junk in ("Thumbs.db", ".DS_Store", "a/mr/._001.png", "a/mr/Thumbs.db", "a/ct/.hidden.png", "__MACOSX/x"):
+        path = root / junk
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"junk")
+    source = open_data(root)
+    assert source.cases == ("a",)
+    assert source.slices("a") == ("001", "002")
+
+
+def test_slices_without_partner_are_counted_not_dropped_silently(
+    png_cases: PngCases, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = png_cases("a", slices=4)
+    (root / "a/mr/002.png").unlink()
+    (root / "a/ct/004.png").unlink()
+    source = open_data(root)
+    with caplog.at_level(logging.WARNING):
+        assert source.slices("a") == ("001", "003")
+    assert "2 slices have no partner" in caplog.text
+    assert source.unpaired_slices("a") == ("mr/004", "ct/002")
+    assert source.load("a", "002").mr is None
+
+
+def test_a_case_of_one_modality_gives_half_pairs(png_cases: PngCases) -> None:
+    root = png_cases("a")
+    shutil.rmtree(root / "a/ct")
+    source = open_data(root)
+    pair = source.load("a", source.slices("a")[0])
+    assert pair.mr is not None
+    assert pair.ct is None
+
+
+def test_unpaired_folder(tmp_path: Path, write_png: WritePng) -> None:
+    write_png(tmp_path / "c1/001.png", np.zeros((4, 4), np.uint8))
+    write_png(tmp_path / "c1/010.png", np.zeros((4, 4), np.uint8))
+    source = open_unpaired(tmp_path, "MR")
+    assert source.slices("c1") == ("001", "010")
+    pair = source.load("c1", "010")
+    assert pair.ct is None
+    assert pair.mr is not None
+    with pytest.raises(InputError, match="no cases here"):
+        open_data(tmp_path)
+
+
+def test_one_side_of_a_paired_folder(png_cases: PngCases) -> None:
+    source = open_unpaired(png_cases("a"), "CT")
+    pair = source.load("a", "001")
+    assert pair.mr is None
+    assert pair.ct is not None
+
+
+def test_a_split_folder_takes_the_settings_above_it(png_cases: PngCases, phantom: Path) -> None:
+    root = png_cases("train/a", "val/b")
+    shutil.copy(phantom / "sccg.toml", root)
+    source = open_data(root / "train")
+    assert not source.settings.assumed
+    assert source.splits == {}
+    assert source.cases == ("a",)
+
+
+def test_given_settings_win_but_simulated_stays(phantom: Path, tmp_path: Path) -> None:
+    given = tmp_path / "my.toml"
+    text = (phantom / "sccg.toml").read_text(encoding="utf-8")
+    given.write_text(text.replace("simulated = true", "").replace("high_hu = 2000", "high_hu = 976"), encoding="utf-8")
+    source = open_data(phantom, settings=given)
+    assert source.settings.ct.window_hu == (-1024, 976)
+    assert source.simulated
+
+
+def test_sizes_that_differ_within_a_pair_are_refused(png_cases: PngCases, write_png: WritePng) -> None:
+    root = png_cases("a")
+    write_png(root / "a/ct/002.png", np.zeros((8, 8), np.uint8))
+    source = open_data(root)
+    with pytest.raises(InputError, match="slice 002: mr is 8x12, ct is 8x8"):
+        source.load("a", "002")
+
+
+def refused(root: Path, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        open_data(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_that_are_refused(png_cases: PngCases, tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "no such folder")
+    file = tmp_path / "file"
+    file.write_text("x")
+    refused(file, "not a folder")
+    (tmp_path / "empty/notes").mkdir(parents=True)
+    refused(tmp_path / "empty", "no cases here; looked for .* found notes/")
+    refused(png_cases("train/a", "test/a", root="leak"), "the same case is also in")
+    refused(png_cases("train/a", "b", root="beside"), "cases beside the split folders")
+    hollow = png_cases("train/a", root="hollow")
+    (hollow / "val").mkdir()
+    refused(hollow, "val: holds no case")
+    jpeg = tmp_path / "jpeg/a/mr"
+    jpeg.mkdir(parents=True)
+    (jpeg / "001.jpg").write_bytes(b"x")
+    refused(tmp_path / "jpeg", "neither PNG nor DICOM slices")
+
+
+def test_mixed_kinds_are_refused(png_cases: PngCases, phantom: Path) -> None:
+    root = png_cases("a")
+    shutil.copytree(phantom / "train/case01", root / "b")
+    refused(root, "kinds are mixed, a is png and b is dicom")
+
+
+def test_nothing_in_common_is_refused(png_cases: PngCases) -> None:
+    root = png_cases("a", slices=1)
+    (root / "a/ct/001.png").rename(root / "a/ct/image1.png")
+    with pytest.raises(InputError, match="1 MR and 1 CT slices with none in common"):
+        open_data(root).slices("a")
+
+
+def test_unknown_names_are_refused(png_cases: PngCases) -> None:
+    source = open_data(png_cases("a"))
+    with pytest.raises(InputError, match="no case 'z'"):
+        source.slices("z")
+    with pytest.raises(InputError, match=r"no slice 099\.png"):
+        source.load("a", "099")
+
+
+def test_data_imports_without_torch() -> None:
+    names = "cases dicom nifti phantom phantom_dicom png settings size source splits"
+    code = "import sys, importlib\n"
+    code += f"for n in '{names}'.split(): importlib.import_module('sccg_teacher_student.data.' + n)\n"
+    code += "assert not {'torch', 'nibabel', 'openvino'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_real_data_opens() -> None:
+    root = os.environ.get("SCCG_TEST_DATA")
+    if not root:
+        pytest.skip("SCCG_TEST_DATA is not set: no real data to read")
+    folder = Path(root) / "data" / "aanlib"
+    if not folder.is_dir():
+        pytest.skip(f"SCCG_TEST_DATA has no {folder}")
+    source = open_data(folder)
+    assert set(source.splits) == {"train", "val"}
+    for case in source.cases:
+        pair = source.load(case, source.slices(case)[0])
+        assert pair.mr is not None
+        assert pair.ct is not None
+        assert pair.mr.shape == pair.ct.shape == (1, 256, 256)
+        assert pair.mr.min() >= -1
+        assert pair.ct.max() <= 1
