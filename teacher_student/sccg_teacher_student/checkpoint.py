@@ -125,7 +125,7 @@ _Parts = tuple[GeneratorSpec, dict[str, Tensor], TrainingRecord | None, list[str
 
 def _read_safetensors(path: Path) -> _Parts:
     try:
-        with safetensors.safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:

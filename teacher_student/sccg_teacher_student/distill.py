@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,18 @@ import torch
 from torch import nn
 
 from sccg_bench.protocols import Pair
-from sccg_runtime.direction import Direction, modalities
+from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sccg_teacher_student.data.source import DataSource, open_unpaired
+from sccg_teacher_student.bases import Bases, collect_bases
+from sccg_teacher_student.bases import side as side
+from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, one_line, save_checkpoint
+from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.distillation import DistillTask, LossWeights
-from sccg_teacher_student.features import Tap
-from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
+from sccg_teacher_student.features import FeatureMatch, Tap
+from sccg_teacher_student.labels import LabelCache, make_labeller
 from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device, use_cores
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import student_spec
@@ -95,10 +96,14 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
             raise InputError("say either --minutes or --steps")
-        if (self.minutes is not None and self.minutes <= 0) or (self.steps is not None and self.steps < 1):
+        if not 0 < (self.minutes or 1) < float("inf") or (self.steps is not None and self.steps < 1):
             raise InputError("--minutes and --steps must be above zero")
-        if self.batch < 1 or self.cache_gib <= 0 or (self.views is not None and self.views < 1):
+        if self.batch < 1 or not self.cache_gib > 0 or (self.views is not None and self.views < 1):
             raise InputError("--batch, --views and --cache-gib must be above zero")
+        if not 0 < self.learning_rate < 1 or self.seed < 0:
+            raise InputError("--learning-rate must lie between 0 and 1, and --seed be 0 or more")
+        if bool(self.taps) != (self.losses.features > 0):
+            raise InputError("--feature-tap and a --weight-features above zero need each other")
 
     def to_json(self) -> str:
         """JSON text, two spaces deep."""
@@ -106,14 +111,18 @@ class DistillConfig:
 
     @classmethod
     def from_json(cls, text: str) -> DistillConfig:
-        """Read what :meth:`to_json` wrote (InputError where keys differ)."""
-        values = json.loads(text)
-        if set(values) != {item.name for item in fields(cls)}:
-            raise InputError("config.json: keys are missing or unknown")
-        values["losses"] = LossWeights(**values["losses"])
-        values["taps"] = tuple(Tap(**tap) for tap in values["taps"])
-        values["unpaired"] = tuple(values["unpaired"])
-        return cls(**values)
+        """Read what :meth:`to_json` wrote (InputError where it is damaged or keys differ)."""
+        try:
+            values = json.loads(text)
+            if set(values) != {item.name for item in fields(cls)}:
+                raise InputError("config.json: keys are missing or unknown")
+            values["losses"] = LossWeights(**values["losses"])
+            values["taps"] = tuple(Tap(**tap) for tap in values["taps"])
+            values["unpaired"] = tuple(values["unpaired"])
+            parse_direction(values["direction"])
+            return cls(**values)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"config.json is damaged: {one_line(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,25 +192,39 @@ def distill(
     teacher = load_checkpoint(Path(config.teacher))
     for note in teacher.notes:
         reporter.say(f"teacher: {note}")
-    spec = student_spec(config.student)
+    reverse = load_checkpoint(Path(config.reverse_teacher)) if config.reverse_teacher else None
+    spec, amp = student_spec(config.student), _amp(config.amp, device)
+    if config.taps:  # wrong names are told before anything that takes time
+        FeatureMatch(teacher.generator, build_generator(spec), config.taps, (64, 64))
     train, val = training_cases(source, seed=config.seed)
-    bases, extra = collect_bases(config, source, train, device)
-    size = _check_size(bases, teacher.spec.stride, spec.stride)
-    label, label_engine = make_labeller(teacher.generator, size, device)
+    made = collect_bases(
+        source,
+        train,
+        config.direction,
+        [Path(path) for path in config.unpaired],
+        Path(config.intensity) if config.intensity else None,
+        strides=(teacher.spec.stride, spec.stride),
+        reverse=reverse,
+        device=device,
+    )
+    bases = made.slices
+    pairs = list(source.pairs(val or train[:1]))
+    _check_pairs(pairs, config.direction, made.size)
+    label, label_engine = make_labeller(teacher.generator, made.size, device)
     reporter.say(
-        f"{len(bases)} input slices ({len(train)} training cases: {', '.join(train)}; {extra} unpaired slices); "
-        f"validation: {', '.join(val) or 'none'}; teacher runs in {label_engine}"
+        f"{len(bases)} input slices ({len(train)} training cases: {', '.join(train)}; {made.unpaired} unpaired "
+        f"slices); validation: {', '.join(val) or 'none'}; teacher runs in {label_engine}"
     )
     probe = probe_teacher(label, _fullest(bases)[None])
     reporter.say("teacher follows " + ", ".join(f"{name} to {value:.0f} dB" for name, value in probe.items()))
     if spec.standardise and probe["affine"] < INVARIANT_DB:
         reporter.say("the teacher depends on brightness and contrast, the student's standardisation removes both")
 
-    cache = LabelCache(cache_root / _cache_key(config, teacher, bases, size), bases, config.seed)
+    cache = LabelCache(cache_root / _cache_key(config, teacher, reverse, made, label_engine), bases, config.seed)
     seconds = None if config.minutes is None else LABEL_SHARE * config.minutes * 60 - (time.monotonic() - started)
     views = config.views if config.views or config.minutes else 2 * len(bases)
     if resume:  # the run's batches are drawn from the labels that it began with
-        views, seconds = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["views"], None
+        views, seconds = _recorded_views(folder / "labels.json"), None
     cache.fill(
         label,
         limit_gib=config.cache_gib,
@@ -228,7 +251,7 @@ def distill(
         batch=config.batch,
         shift=FREE_SHIFT if probe["shift4"] >= INVARIANT_DB else 0,
         device=device,
-        amp=_amp(config.amp, device),
+        amp=amp,
         teacher=teacher.generator if config.losses.features else None,
         taps=config.taps,
     )
@@ -245,7 +268,6 @@ def distill(
     trained = trainer.averaged().cpu()
     path = folder / "student.safetensors"
     save_checkpoint(path, trained, spec, record)
-    pairs = list(source.pairs(val or train[:1]))
     outputs = _reload_and_run(path, trained, pairs, config.direction)
     facts = {
         "schema": "sccg-distill/1",
@@ -268,80 +290,6 @@ def distill(
     return DistillResult(load_checkpoint(path), pairs, labels, outputs, facts)
 
 
-def side(pair: Pair, direction: Direction) -> FloatArray:
-    """The input slice (1, H, W) of a pair.
-
-    Raises
-    ------
-    InputError
-        The pair has no slice of that modality.
-    """
-    image = pair.mr if direction == "mr2ct" else pair.ct
-    if image is None:
-        raise InputError(f"{pair.case}/{pair.slice} has no {modalities(direction)[0]} slice")
-    return image
-
-
-def collect_bases(
-    config: DistillConfig, source: DataSource, train: Sequence[str], device: torch.device
-) -> tuple[list[Base], int]:
-    """Slices that views are made from: those of the training cases, then the unpaired ones; and how many of those."""
-    bases = [
-        Base(case, name, _remembered(partial(_load_pair, source, case, name, config.direction)))
-        for case in train
-        for name in source.slices(case)
-    ]
-    paired = len(bases)
-    settings = Path(config.intensity) if config.intensity else None
-    wanted, other = modalities(config.direction)
-    reverse: Labeller | None = None
-    if config.reverse_teacher:
-        generator = load_checkpoint(Path(config.reverse_teacher)).generator
-        reverse, _ = make_labeller(generator, bases[0].load()[0].shape[-2:], device)  # type: ignore[arg-type]
-    for folder in config.unpaired:
-        extra = open_unpaired(Path(folder), other if reverse else wanted, settings)
-        for case in extra.cases:
-            for name in extra.slices(case):
-                load = partial(_load_unpaired, extra, case, name, reverse)
-                bases.append(Base(f"{Path(folder).name}/{case}", name, _remembered(load)))
-    return bases, len(bases) - paired
-
-
-_Loaded = tuple[FloatArray, FloatArray | None]
-
-
-def _remembered(load: Callable[[], _Loaded]) -> Callable[[], _Loaded]:
-    return lru_cache(maxsize=1)(load)
-
-
-def _load_pair(source: DataSource, case: str, name: str, direction: Direction) -> _Loaded:
-    pair = source.load(case, name)
-    reference = pair.ct if direction == "mr2ct" else pair.mr
-    return side(pair, direction)[0], None if reference is None else reference[0]
-
-
-def _load_unpaired(source: DataSource, case: str, name: str, reverse: Labeller | None) -> _Loaded:
-    pair = source.load(case, name)
-    image = pair.mr if pair.mr is not None else pair.ct
-    if image is None:
-        raise InputError(f"{case}/{name} has no slice")
-    return (image if reverse is None else np.clip(reverse(image), -1, 1))[0], None
-
-
-def _check_size(bases: Sequence[Base], *strides: int) -> tuple[int, int]:
-    if not bases:
-        raise InputError("there is no slice to learn from")
-    size: tuple[int, ...] = bases[0].load()[0].shape
-    for base in bases:
-        shape = base.load()[0].shape
-        if shape != size:
-            raise InputError(f"{base.case}/{base.slice} is {shape} pixels, {bases[0].case}/{bases[0].slice} {size}")
-    stride = int(np.lcm.reduce(strides))
-    if any(length % stride for length in size):
-        raise InputError(f"slices of {size} pixels: both sides must be multiples of {stride}")
-    return size[0], size[1]
-
-
 def _fullest(bases: Sequence[Base]) -> FloatArray:
     return max((base.load()[0] for base in bases[:: max(1, len(bases) // 16)]), key=lambda image: float(image.mean()))
 
@@ -351,10 +299,41 @@ def _spread(bases: Sequence[Base], count: int) -> list[FloatArray]:
     return [base.load()[0][None] for base in bases[::step]]
 
 
-def _cache_key(config: DistillConfig, teacher: Checkpoint, bases: Sequence[Base], size: tuple[int, int]) -> str:
-    content = [RECIPE, teacher.sha256, config.direction, config.seed, size, config.data, config.intensity]
-    content += [config.reverse_teacher, [(base.case, base.slice) for base in bases]]
+def _check_pairs(pairs: Sequence[Pair], direction: Direction, size: tuple[int, int]) -> None:
+    """Validation comes last; what would stop it is told before hours of training."""
+    for pair in pairs:
+        rows, columns = side(pair, direction).shape[1:]
+        if (rows, columns) != size:
+            raise InputError(
+                f"validation slice {pair.case}/{pair.slice} is {rows}x{columns} pixels, "
+                f"training slices are {size[0]}x{size[1]}: all slices must be of one size"
+            )
+
+
+def _cache_key(
+    config: DistillConfig, teacher: Checkpoint, reverse: Checkpoint | None, bases: Bases, label_engine: str
+) -> str:
+    """Hash of everything that the labels depend on, the slices' values included."""
+    content = [
+        RECIPE,
+        teacher.sha256,
+        reverse.sha256 if reverse else None,
+        label_engine,
+        config.seed,
+        bases.size,
+        bases.fingerprint,
+    ]
     return sha256(json.dumps(content).encode())[:16]
+
+
+def _recorded_views(path: Path) -> int:
+    try:
+        views = json.loads(path.read_text(encoding="utf-8"))["views"]
+    except (OSError, ValueError, KeyError, TypeError):
+        views = None
+    if type(views) is not int or views < 1:
+        raise InputError(f"{path} is missing or damaged: this run cannot be resumed")
+    return views
 
 
 def _amp(name: str, device: torch.device) -> torch.dtype | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.labels import LabelCache
-from sccg_teacher_student.losses import charbonnier, head_weight, least_squares, ssim, wavelet_l1
+from sccg_teacher_student.losses import charbonnier, detail_energy, head_weight, least_squares, ssim, wavelet_l1
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 
 
@@ -27,6 +27,8 @@ class LossWeights:
         Charbonnier distance to the teacher's output, head times three.
     wavelet
         L1 of the high Haar bands, two levels: small generators lose these first.
+    detail
+        Distance of the high bands' energies: keeps pixel losses from ending in a blur.
     ssim
         1 - structural similarity to the teacher's output.
     reference
@@ -39,6 +41,7 @@ class LossWeights:
 
     output: float = 1.0
     wavelet: float = 0.7
+    detail: float = 0.03
     ssim: float = 0.1
     reference: float = 0.0
     adversarial: float = 0.0
@@ -85,7 +88,7 @@ class DistillTask:
         teacher: nn.Module | None = None,
         taps: tuple[Tap, ...] = (),
     ) -> None:
-        self.network = student.to(device, memory_format=torch.channels_last)
+        self.network = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._cache, self._weights, self._batch, self._shift = cache, weights, batch, shift
         self._device, self._amp = device, amp
         self._teacher = teacher.to(device) if teacher is not None else None
@@ -150,6 +153,8 @@ class DistillTask:
         parts = {"output": charbonnier(output, label, inside)}
         if weights.wavelet:
             parts["wavelet"] = wavelet_l1(output, label, inside)
+        if weights.detail:
+            parts["detail"] = detail_energy(output, label, inside)
         if weights.ssim:
             half = max(1, len(output) // 2)  # slices of a batch are in random order: half of them cost half the time
             parts["ssim"] = 1 - ssim(output[:half], label[:half])
@@ -169,7 +174,7 @@ class DistillTask:
             return
         self._critic_optimizer.zero_grad(set_to_none=True)
         loss = least_squares(self._critic(real), real=True) + least_squares(self._critic(fake), real=False)
-        (loss / 2).backward()
+        torch.autograd.backward(loss / 2)
         self._critic_optimizer.step()
 
 

@@ -47,8 +47,12 @@ def tapped(network: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
         )
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> torch.utils.hooks.RemovableHandle:  # a copy: the layer after may work in place
-        return modules[name].register_forward_hook(lambda _m, _inputs, output: outputs.__setitem__(name, output.clone()))
+    def keep(name: str) -> torch.utils.hooks.RemovableHandle:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            outputs[name] = output.clone()  # the layer after may work in place
+
+        handle: torch.utils.hooks.RemovableHandle = modules[name].register_forward_hook(hook)
+        return handle
 
     handles = [keep(name) for name in names]
     try:
@@ -91,6 +95,7 @@ class FeatureMatch(nn.Module):
         total = next(self.parameters()).new_zeros(())
         for tap, project in zip(self.taps, self.project, strict=True):
             goal = theirs[tap.teacher].detach()
-            own = F.interpolate(project(ours[tap.student].float()), goal.shape[-2:], mode="bilinear", align_corners=False)
+            own = project(ours[tap.student].float())
+            own = F.interpolate(own, goal.shape[-2:], mode="bilinear", align_corners=False)
             total = total + F.mse_loss(own, goal)
         return total / len(self.taps)

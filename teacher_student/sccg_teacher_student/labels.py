@@ -8,6 +8,7 @@ data and seed goes on where the last one stopped.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from sccg_runtime.engine import cpu_properties, import_openvino
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import replacing
 from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.precision import without_tf32
 from sccg_teacher_student.views import Base, make_view
 
 CHUNK = 16
@@ -52,7 +54,14 @@ class LabelCache:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         while (path := self._path(len(self.chunks))).is_file():
-            self.chunks.append(np.load(path, mmap_mode="r", allow_pickle=False))
+            try:
+                chunk = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (ValueError, EOFError, OSError):
+                chunk = np.empty(0)
+            if chunk.ndim != 4 or chunk.shape[:2] != (CHUNK, 3) or chunk.dtype != np.float16:
+                _log.warning("%s is damaged; labels are made again from there on", path)
+                return
+            self.chunks.append(chunk)
 
     def __len__(self) -> int:
         return sum(len(chunk) for chunk in self.chunks)
@@ -93,8 +102,11 @@ class LabelCache:
     ) -> None:
         """Grow until ``views`` views, ``seconds`` of wall time or ``limit_gib`` on disk are reached.
 
-        At least one chunk is made. ``progress`` gets (number of views, seconds spent) after each chunk.
+        At least one chunk is made, and only whole chunks. With ``views`` given, chunks beyond them (of a longer run
+        before) are left on disk but not used. ``progress`` gets (number of views, seconds spent) after each chunk.
         """
+        if views is not None:
+            del self.chunks[math.ceil(views / CHUNK) :]
         started = time.monotonic()
         while True:
             spent = time.monotonic() - started
@@ -123,7 +135,8 @@ def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.devic
 
         @torch.inference_mode()
         def run_torch(image: FloatArray) -> FloatArray:
-            result: FloatArray = on_gpu(torch.from_numpy(image)[None].to(device))[0].float().cpu().numpy()
+            with without_tf32():
+                result: FloatArray = on_gpu(torch.from_numpy(image)[None].to(device))[0].float().cpu().numpy()
             return result
 
         return run_torch, "PyTorch on CUDA, float32"

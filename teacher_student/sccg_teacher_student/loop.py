@@ -6,10 +6,14 @@ import csv
 import json
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_runtime.files import replacing
-from sccg_teacher_student.checkpoint import load_tensors_only
+from sccg_teacher_student.checkpoint import load_tensors_only, one_line
 
 
 class Task(Protocol):
@@ -145,32 +149,42 @@ class Trainer:
     def run(self, report: Callable[[Progress], None], every: int = 20, save_seconds: float = 60.0) -> None:
         """Train to the end of the schedule. KeyboardInterrupt saves ``last.pt`` and goes on to the caller.
 
+        A Ctrl-C waits for the step to end, so that what is saved is whole; a second one does not wait or save.
+
         Raises
         ------
         InputError
-            A loss is not finite; ``last.pt`` of the last save is kept.
+            A loss or its gradient is not finite; ``last.pt`` of the last save is kept.
         """
         self.task.network.train()
         sums: dict[str, float] = {}
         count, saved = 0, time.monotonic()
         origin = saved - self.seconds
+        whole = True
         try:
-            while self.share < 1:
-                for name, value in self._one_step().items():
-                    sums[name] = sums.get(name, 0.0) + value
-                count += 1
-                self.seconds = time.monotonic() - origin
-                if self.step % every == 0 or self.share >= 1:
-                    means = {name: value / count for name, value in sums.items()}
-                    progress = Progress(self.step, self.share, self.seconds, self.step * self.batch, means)
-                    self._log(progress)
-                    report(progress)
-                    sums, count = {}, 0
-                if time.monotonic() - saved > save_seconds:
-                    self.save()
-                    saved = time.monotonic()
+            with _interrupt_between_steps() as interrupted:
+                while self.share < 1:
+                    whole = False
+                    losses = self._one_step()
+                    whole = True
+                    for name, value in losses.items():
+                        sums[name] = sums.get(name, 0.0) + value
+                    count += 1
+                    self.seconds = time.monotonic() - origin
+                    if self.step % every == 0 or self.share >= 1:
+                        means = {name: value / count for name, value in sums.items()}
+                        progress = Progress(self.step, self.share, self.seconds, self.step * self.batch, means)
+                        self._log(progress)
+                        report(progress)
+                        sums, count = {}, 0
+                    if interrupted():
+                        raise KeyboardInterrupt
+                    if time.monotonic() - saved > save_seconds:
+                        self.save()
+                        saved = time.monotonic()
         except KeyboardInterrupt:
-            self.save()
+            if whole:
+                self.save()
             raise
         self.save()
 
@@ -184,8 +198,10 @@ class Trainer:
             parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
             raise InputError(f"step {self.step}: the loss is not finite ({parts}); lower the learning rate")
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.task.network.parameters(), self.schedule.clip_norm)
+        torch.autograd.backward(total)
+        norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), self.schedule.clip_norm)
+        if not torch.isfinite(norm):
+            raise InputError(f"step {self.step}: the gradient is not finite; lower the learning rate")
         self.optimizer.step()
         self.average.update_parameters(self.task.network)
         self.step += 1
@@ -215,26 +231,33 @@ class Trainer:
             torch.save(content, temporary)
 
     def restore(self) -> None:
-        """Go on from ``last.pt`` of the run folder.
+        """Go on from ``last.pt`` of the run folder, on the schedule that the run began with.
 
         Raises
         ------
         CheckpointError
-            It is not there, damaged, or of another run.
+            It is not there, damaged, or of another run: other network, teacher or data.
         """
         path = self.folder / "last.pt"
         if not path.is_file():
             raise CheckpointError(f"{self.folder} has no last.pt to resume from")
-        content: dict[str, Any] = load_tensors_only(path)
-        if content.get("schema") != "sccg-run/1" or content.get("spec") != self.identity.get("spec"):
-            raise CheckpointError(f"{path} belongs to another run")
-        self.task.network.load_state_dict(content["network"])
-        self.average.module.load_state_dict(content["average"])
-        self.average.n_averaged.copy_(content["averaged_steps"])
-        self.task.restore(content["beside"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.generator.set_state(content["random"])
-        self.step, self.seconds = content["step"], content["seconds"]
+        content: Any = load_tensors_only(path)
+        if not isinstance(content, dict) or content.get("schema") != "sccg-run/1":
+            raise CheckpointError(f"{path} is not a training checkpoint of this project")
+        other = [key for key, value in self.identity.items() if content.get(key) != value]
+        if other:
+            raise CheckpointError(f"{path} belongs to another run: its {' and '.join(other)} is not what this run has")
+        try:
+            self.task.network.load_state_dict(content["network"])
+            self.average.module.load_state_dict(content["average"])
+            self.average.n_averaged.copy_(content["averaged_steps"])
+            self.task.restore(content["beside"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.generator.set_state(content["random"])
+            self.schedule = Schedule(**json.loads(content["schedule"]))
+            self.step, self.seconds = int(content["step"]), float(content["seconds"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} does not fit this run: {one_line(error)}") from None
 
     def _log(self, progress: Progress) -> None:
         path = self.folder / "log.csv"
@@ -246,6 +269,26 @@ class Trainer:
             rate = self.schedule.rate(progress.share)
             values = [f"{value:.6g}" for value in progress.losses.values()]
             writer.writerow([progress.step, f"{progress.seconds:.2f}", progress.slices, f"{rate:.4g}", *values])
+
+
+@contextmanager
+def _interrupt_between_steps() -> Iterator[Callable[[], bool]]:
+    """While open, the first Ctrl-C only makes the given function answer True; a second one interrupts at once."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield lambda: False  # signals are not ours here, or Ctrl-C is ignored
+        return
+    asked = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:

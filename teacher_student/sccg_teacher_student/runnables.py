@@ -37,6 +37,7 @@ class TorchRunnable:
         import torch
 
         from sccg_teacher_student.checkpoint import load_checkpoint
+        from sccg_teacher_student.precision import without_tf32
 
         if self.device == "cuda" and not torch.cuda.is_available():
             raise MissingDependencyError("PyTorch sees no CUDA device here")
@@ -54,7 +55,8 @@ class TorchRunnable:
         @torch.inference_mode()
         def call(image: FloatArray) -> FloatArray:
             given = torch.from_numpy(np.array(image))[None].to(self.device)
-            output: FloatArray = generator(given)[0].cpu().numpy()
+            with without_tf32():
+                output: FloatArray = generator(given)[0].cpu().numpy()
             return output
 
         return call

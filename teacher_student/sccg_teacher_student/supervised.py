@@ -26,7 +26,7 @@ class SupervisedTask:
     """L1 between the network's output and the real image of the same level."""
 
     def __init__(self, network: nn.Module, images: Tensor, targets: Tensor, batch: int) -> None:
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._images, self._targets, self._batch = images, targets, batch
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:

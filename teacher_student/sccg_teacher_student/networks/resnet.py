@@ -21,7 +21,8 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        return x + self.conv_block(x)
+        y: Tensor = x + self.conv_block(x)
+        return y
 
 
 class ResnetGenerator(nn.Module):

@@ -18,13 +18,14 @@ class FiLM(nn.Module):
         self.scale = nn.Conv2d(channels, channels, 1)
         self.shift = nn.Conv2d(channels, channels, 1)
         for layer in (self.scale, self.shift):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         code = F.relu(self.squeeze(torch.mean(x, dim=(2, 3), keepdim=True)))
-        return x * (1 + self.scale(code)) + self.shift(code)
+        y: Tensor = x * (1 + self.scale(code)) + self.shift(code)
+        return y
 
 
 class S2DBlock(nn.Module):

@@ -114,9 +114,11 @@ class GeneratorSpec:
         for field in fields(cls):
             value, kind = values[field.name], field.type
             wanted = list if kind == "tuple[int, ...]" else {"int": int, "bool": bool}.get(str(kind), str)
-            if type(value) is not wanted or (wanted is list and any(type(item) is not int for item in value)):
+            items = value if isinstance(value, list) else []
+            if type(value) is not wanted or any(type(item) is not int for item in items):
                 raise InputError(f"generator spec: {field.name} has the wrong type")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        given: dict[str, Any] = dict(values)
+        return cls(**given | {name: tuple(given[name]) for name in ("dilations", "film_after")})
 
 
 def resnet_spec(width: int, blocks: int, norm: Norm = "batch", *, downsamples: int = 2) -> GeneratorSpec:

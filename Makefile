@@ -1,0 +1,43 @@
+# make demo | test | check | test-runtime | figures; VENV=path to use another environment
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+RUNTIME_VENV ?= .venv-runtime
+
+.PHONY: demo test check test-runtime figures clean
+
+$(INSTALLED): pyproject.toml runtime/pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps --editable ./runtime
+	touch $@
+
+demo: $(INSTALLED)  ## the whole way on simulated data, in a few minutes
+	$(BIN)/sccg-compress demo --out demo
+
+test: $(INSTALLED)  ## all tests; real data only where SCCG_TEST_DATA names its folder
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)  ## style, types, direction of imports, README's figures
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy runtime/sccg_runtime bench/sccg_bench teacher_student/sccg_teacher_student export/sccg_export compress/sccg_compress
+	$(BIN)/lint-imports
+	$(BIN)/python -m sccg_compress.figures --check
+
+figures: $(INSTALLED)  ## README's tables from results/*.json
+	$(BIN)/python -m sccg_compress.figures
+
+$(RUNTIME_VENV)/.installed: runtime/pyproject.toml
+	test -x $(RUNTIME_VENV)/bin/python || $(PYTHON) -m venv $(RUNTIME_VENV)
+	$(RUNTIME_VENV)/bin/pip install --quiet './runtime[test]'
+	touch $@
+
+test-runtime: $(RUNTIME_VENV)/.installed  ## the runtime's tests where nothing else is installed
+	$(RUNTIME_VENV)/bin/pip install --quiet --no-deps --force-reinstall ./runtime
+	$(RUNTIME_VENV)/bin/python -c "import importlib.util as u; assert u.find_spec('torch') is None, 'torch is here'"
+	cd runtime && ../$(RUNTIME_VENV)/bin/python -m pytest -q
+
+clean:
+	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,187 @@
+"""The slices that views are made from: those of the training cases, then unpaired ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sccg_bench.protocols import Pair
+from sccg_runtime.direction import Direction, modalities
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.checkpoint import Checkpoint
+from sccg_teacher_student.data.settings import SETTINGS_NAME
+from sccg_teacher_student.data.source import DataSource, open_unpaired
+from sccg_teacher_student.labels import Labeller, make_labeller
+from sccg_teacher_student.views import Base
+
+MEMORY_BYTES = 2 * 2**30
+SMALLEST_SIDE = 32  # of the discriminator, the wavelet levels and the SSIM window
+Loaded = tuple[FloatArray, FloatArray | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """What a run learns from.
+
+    Attributes
+    ----------
+    slices
+        Those of the training cases first, all of one size.
+    unpaired
+        How many of them are unpaired.
+    size
+        (rows, columns) in pixels.
+    fingerprint
+        SHA-256 over names and values of all slices as they were read, before any reverse teacher.
+    """
+
+    slices: list[Base]
+    unpaired: int
+    size: tuple[int, int]
+    fingerprint: str
+
+
+class SliceMemory:
+    """Keeps loaded slices in memory, up to a limit in bytes; those beyond it are loaded again each time."""
+
+    def __init__(self, limit_bytes: int = MEMORY_BYTES) -> None:
+        self.left_bytes = limit_bytes
+
+    def remember(self, load: Callable[[], Loaded]) -> Callable[[], Loaded]:
+        """``load`` that reads only once, where its slices fit."""
+        kept: list[Loaded] = []
+
+        def loaded() -> Loaded:
+            if kept:
+                return kept[0]
+            slices = load()
+            size_bytes = sum(part.nbytes for part in slices if part is not None)
+            if size_bytes <= self.left_bytes:
+                self.left_bytes -= size_bytes
+                kept.append(slices)
+            return slices
+
+        return loaded
+
+
+def side(pair: Pair, direction: Direction) -> FloatArray:
+    """The input slice (1, H, W) of a pair.
+
+    Raises
+    ------
+    InputError
+        The pair has no slice of that modality.
+    """
+    image = pair.mr if direction == "mr2ct" else pair.ct
+    if image is None:
+        raise InputError(f"{pair.case}/{pair.slice} has no {modalities(direction)[0]} slice")
+    return image
+
+
+def collect_bases(
+    source: DataSource,
+    cases: Sequence[str],
+    direction: Direction,
+    unpaired: Sequence[Path],
+    settings: Path | None,
+    *,
+    strides: Sequence[int],
+    reverse: Checkpoint | None,
+    device: torch.device,
+) -> Bases:
+    """Slices of ``cases``, then those of the ``unpaired`` folders; every one is read and checked.
+
+    Parameters
+    ----------
+    settings
+        Takes the place of the unpaired folders' own, or None: their own, else those of ``source``.
+    strides
+        Of the networks that will run on the slices: both sides must be multiples of each.
+    reverse
+        Teacher of the other direction, or None. With it the unpaired folders hold the *output* modality, and what it
+        makes of them is the input.
+
+    Raises
+    ------
+    InputError
+        There is no slice, or sizes differ or do not fit.
+    """
+    memory, digest = SliceMemory(), hashlib.sha256()
+    found = [
+        Base(case, name, memory.remember(partial(_load_pair, source, case, name, direction)))
+        for case in cases
+        for name in source.slices(case)
+    ]
+    if not found:
+        raise InputError("there is no slice to learn from")
+    first = found[0]
+    rows, columns = first.load()[0].shape
+    stride = int(np.lcm.reduce([*strides, *([reverse.spec.stride] if reverse else [])]))
+    if rows % stride or columns % stride or min(rows, columns) < SMALLEST_SIDE:
+        raise InputError(
+            f"slices of {rows}x{columns} pixels: both sides must be multiples of {stride}, and {SMALLEST_SIDE} or more"
+        )
+    for base in found:
+        _take(digest, base, base.load(), first, (rows, columns))
+    paired = len(found)
+    label = make_labeller(reverse.generator, (rows, columns), device)[0] if reverse else None
+    given, made = modalities(direction)
+    for folder in unpaired:
+        own = folder / SETTINGS_NAME  # a folder without settings has those of the paired data
+        chosen = settings or (None if own.is_file() else _settings_file(source))
+        extra = open_unpaired(folder, made if reverse else given, chosen)
+        for where, name in _every_slice(extra):
+            plain = partial(_load_unpaired, extra, where, name)
+            load = plain if label is None else partial(_reversed, plain, label)
+            base = Base(f"{folder.name}/{where}", name, memory.remember(load))
+            _take(digest, base, base.load() if label is None else plain(), first, (rows, columns))
+            found.append(base)
+    return Bases(found, len(found) - paired, (rows, columns), digest.hexdigest())
+
+
+def _settings_file(source: DataSource) -> Path | None:
+    path = source.path / SETTINGS_NAME
+    return path if path.is_file() else None
+
+
+def _take(digest: hashlib._Hash, base: Base, slices: Loaded, first: Base, size: tuple[int, int]) -> None:
+    """Check the sizes of one base and add it to the fingerprint."""
+    digest.update(f"\n{base.case}\n{base.slice}\n".encode())
+    for image in slices:
+        if image is not None and image.shape != size:
+            raise InputError(
+                f"{base.case}/{base.slice} is {image.shape[0]}x{image.shape[1]} pixels, "
+                f"{first.case}/{first.slice} {size[0]}x{size[1]}: all slices must be of one size"
+            )
+        digest.update(b"none" if image is None else np.ascontiguousarray(image).tobytes())
+
+
+def _every_slice(source: DataSource) -> Iterator[tuple[str, str]]:
+    for case in source.cases:
+        for name in source.slices(case):
+            yield case, name
+
+
+def _load_pair(source: DataSource, case: str, name: str, direction: Direction) -> Loaded:
+    pair = source.load(case, name)
+    reference = pair.ct if direction == "mr2ct" else pair.mr
+    return side(pair, direction)[0], None if reference is None else reference[0]
+
+
+def _load_unpaired(source: DataSource, case: str, name: str) -> Loaded:
+    pair = source.load(case, name)
+    image = pair.mr if pair.mr is not None else pair.ct
+    if image is None:
+        raise InputError(f"{case}/{name} has no slice")
+    return image[0], None
+
+
+def _reversed(load: Callable[[], Loaded], label: Labeller) -> Loaded:
+    return np.clip(label(load()[0][None]), -1, 1)[0], None

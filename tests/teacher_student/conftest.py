@@ -1,0 +1,51 @@
+"""Helpers live beside the tests; every test computes on one thread."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr("sccg_teacher_student.distill.use_cores", lambda: None)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_slices(folder: Path, count: int, size: tuple[int, int], seed: int) -> None:
+    """``count`` grey pictures of a bright ellipse with texture on black."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    for number in range(count):
+        radius = 0.3 + 0.03 * number
+        distance = ((rows / size[0] - 0.5) / radius) ** 2 + ((columns / size[1] - 0.5) / (0.8 * radius)) ** 2
+        values = np.where(distance < 1, rng.integers(60, 220, size), 0).astype(np.uint8)
+        Image.fromarray(values).save(folder / f"{number:03d}.png")
+
+
+@pytest.fixture
+def pairs_folder(tmp_path: Path) -> Path:
+    """Three cases in ``train``, one in ``val``: two slices of 32x48 each, MR and CT."""
+    root = tmp_path / "pairs"
+    for number, case in enumerate(("train/a", "train/b", "train/c", "val/d")):
+        for modality in ("mr", "ct"):
+            write_slices(root / case / modality, 2, (32, 48), seed=10 * number + len(modality) + ord(modality[0]))
+    (root / "sccg.toml").write_text(
+        'spacing_mm = [1.0, 1.0]\n[mr]\nkind = "percentile"\npercentile = 99.5\nforeground_above = 0.0588\n'
+        'level = 0.9216\n[ct]\nkind = "display"\n',
+        encoding="utf-8",
+    )
+    return root
