@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sccg_compress.console import say
 from sccg_compress.models import Model, find_model
-from sccg_compress.sources import choose_data, choose_direction
-from sccg_runtime.direction import Direction
+from sccg_compress.sources import choose_data
 from sccg_runtime.errors import InputError
-from sccg_runtime.files import sha256
 
 if TYPE_CHECKING:
     from sccg_bench.protocols import Runnable
     from sccg_bench.run import BenchResult
+    from sccg_compress.known import Known
 
 TEACHER = "teacher, PyTorch"
 TEACHER_OPENVINO = "teacher, OpenVINO"
@@ -47,23 +46,28 @@ def run_models(
     from sccg_bench.report.terminal import show
     from sccg_bench.results import write_results
     from sccg_bench.run import BenchOptions, run_bench
+    from sccg_compress.known import learn
     from sccg_runtime.engine import physical_cores
     from sccg_teacher_student.data.splits import bench_cases
+    from sccg_teacher_student.loop import choose_device
 
-    found = [find_model(path) for path in models] or [find_model(None)]
+    choose_device(device)  # a wrong name, or CUDA that is not here
+    found = [find_model(path) for path in dict.fromkeys(models)] or [find_model(None)]
     teacher_path = teacher or next((path for model in found if (path := model.run_teacher()) is not None), None)
     if teacher_path is None:
         say("no --teacher and none recorded: rows show latency and quality, no drift against a teacher")
-    facts = _facts(found, teacher_path, direction)
-    source = choose_data(data, facts.data, intensity)
+    known = learn(found, teacher_path, direction)
+    known.check_size(size)
+    source = choose_data(data, known.data, intensity)
     cases = bench_cases(source, split)
-    say(f"{facts.direction}; measured on {len(cases)} cases: {', '.join(cases)}")
-    runnables, fp32_of = _runnables(found, teacher_path, device)
+    say(f"{known.direction}; measured on {len(cases)} cases: {', '.join(cases)}")
+    known.compare(source)
+    runnables, fp32_of = _runnables(found, known, device)
     used = threads or physical_cores()
     provenance: dict[str, Any] = {
         "command": " ".join(["sccg-compress", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
-        "hashes": _hashes(found, teacher_path),
+        "hashes": known.hashes(),
         "seed": None,
         "data": source.path.name,
         "split": split or ("test" if "test" in source.splits else "val" if "val" in source.splits else "all"),
@@ -71,7 +75,7 @@ def run_models(
         "simulated_data": source.simulated,
     }
     options = BenchOptions(
-        direction=facts.direction,
+        direction=known.direction,
         teacher_name=TEACHER if teacher_path is not None else None,
         fp32_of=fp32_of,
         ct=source.settings.ct,
@@ -93,82 +97,54 @@ def run_models(
     write_markdown(folder / "report.md", made.results)
     write_results(folder / "result.json", made.results)
     say(f"report: {folder / 'report.html'}")
+    if not any(row.status == "measured" and row.role != "control" for row in made.results.rows):
+        raise InputError("no model could be measured; the report says why of each")
     return made
 
 
-class _Facts:
-    """Direction and recorded data of the first model that tells them."""
-
-    def __init__(self, direction: Direction, data: str | None) -> None:
-        self.direction = direction
-        self.data = data
-
-
-def _facts(found: Sequence[Model], teacher: Path | None, asked: str | None) -> _Facts:
-    from sccg_runtime.bundle import read_bundle
-    from sccg_teacher_student.checkpoint import load_checkpoint
-
-    direction: Direction | None = None
-    data: str | None = None
-    for model in found:
-        if model.checkpoint is not None:
-            checkpoint = load_checkpoint(model.checkpoint)
-            if checkpoint.record is not None:
-                direction, data = checkpoint.record.direction, data or checkpoint.record.data
-        for path in model.bundles:
-            own = read_bundle(path).contract.direction
-            if direction not in (None, own):
-                raise InputError(f"{path} is {own}, other models are {direction}: bench one direction at a time")
-            direction = own
-    if direction is None or asked is not None:
-        named = next((model.checkpoint for model in found if model.checkpoint is not None), teacher)
-        if named is None:
-            raise InputError("the direction is not known; say --direction")
-        chosen = choose_direction(asked, load_checkpoint(named))
-        if direction not in (None, chosen):
-            raise InputError(f"--direction {asked}: the models are {direction}")
-        direction = chosen
-    return _Facts(direction, data)
-
-
-def _runnables(found: Sequence[Model], teacher: Path | None, device: str) -> tuple[list[Runnable], dict[str, str]]:
+def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[Runnable], dict[str, str]]:
     """All rows to measure in the order of the table, and bundle name -> name of its FP32 network.
 
     CUDA rows are always there unless the CPU alone was asked for; without a GPU they say why they are empty.
     """
     from sccg_export.runnables import BundleRunnable, OpenVinoRunnable
-    from sccg_runtime.bundle import read_bundle
-    from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.runnables import TorchRunnable
 
     rows: list[Runnable] = []
-    hashes: dict[str, str] = {}
+    rows_of: dict[str, str] = {}  # hash of a checkpoint -> its row
     fp32_of: dict[str, str] = {}
-    if teacher is not None:
+    if known.teacher is not None:
+        teacher = known.teacher.path
         rows += [TorchRunnable(TEACHER, teacher), OpenVinoRunnable(TEACHER_OPENVINO, teacher)]
         fp32_of[TEACHER_OPENVINO] = TEACHER
-        hashes[sha256(teacher)] = TEACHER
+        rows_of[known.teacher.sha256] = TEACHER
         if device != "cpu":
             rows.append(TorchRunnable(f"{TEACHER} on CUDA", teacher, "cuda"))
+    done: set[Path] = set()
     for model in found:
         label = f" ({model.run.name})" if len(found) > 1 and model.run is not None else ""
-        if model.checkpoint is not None and (digest := sha256(model.checkpoint)) not in hashes:
-            name = f"{load_checkpoint(model.checkpoint).spec.name}, PyTorch{label}"
-            rows.append(TorchRunnable(name, model.checkpoint))
-            hashes[digest] = name
+        if model.checkpoint is not None and (one := known.checkpoints[model.checkpoint]).sha256 not in rows_of:
+            name = _free(f"{one.spec.name}, PyTorch{label}", rows, one.path)
+            rows.append(TorchRunnable(name, one.path))
+            rows_of[one.sha256] = name
             if device != "cpu":
-                rows.append(TorchRunnable(f"{name} on CUDA", model.checkpoint, "cuda"))
+                rows.append(TorchRunnable(f"{name} on CUDA", one.path, "cuda"))
         for path in model.bundles:
-            contract = read_bundle(path).contract
-            name = f"{path.stem}{label}"
+            if path.resolve() in done:
+                continue
+            done.add(path.resolve())
+            name = _free(f"{path.stem}{label}", rows, path)
             rows.append(BundleRunnable(name, path))
-            if contract.generator_sha256 in hashes:
-                fp32_of[name] = hashes[contract.generator_sha256]
-    if not rows:
-        raise InputError("nothing to measure")
+            contract = known.contracts[path]
+            if contract is not None and contract.generator_sha256 in rows_of:
+                fp32_of[name] = rows_of[contract.generator_sha256]
     return rows, fp32_of
 
 
-def _hashes(found: Sequence[Model], teacher: Path | None) -> dict[str, str]:
-    paths = [path for model in found for path in (model.checkpoint, *model.bundles) if path is not None]
-    return {path.name: sha256(path) for path in ([teacher] if teacher else []) + paths}
+def _free(name: str, rows: Sequence[Runnable], path: Path) -> str:
+    """``name``, or where a row has it already, with the folder's name or a number behind it."""
+    taken = {row.name for row in rows}
+    choices = [name, f"{name} ({path.resolve().parent.name})"]
+    return next(
+        choice for choice in (*choices, *(f"{name} {n}" for n in range(2, len(taken) + 3))) if choice not in taken
+    )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, SccgError
+
+if TYPE_CHECKING:
+    from sccg_runtime.contract import Precision
 
 app = typer.Typer(
     name="sccg-compress",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -35,15 +35,28 @@ DirectionOption = Annotated[
 JsonOption = Annotated[str | None, typer.Option("--json", help="Write the result as JSON; - is stdout.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"sccg-compress {version('sccg-compress')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
 ) -> None:
     """Options before the command."""
-    if version:
-        typer.echo(f"sccg-compress {installed('sccg-compress')}")
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
         raise typer.Exit
+    import logging
+
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
     if not debug:
         for name in ("nncf", "onnxscript", "torch.onnx", "onnx_ir"):
@@ -68,6 +81,7 @@ def phantom(
 
 @app.command()
 def distill(
+    context: typer.Context,
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint of the trained generator.")] = None,
     direction: DirectionOption = None,
     data: DataOption = None,
@@ -106,6 +120,13 @@ def distill(
     from sccg_compress.distill_command import new_run, resume_run
 
     if resume is not None:
+        beside = sorted(
+            f"--{name.replace('_', '-')}"
+            for name in context.params
+            if name not in ("resume", "json_out") and _was_given(context, name)
+        )
+        if beside:
+            raise InputError(f"--resume goes on as the run began: leave out {', '.join(beside)}")
         resume_run(resume, json_out=json_out)
         return
     if teacher is None:
@@ -179,6 +200,8 @@ def export(
 
     if fp32 and int8:
         raise InputError("--fp32 and --int8 exclude each other")
+    if out is not None and (out.suffix != ".sccg" or out.is_dir()):
+        raise InputError(f"--out {out}: a bundle is a file whose name ends in .sccg")
     precision: Precision = "int8" if int8 else "fp32"
     export_model(
         model,
@@ -215,7 +238,9 @@ def bench(
     size: Annotated[str, typer.Option(help="Size of the latency figures.")] = "512x512",
     full: Annotated[bool, typer.Option("--full", help="1024 queries and 600 s a model instead of 64 and 3 s.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: physical cores.")] = None,
-    device: Annotated[str, typer.Option(help="auto or cpu (no rows for GPUs).")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu (no rows for GPUs) or cuda (an error where there is none).")
+    ] = "auto",
     report: Annotated[Path | None, typer.Option(help="Folder of the report; default: RUN/report.")] = None,
     json_out: JsonOption = None,
 ) -> None:
@@ -248,9 +273,15 @@ def report(
     from sccg_bench.report.markdown import write_markdown
     from sccg_bench.results import read_results
 
+    folders: list[Path] = []
     for path in results:
         found = read_results(path)
         folder = out if len(results) == 1 else out / path.stem
+        number = 1
+        while folder in folders:  # every bench run calls its file result.json
+            number += 1
+            folder = out / f"{path.stem}-{number}"
+        folders.append(folder)
         write_html(folder / "report.html", found)
         write_markdown(folder / "report.md", found)
         typer.echo(str(folder / "report.html"))
@@ -281,7 +312,9 @@ def parse_size(text: str) -> tuple[int, int]:
 def main() -> None:
     """Run a command; one line and an exit code for what goes wrong (0 done, 2 bad input, 3 refused, 4 not trusted)."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer gives the exit code of an Exit, and 130 after Ctrl-C
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -290,11 +323,21 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         sys.exit(_fail(str(error), error.exit_code))
+    except OSError as error:  # a full disk, a folder without rights
+        if "--debug" in sys.argv or error.strerror is None:
+            raise
+        where = error.filename2 or error.filename
+        sys.exit(_fail(error.strerror if where is None else f"{where}: {error.strerror}", 2))
     except Exception as error:
         usage = getattr(error, "format_message", None)  # click's usage errors
         if usage is None:
             raise
         sys.exit(_fail(usage(), 2))
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _fail(message: str, code: int) -> int:

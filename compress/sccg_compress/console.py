@@ -28,10 +28,12 @@ def result(line: str) -> None:
 
 
 def write_json(target: str | None, values: Any) -> None:
-    """Write JSON to a file, to stdout for ``-``, or nowhere for None."""
+    """Write JSON to a file, to stdout for ``-``, or nowhere for None; what is not finite is written as null."""
     if target is None:
         return
-    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    from sccg_bench.results import finite
+
+    text = json.dumps(finite(values), indent=2, allow_nan=False) + "\n"
     if target == "-":
         sys.stdout.write(text)
     else:

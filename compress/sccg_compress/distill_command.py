@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sccg_compress import runs
 from sccg_compress.console import reporting, result, say, write_json
 from sccg_compress.sources import choose_data
-from sccg_runtime.errors import InputError
+from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -29,8 +29,15 @@ def new_run(config: DistillConfig, out: Path | None, *, json_out: str | None = N
             raise InputError(f"{out} exists already; choose another --out, or go on with --resume {out}")
         out.mkdir(parents=True, exist_ok=True)
         folder = out
-    write_text(folder / "config.json", config.to_json())
-    return _run(config, folder, resume=False, json_out=json_out)
+    path = folder / "config.json"
+    write_text(path, config.to_json())
+    try:
+        return _run(config, folder, resume=False, json_out=json_out)
+    except SccgError:
+        if list(folder.iterdir()) == [path]:  # nothing was begun: leave no folder that looks like a run
+            path.unlink()
+            folder.rmdir()
+        raise
 
 
 def resume_run(folder: Path, *, json_out: str | None = None) -> Path:
@@ -46,7 +53,7 @@ def resume_run(folder: Path, *, json_out: str | None = None) -> Path:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no config.json")
-    config = DistillConfig.from_json(path.read_text(encoding="utf-8"))
+    config = DistillConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
     if not (folder / "labels.json").is_file():
         say(f"{folder} was interrupted before its training began; it starts again with the labels made so far")
         return _run(config, folder, resume=False, json_out=json_out)
@@ -61,9 +68,9 @@ def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | N
     say(f"run folder: {folder}")
     try:
         with reporting(config.steps, config.batch) as reporter:
-            made = distill(config, source, folder, folder.parent / runs.CACHE, reporter, resume=resume)
+            made = distill(config, source, folder, runs.root_of(folder) / runs.CACHE, reporter, resume=resume)
     except KeyboardInterrupt:
-        say(f"interrupted; go on with: sccg-compress distill --resume {folder}")
+        say(f"interrupted; go on with: sccg-compress distill --resume {shlex.quote(str(folder))}")
         raise
     write_bytes(folder / "sheet.png", _sheet(made))
     runs.mark_latest(folder)
@@ -113,10 +120,3 @@ def _sheet(made: DistillResult) -> bytes:
         ]
         strips.append(strip_png(panels, student, teacher, "teacher"))
     return stacked_png(strips)
-
-
-def read_config(folder: Path) -> dict[str, object]:
-    """``config.json`` of a run folder as a dictionary, empty where there is none."""
-    path = folder / "config.json"
-    values: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return values

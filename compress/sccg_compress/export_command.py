@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sccg_compress.console import result, say, write_json
 from sccg_compress.models import find_model
-from sccg_compress.sources import choose_data, choose_direction, record_of
+from sccg_compress.sources import choose_data, choose_direction, record_of, say_other_intensities
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import write_bytes
@@ -15,6 +15,8 @@ from sccg_runtime.files import write_bytes
 if TYPE_CHECKING:
     from sccg_export.export import ExportRequest, ExportResult
     from sccg_export.gate import DriftBudget
+    from sccg_teacher_student.data.source import DataSource
+    from sccg_teacher_student.record import TrainingRecord
 
 
 def export_model(
@@ -37,7 +39,6 @@ def export_model(
     from sccg_export.export import DriftRefusedError, ExportRequest, export, run_network
     from sccg_export.targets import load_target
     from sccg_teacher_student.checkpoint import load_checkpoint
-    from sccg_teacher_student.data.splits import training_cases
     from sccg_teacher_student.distill import side
 
     load_target(target, precision)  # before anything that takes time
@@ -50,9 +51,9 @@ def export_model(
     chosen = choose_direction(direction, checkpoint)
     source = choose_data(data, checkpoint.record.data if checkpoint.record else None, intensity)
     record = record_of(checkpoint, chosen, source)
-    train, val = training_cases(source, seed=0)
-    if data is None and checkpoint.record is not None and set(record.train_cases) <= set(source.cases):
-        train, val = record.train_cases, record.val_cases
+    if checkpoint.record is not None:
+        say_other_intensities(found.checkpoint.name, record, source)
+    train, val = _cases(record, source)
     pairs = list(source.pairs(val or train))
     if not val:
         say("no held-out case: drift is measured on training slices")
@@ -68,6 +69,8 @@ def export_model(
         size=size or record.trained_size,
         calibration=choose_calibration(source, train, chosen, seed=seed) if precision == "int8" else None,
         pairs=pairs,
+        measured_on=source.path.resolve().name,
+        measured_on_simulated=source.simulated,
         teacher_outputs=teacher_outputs,
         budget=budget,
     )
@@ -81,6 +84,15 @@ def export_model(
         raise type(error)(f"{error}; see {picture}; nothing was written to {path}", error.result) from None
     _print(path, made, json_out)
     return path
+
+
+def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(training, held-out) cases: as the network learned where the data has all of those, else by the data's splits."""
+    from sccg_teacher_student.data.splits import training_cases
+
+    if {*record.train_cases, *record.val_cases} <= set(source.cases):
+        return record.train_cases, record.val_cases
+    return training_cases(source, seed=0)
 
 
 def _print(path: Path, made: ExportResult, json_out: str | None) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n)(?P<table>.*?)(<!-- end of figures -->)", re.DOTALL)
 _HEAD = (
-    "| model | precision | p50 at 512x512 | x teacher | to teacher | hf_ratio | PSNR change vs teacher | engine to FP32 |",
+    "| model | precision | p50 at 512x512 | x teacher | to teacher | hf_ratio "
+    "| PSNR change vs teacher | engine to FP32 |",
     "|---|---|---|---|---|---|---|---|",
 )
 
@@ -45,7 +46,8 @@ def render(results: Results) -> str:
     data = "simulated data" if provenance.get("simulated_data") else "real slices"
     patients = len(provenance.get("cases") or [])
     slices = next((row.counts["slices"] for row in results.rows if row.counts), None)
-    lines += ["", f"Measured by `sccg-bench` on {cpu}; {results.direction}; {data}, {patients} patients, {slices} slices."]
+    measured = f"{data}, patients: {patients}, slices: {slices or 0}"
+    lines += ["", f"Measured by `sccg-compress bench` on {cpu}; {results.direction}; {measured}."]
     return "\n".join(lines) + "\n"
 
 
@@ -55,7 +57,7 @@ def _line(row: Row) -> str:
         latency += " (cited, RTX 3080 Ti)"
     times = "" if row.speedup_vs_teacher is None else f"{row.speedup_vs_teacher:.0f}"
     cells = [
-        row.name,
+        row.name.replace("|", "\\|"),
         row.precision or "",
         latency,
         times,
@@ -78,10 +80,10 @@ def _cores(machine: dict[str, object]) -> object:
 def main() -> None:
     """Fill README.md, or with ``--check`` fail where it differs from the results."""
     readme, results = Path("README.md"), Path("results")
-    text = readme.read_text(encoding="utf-8")
     try:
+        text = readme.read_text(encoding="utf-8")
         wanted = filled(text, results)
-    except InputError as error:
+    except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
     if "--check" in sys.argv[1:]:
         if wanted != text:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sccg_compress import runs
+from sccg_compress.console import say
 from sccg_runtime.errors import InputError
 
 STUDENT = "student.safetensors"
@@ -31,12 +32,24 @@ class Model:
     bundles: tuple[Path, ...]
 
     def run_teacher(self) -> Path | None:
-        """The teacher that the run was distilled from, where its file is still there."""
+        """The teacher that the run was distilled from, where its file is still there; says so where it is not.
+
+        Raises
+        ------
+        InputError
+            The run's ``config.json`` is damaged.
+        """
         config = None if self.run is None else self.run / "config.json"
         if config is None or not config.is_file():
             return None
-        teacher = json.loads(config.read_text(encoding="utf-8")).get("teacher")
-        return Path(teacher) if isinstance(teacher, str) and Path(teacher).is_file() else None
+        try:
+            teacher = json.loads(config.read_text(encoding="utf-8"))["teacher"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{config} is damaged: it names no teacher") from None
+        if not Path(str(teacher)).is_file():
+            say(f"the teacher of {self.run} is not at {teacher} any more: no drift against it (say --teacher FILE)")
+            return None
+        return Path(teacher)
 
 
 def find_model(path: Path | None) -> Model:

@@ -1,4 +1,7 @@
-"""Run folders: ``runs/DATE-STUDENT-DIRECTION/``, and ``runs/latest``, a text file with the newest's name."""
+"""Run folders: ``runs/DATE-STUDENT-DIRECTION/``, and ``runs/latest``, a text file with the newest's name.
+
+A run that was made elsewhere (``distill --out``) is the newest too: ``runs/latest`` then holds its absolute path.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,12 @@ CACHE = "cache"
 PHANTOM = "phantom"
 
 
+def root_of(folder: Path) -> Path:
+    """Where a run's ``latest`` and label cache lie: the folder above it if that is called ``runs``, else ``runs``."""
+    above = folder.resolve().parent
+    return folder.parent if above.name == RUNS.name and above == folder.parent.resolve() else RUNS
+
+
 def latest_run(root: Path = RUNS) -> Path:
     """The newest run's folder.
 
@@ -24,13 +33,15 @@ def latest_run(root: Path = RUNS) -> Path:
     pointer = root / LATEST
     if not pointer.is_file():
         raise InputError(f"no run yet: {pointer} does not exist; start one with `sccg-compress distill --teacher FILE`")
-    name = pointer.read_text(encoding="utf-8").strip()
-    folder = root / name
-    if not name or Path(name).name != name or not folder.is_dir():
-        raise InputError(f"{pointer} names {name!r}, which is not a run folder beside it; name the run yourself")
-    return folder
+    name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+    plain = bool(name) and (Path(name).name == name or Path(name).is_absolute())
+    if not plain or not (root / name).is_dir():
+        raise InputError(f"{pointer} names {name[:200]!r}, which is no run folder (any more); name the run yourself")
+    return root / name
 
 
 def mark_latest(folder: Path) -> None:
-    """Make ``folder`` the newest run of its root."""
-    write_text(folder.parent / LATEST, folder.name + "\n")
+    """Make ``folder`` the newest run."""
+    root = root_of(folder)
+    name = folder.name if folder.parent.resolve() == root.resolve() else str(folder.resolve())
+    write_text(root / LATEST, name + "\n")

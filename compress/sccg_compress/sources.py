@@ -12,6 +12,7 @@ from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from sccg_runtime.contract import Contract
     from sccg_teacher_student.checkpoint import Checkpoint
     from sccg_teacher_student.data.source import DataSource
     from sccg_teacher_student.record import TrainingRecord
@@ -57,6 +58,13 @@ def choose_data(asked: Path | None, recorded: str | None, intensity: Path | None
     if not folder.is_dir():
         write_phantom(folder, patients=12, slices=12, size=256)
     return open_data(folder, settings=intensity)
+
+
+def say_other_intensities(name: str, learned: TrainingRecord | Contract, source: DataSource) -> None:
+    """Say so where grey values of the data mean something else than in the data that a network learned from."""
+    for part in (learned.input_intensity, learned.output_intensity):
+        if source.settings.intensity(part.modality) != part:
+            say(f"{name} learned from {part.modality} of another intensity than {source.path} has: judge with care")
 
 
 def record_of(checkpoint: Checkpoint, direction: Direction, source: DataSource) -> TrainingRecord:

@@ -52,6 +52,8 @@ class ExportRequest:
         Needed for ``int8``.
     pairs
         Held-out slices that drift is measured on.
+    measured_on, measured_on_simulated
+        Name of the data set that they come from (no path: the bundle travels), and whether it is the phantom.
     teacher_outputs
         What the teacher made of them, or None where no teacher is at hand.
     budget
@@ -65,6 +67,8 @@ class ExportRequest:
     size: tuple[int, int]
     calibration: Calibration | None
     pairs: Sequence[Pair]
+    measured_on: str
+    measured_on_simulated: bool
     teacher_outputs: Sequence[FloatArray] | None = None
     budget: DriftBudget = field(default_factory=DriftBudget)
 
@@ -109,11 +113,8 @@ def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambd
     InputError
         Target, precision, size or slices do not fit.
     """
-    target, stride = load_target(request.target, request.precision), request.checkpoint.spec.stride
-    if any(length % stride for length in request.size):
-        raise InputError(f"size {request.size[0]}x{request.size[1]}: both sides must be multiples of {stride}")
-    if not request.pairs:
-        raise InputError("export needs held-out slices to measure its drift on")
+    target = load_target(request.target, request.precision)
+    _check_sizes(request)
     say(f"graph: {request.checkpoint.spec.name}")
     graph = export_graph(request.checkpoint.generator, request.record.trained_size)
     say(f"engine: {request.target} {request.precision}")
@@ -131,6 +132,8 @@ def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambd
 
         say(f"drift on {len(request.pairs)} held-out slices")
         fp32_outputs = run_network(request.checkpoint, _inputs(request))
+        if not all(np.isfinite(output).all() for output in fp32_outputs):
+            raise RefusedError("the FP32 network gives values that are not finite: there is nothing to compare with")
         outputs = _run_engine(bundle, session, _inputs(request))
         ct = request.record.output_intensity if request.record.direction == "mr2ct" else request.record.input_intensity
         result = quality(request.pairs, outputs, request.teacher_outputs, fp32_outputs, request.record.direction, ct)
@@ -162,6 +165,26 @@ def run_network(checkpoint: Checkpoint, images: Sequence[FloatArray]) -> list[Fl
         ]
 
 
+def _check_sizes(request: ExportRequest) -> None:
+    stride = request.checkpoint.spec.stride
+    sizes = {"size": request.size, "trained size": request.record.trained_size}
+    sizes |= {f"slice {pair.case}/{pair.slice}": _size(side(pair, request.record.direction)) for pair in request.pairs}
+    for what, size in sizes.items():
+        if any(length % stride for length in size):
+            raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be multiples of {stride}")
+    if not request.pairs:
+        raise InputError("export needs held-out slices to measure its drift on")
+    if request.calibration is not None:
+        calibrated = {_size(image) for image in request.calibration.images}
+        if len(calibrated) != 1 or any(length % stride for size in calibrated for length in size):
+            listed = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(calibrated)) or "none"
+            raise InputError(f"calibration slices must have one size whose sides are multiples of {stride}: {listed}")
+
+
+def _size(image: FloatArray) -> tuple[int, int]:
+    return image.shape[1], image.shape[2]
+
+
 def _inputs(request: ExportRequest) -> list[FloatArray]:
     return [side(pair, request.record.direction) for pair in request.pairs]
 
@@ -171,7 +194,7 @@ def _run_engine(bundle: Bundle, session: Session, images: Sequence[FloatArray]) 
     sessions = {session.describe().size: session}
     outputs = []
     for image in images:
-        size = (image.shape[1], image.shape[2])
+        size = _size(image)
         if size not in sessions:
             sessions[size] = open_session(bundle, size=size)
         outputs.append(sessions[size](image))
@@ -196,7 +219,8 @@ def _drift(request: ExportRequest, result: QualityResult) -> dict[str, Any]:
     summary = result.summary
     return {
         "measured": True,
-        "data": request.record.data,
+        "data": request.measured_on,
+        "simulated_data": request.measured_on_simulated,
         "slices": len(request.pairs),
         "engine_drift": summary.engine_drift,
         "drift": summary.drift,

@@ -6,11 +6,12 @@ one. Drift against the teacher is measured and kept, but does not refuse.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sccg_bench.quality import QualityResult
-from sccg_runtime.errors import RefusedError
+from sccg_runtime.errors import InputError, RefusedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,11 @@ class DriftBudget:
     min_delta_ssim: float = -0.002
     max_delta_mae_u8: float = 0.5
 
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"drift budget: {name} must be a finite number")
+
 
 def check_drift(result: QualityResult, budget: DriftBudget) -> None:
     """Refuse an engine that changed the picture more than its budget.
@@ -40,6 +46,10 @@ def check_drift(result: QualityResult, budget: DriftBudget) -> None:
     RefusedError
         Names every figure that is over budget, and the worst slice.
     """
+    for scores in result.slices:  # means leave such values out
+        for name, value in scores.engine_drift.items():
+            if value is not None and not math.isfinite(value):
+                raise RefusedError(f"{name} of {scores.case}/{scores.slice} is {value}: the engine is not used")
     figures = result.summary.engine_drift
     worst = worst_slice(result)
     limits: Sequence[tuple[str, float | None, float, bool]] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import tempfile
 import warnings
@@ -18,6 +19,7 @@ from sccg_runtime.engine import cpu_properties, import_openvino, openvino_versio
 from sccg_runtime.errors import InputError
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+_MOVING = frozenset({"Pad", "Transpose", "Reshape", "SpaceToDepth", "DepthToSpace", "Slice", "StridedSlice"})
 
 
 def build(graph: Graph, precision: Precision, size: tuple[int, int], calibration: Calibration | None) -> Built:
@@ -61,8 +63,11 @@ def compile_float32(graph: Graph, size: tuple[int, int], threads: int) -> tuple[
 
 def _quantise(model: Any, calibration: Calibration) -> Any:
     """Per-channel symmetric weights, per-tensor activations; ranges from all calibration slices."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):  # its progress bar goes to stdout
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
+        # its progress bar goes to stdout, where results belong
+        shown = sys.stderr if sys.stderr.isatty() else stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
+        stack.enter_context(contextlib.redirect_stdout(shown))
         import nncf
 
         nncf.set_log_level(logging.ERROR)
@@ -105,11 +110,13 @@ def _touches_vector(node: Any) -> bool:
 
 
 def _float_layers(model: Any) -> tuple[str, ...]:
-    """Convolutions whose data input is not quantised."""
+    """Convolutions whose data input is not quantised; what only moves pixels may lie in between."""
     found = []
     for node in model.get_ordered_ops():
         if node.get_type_name() in ("Convolution", "ConvolutionBackpropData", "GroupConvolution"):
-            before = node.input_value(0).get_node().get_type_name()
-            if before != "FakeQuantize":
+            before = node.input_value(0).get_node()
+            while before.get_type_name() in _MOVING:
+                before = before.input_value(0).get_node()
+            if before.get_type_name() != "FakeQuantize":
                 found.append(str(node.get_friendly_name()))
     return tuple(found)

@@ -167,16 +167,21 @@ def _info(options: argparse.Namespace) -> int:
         ),
         "student": contract.student,
         "drift": f"measured on the {contract.drift_measured_on}: "
-        + (
-            ", ".join(f"{name} {value:g}" for name, value in contract.drift.items() if isinstance(value, int | float))
-            or "see drift.json"
-        ),
+        + (", ".join(f"{name} {value:.4g}" for name, value in _drift(contract.drift)) or "see drift.json"),
         "data": "simulated only: not for clinical use" if contract.simulated_data else "real",
         "made by": contract.created_by,
     }
     width = max(map(len, rows))
     _show("\n".join(f"{name:<{width}}  {_printable(value)}" for name, value in rows.items()))
     return 0
+
+
+def _drift(drift: dict[str, Any]) -> list[tuple[str, float]]:
+    """The figures worth a line: what export did, and how far the teacher is."""
+    groups = [drift.get(name) for name in ("engine_drift", "drift")]
+    found = {name: value for group in groups if isinstance(group, dict) for name, value in group.items()}
+    names = ("engine_to_fp32_psnr_db", "engine_delta_psnr_db", "engine_delta_ssim", "to_teacher_psnr_db")
+    return [(name, found[name]) for name in names if isinstance(found.get(name), int | float)]
 
 
 def _intensity(values: dict[str, Any]) -> str:

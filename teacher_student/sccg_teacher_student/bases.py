@@ -140,7 +140,7 @@ def collect_bases(
         for where, name in _every_slice(extra):
             plain = partial(_load_unpaired, extra, where, name)
             load = plain if label is None else partial(_reversed, plain, label)
-            base = Base(f"{folder.name}/{where}", name, memory.remember(load))
+            base = Base(f"{folder.name}/{where}", name, memory.remember(load), synthetic=label is not None)
             _take(digest, base, base.load() if label is None else plain(), first, (rows, columns))
             found.append(base)
     return Bases(found, len(found) - paired, (rows, columns), digest.hexdigest())

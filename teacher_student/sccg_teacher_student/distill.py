@@ -96,7 +96,8 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
             raise InputError("say either --minutes or --steps")
-        if not 0 < (self.minutes or 1) < float("inf") or (self.steps is not None and self.steps < 1):
+        minutes = 1.0 if self.minutes is None else self.minutes
+        if not 0 < minutes < float("inf") or (self.steps is not None and self.steps < 1):
             raise InputError("--minutes and --steps must be above zero")
         if self.batch < 1 or not self.cache_gib > 0 or (self.views is not None and self.views < 1):
             raise InputError("--batch, --views and --cache-gib must be above zero")

@@ -23,10 +23,10 @@ class Tap:
 
 def parse_tap(text: str) -> Tap:
     """``TEACHER_MODULE=STUDENT_MODULE``, such as ``model.14=blocks.1`` (InputError otherwise)."""
-    teacher, sign, student = text.partition("=")
-    if not (teacher and sign and student):
+    teacher, _, student = (part.strip() for part in text.partition("="))
+    if not (teacher and student):
         raise InputError(f"feature tap {text!r} is not TEACHER_MODULE=STUDENT_MODULE")
-    return Tap(teacher.strip(), student.strip())
+    return Tap(teacher, student)
 
 
 @contextmanager

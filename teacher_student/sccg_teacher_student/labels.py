@@ -7,12 +7,15 @@ data and seed goes on where the last one stopped.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -140,10 +143,10 @@ def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.devic
             return result
 
         return run_torch, "PyTorch on CUDA, float32"
-    openvino = import_openvino()
-    core = openvino.Core()
+    openvino, core = import_openvino(), _core()
     precision: Precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenVINO's converter uses torch.jit.trace, which is deprecated
         model = openvino.convert_model(teacher, example_input=torch.zeros(1, 1, *size), input=[1, 1, *size])
     compiled = core.compile_model(model, "CPU", cpu_properties(precision, torch.get_num_threads()))
     request = compiled.create_infer_request()
@@ -154,3 +157,13 @@ def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.devic
         return np.array(request.infer(image[None])[0][0], np.float32)
 
     return run_openvino, f"OpenVINO on the CPU, {precision}"
+
+
+@functools.cache
+def _core() -> Any:
+    """One core for the life of the process.
+
+    A core replaces the process's signal stack. Of two that live at once, the second one's end brings back the first
+    one's stack, even where that was freed; the next signal, such as Ctrl-C, then kills the process.
+    """
+    return import_openvino().Core()

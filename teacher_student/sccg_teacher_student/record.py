@@ -35,7 +35,7 @@ class TrainingRecord:
     input_statistics
         Of the training inputs.
     data, unpaired
-        Folders, as absolute paths, or None for the data that the demo makes.
+        Folders, as absolute paths.
     train_cases, val_cases
         Names of the cases on either side of the split.
     """
@@ -101,6 +101,22 @@ class TrainingRecord:
             given[name] = Intensity.from_dict(given[name])
         given["direction"] = parse_direction(given["direction"])
         given["input_statistics"] = InputStatistics.from_dict(given["input_statistics"])
-        for name in ("trained_size", "trained_spacing_mm", "unpaired", "train_cases", "val_cases"):
-            given[name] = None if given[name] is None else tuple(given[name])
+        given["trained_size"] = _items(given, "trained_size", int, 2)
+        if given["trained_spacing_mm"] is not None:
+            given["trained_spacing_mm"] = _items(given, "trained_spacing_mm", float, 2)
+        for name in ("unpaired", "train_cases", "val_cases"):
+            given[name] = _items(given, name, str)
+        for name, kinds in (("simulated_data", bool), ("data", str), ("teacher_sha256", str | None)):
+            if not isinstance(given[name], kinds):
+                raise InputError(f"training record: {name} has the wrong type")
         return cls(**given)
+
+
+def _items(values: Mapping[str, Any], name: str, kind: type, count: int | None = None) -> tuple[Any, ...]:
+    """A list of JSON as a tuple, checked."""
+    items = values[name]
+    if not isinstance(items, list | tuple) or any(type(item) is not kind for item in items):
+        raise InputError(f"training record: {name} has the wrong type")
+    if count is not None and (len(items) != count or not all(0 < item < float("inf") for item in items)):
+        raise InputError(f"training record: {name} is not {count} positive numbers")
+    return tuple(items)

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from sccg_runtime.intensity import FloatArray
 
-RECIPE = 2  # part of the cache's key: raise it whenever a view changes
+RECIPE = 3  # part of the cache's key: raise it whenever a view changes
 BACKGROUND = -1.0
 # Shares of the augmented views, after every slice was taken once as it is.
 MIX: dict[str, float] = {"deform": 0.60, "contrast": 0.20, "average": 0.12, "mix": 0.08}
@@ -32,11 +32,15 @@ class Base:
         Where it comes from.
     load
         Gives (input, reference): (H, W) float32 in [-1, 1] each, the reference None where there is no pair.
+    synthetic
+        The input is itself a network's output: smoother than any scan, so it gets a scan's grain, and no more than
+        half of the augmented views are made from such slices.
     """
 
     case: str
     slice: str
     load: Callable[[], tuple[FloatArray, FloatArray | None]]
+    synthetic: bool = False
 
 
 def make_view(bases: Sequence[Base], seed: int, number: int) -> tuple[FloatArray, FloatArray | None]:
@@ -50,10 +54,12 @@ def make_view(bases: Sequence[Base], seed: int, number: int) -> tuple[FloatArray
     rng = np.random.default_rng((seed, number))
     if number < len(bases):
         order = np.random.default_rng(seed).permutation(len(bases))
-        base: Base = bases[int(order[number])]
-        return base.load()
+        return _loaded(bases[int(order[number])], rng)
     first = _pick(bases, rng)
-    image, reference = bases[first].load()
+    if bases[first].synthetic and rng.random() < 0.5 and not all(base.synthetic for base in bases):
+        while bases[first].synthetic:
+            first = _pick(bases, rng)
+    image, reference = _loaded(bases[first], rng)
     kind = str(rng.choice(list(MIX), p=list(MIX.values())))
     if kind == "average":
         image, reference = (image + _neighbour(bases, first, rng)) / np.float32(2), None
@@ -66,6 +72,19 @@ def make_view(bases: Sequence[Base], seed: int, number: int) -> tuple[FloatArray
     if rng.random() < 0.25:
         warped = contrast(warped, rng)
     return warped, None if reference is None else warp(reference, coordinates)
+
+
+def _loaded(base: Base, rng: np.random.Generator) -> tuple[FloatArray, FloatArray | None]:
+    image, reference = base.load()
+    return (grain(image, rng) if base.synthetic else image), reference
+
+
+def grain(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Add a scan's noise, slightly correlated, to the foreground of (H, W) in [-1, 1]."""
+    noise = ndimage.gaussian_filter(rng.normal(0, 1, image.shape), rng.uniform(0.3, 0.8))
+    strength = rng.uniform(0.02, 0.10) / max(float(noise.std()), 1e-6)
+    result: FloatArray = np.clip(image + strength * noise * (image > -0.9), -1, 1).astype(np.float32)
+    return result
 
 
 def _pick(bases: Sequence[Base], rng: np.random.Generator) -> int:

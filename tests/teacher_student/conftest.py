@@ -6,10 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -24,21 +22,11 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def write_slices(folder: Path, count: int, size: tuple[int, int], seed: int) -> None:
-    """``count`` grey pictures of a bright ellipse with texture on black."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[: size[0], : size[1]]
-    for number in range(count):
-        radius = 0.3 + 0.03 * number
-        distance = ((rows / size[0] - 0.5) / radius) ** 2 + ((columns / size[1] - 0.5) / (0.8 * radius)) ** 2
-        values = np.where(distance < 1, rng.integers(60, 220, size), 0).astype(np.uint8)
-        Image.fromarray(values).save(folder / f"{number:03d}.png")
-
-
 @pytest.fixture
 def pairs_folder(tmp_path: Path) -> Path:
     """Three cases in ``train``, one in ``val``: two slices of 32x48 each, MR and CT."""
+    from teacher_fakes import write_slices
+
     root = tmp_path / "pairs"
     for number, case in enumerate(("train/a", "train/b", "train/c", "val/d")):
         for modality in ("mr", "ct"):

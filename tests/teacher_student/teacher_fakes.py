@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from cyclegan_reference import reference
+from PIL import Image
+
 from sccg_runtime.intensity import FloatArray, Intensity
 from sccg_runtime.statistics import input_statistics
 from sccg_teacher_student.record import TrainingRecord
@@ -32,9 +34,10 @@ def bases(count: int = 3, *, paired: bool = True, size: tuple[int, int] = (32, 4
 
 
 def training_record(**changes: object) -> TrainingRecord:
+    mr = Intensity(modality="MR", kind="percentile", percentile=99.5, foreground_above=0.1, level=0.9)
     values: dict[str, object] = {
         "direction": "mr2ct",
-        "input_intensity": Intensity(modality="MR", kind="percentile", percentile=99.5, foreground_above=0.1, level=0.9),
+        "input_intensity": mr,
         "output_intensity": Intensity(modality="CT", kind="hu", low_hu=-1024.0, high_hu=2000.0),
         "trained_size": (32, 48),
         "trained_spacing_mm": (1.0, 0.5),
@@ -53,3 +56,15 @@ def save_teacher(path: Path, seed: int = 1, **options: object) -> Path:
     """A tiny CycleGAN generator as that repository saves it."""
     torch.save(reference(seed, **options).state_dict(), path)
     return path
+
+
+def write_slices(folder: Path, count: int, size: tuple[int, int], seed: int) -> None:
+    """``count`` grey pictures of a bright ellipse with texture on black."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    for number in range(count):
+        radius = 0.3 + 0.03 * number
+        distance = ((rows / size[0] - 0.5) / radius) ** 2 + ((columns / size[1] - 0.5) / (0.8 * radius)) ** 2
+        values = np.where(distance < 1, rng.integers(60, 220, size), 0).astype(np.uint8)
+        Image.fromarray(values).save(folder / f"{number:03d}.png")

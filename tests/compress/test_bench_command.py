@@ -1,0 +1,211 @@
+"""``sccg-compress bench``: which rows there are, and what is claimed of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import Cli, Lab
+
+from sccg_bench.run import CONTROL_NAME
+from sccg_compress.bench_command import TEACHER, TEACHER_OPENVINO, _runnables
+from sccg_compress.known import learn
+from sccg_compress.models import find_model
+from sccg_runtime.errors import InputError
+from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
+
+STUDENT = "s2d-16x2, PyTorch"
+PAPER = "paper, RTX 3080 Ti"
+
+
+def rows_of(path: Path) -> dict[str, dict[str, Any]]:
+    values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert values["schema"] == "sccg-bench/1"
+    return {row["name"]: row for row in values["rows"]}
+
+
+def replace_student(lab: Lab) -> None:
+    """Another student than the one that the bundles were made from."""
+    path = lab.run / "student.safetensors"
+    kept = load_checkpoint(path)
+    assert kept.record is not None
+    path.unlink()
+    next(iter(kept.generator.parameters())).data.mul_(1.01)
+    save_checkpoint(path, kept.generator, kept.spec, kept.record)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_bench_of_the_newest_run_measures_teacher_student_and_every_bundle(run: Cli, lab: Lab, bundles: Path) -> None:
+    os.link(bundles / "small.sccg", lab.run / "small.sccg")
+    (lab.run / "broken.sccg").write_bytes(b"not a bundle")
+    said = run("bench", "--size", "64x64", "--threads", 1, "--json", "-")
+    assert said.code == 0, said
+    rows = rows_of(lab.run / "report" / "result.json")
+    cuda = [f"{TEACHER} on CUDA", f"{STUDENT} on CUDA"]
+    assert set(rows) == {TEACHER, TEACHER_OPENVINO, CONTROL_NAME, STUDENT, "small", "broken", PAPER, *cuda}
+    for name in (TEACHER, TEACHER_OPENVINO, STUDENT, "small"):
+        assert rows[name]["status"] == "measured", rows[name]
+        assert rows[name]["latency_ms"]["p50"] > 0
+        assert rows[name]["size"] == [64, 64]
+        assert rows[name]["counts"]["slices"] == 4
+    assert (rows[PAPER]["status"], rows[PAPER]["latency_ms"]["p50"]) == ("cited", 2730)
+    assert rows[PAPER]["speedup_vs_paper"] is None
+    if not torch.cuda.is_available():
+        for name in cuda:
+            assert (rows[name]["status"], rows[name]["latency_ms"]) == ("not measured", None)
+            assert "CUDA" in rows[name]["note"]
+    assert rows["broken"]["status"] == "failed"
+    assert "broken.sccg is not a bundle" in rows["broken"]["note"]
+    small = rows["small"]
+    assert (small["engine"], small["precision"]) == ("openvino", "int8")
+    assert small["precision_ran"]["int8"] > 0
+    assert small["engine_drift_from"] == "this run"
+    assert small["engine_drift"]["engine_to_fp32_psnr_db"] > 40
+    assert small["speedup_vs_teacher"] > 0
+    assert rows[TEACHER_OPENVINO]["engine_drift"]["engine_to_fp32_psnr_db"] > 60
+    assert rows[CONTROL_NAME]["quality"]["hf_ratio"] < 0.8
+    assert rows[STUDENT]["drift"]["to_teacher_psnr_db"] > 10
+    told = json.loads(said.out)
+    assert told["provenance"]["simulated_data"] is True
+    assert told["provenance"]["cases"] == [path.name for path in (lab.phantom / "test").iterdir()]
+    assert set(told["provenance"]["hashes"]) == {
+        "teacher_mr2ct.safetensors",
+        "student.safetensors",
+        "small.sccg",
+        "broken.sccg",
+    }
+    page = (lab.run / "report" / "report.html").read_text(encoding="utf-8")
+    assert 'src="http' not in page
+    assert (lab.run / "report" / "report.md").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_a_bundle_alone_outside_any_run_is_measured_without_a_teacher(
+    run: Cli, lab: Lab, bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    alone = tmp_path / "at the clinic.sccg"
+    shutil.copy(bundles / "small.sccg", alone)
+    out = tmp_path / "out.json"
+    command = ("bench", alone.name, "--data", lab.phantom, "--size", 64, "--threads", 1, "--json", out)
+    said = run(*command, "--device", "cpu")
+    assert said.code == 0, said
+    rows = rows_of(out)
+    assert set(rows) == {"at the clinic", PAPER}
+    row = rows["at the clinic"]
+    assert row["drift"] is None
+    assert row["engine_drift_from"] == "export", "no FP32 network was run beside it"
+    assert row["quality"]["psnr_db"] > 10
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert "no --teacher" in said.err
+
+
+@pytest.mark.usefixtures("brief")
+def test_when_nothing_could_be_measured_it_does_not_end_as_done(
+    run: Cli, lab: Lab, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled = lab.root / "spoiled.sccg"
+    shutil.copy(bundles / "small.sccg", spoiled)
+    monkeypatch.setattr(
+        "sccg_export.runnables.BundleRunnable.__reduce__", lambda self: (BrokenRunnable, (self.name,)), raising=False
+    )
+    said = run("bench", spoiled, "--data", lab.phantom, "--size", 64, "--device", "cpu")
+    said.refused("no model could be measured")
+
+
+class BrokenRunnable:
+    """Fails wherever it is opened."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def test_a_bundle_of_another_student_is_not_compared_with_this_one(lab: Lab, bundles: Path) -> None:
+    os.link(bundles / "small.sccg", lab.run / "small.sccg")
+    models = [find_model(lab.run)]
+    rows, fp32_of = _runnables(models, learn(models, None, None), "cpu")
+    assert [row.name for row in rows] == [STUDENT, "small"]
+    assert fp32_of == {"small": STUDENT}
+    replace_student(lab)
+    models = [find_model(lab.run)]
+    rows, fp32_of = _runnables(models, learn(models, None, None), "cpu")
+    assert [row.name for row in rows] == [STUDENT, "small"]
+    assert fp32_of == {}
+
+
+def test_a_bundle_in_its_run_brings_its_fp32_network_along(lab: Lab, bundles: Path) -> None:
+    os.link(bundles / "small.sccg", lab.run / "small.sccg")
+    model = find_model(Path("runs/first/small.sccg"))
+    assert (model.checkpoint, model.run_teacher()) == (Path("runs/first/student.safetensors"), lab.teacher)
+
+
+def test_every_row_has_a_name_of_its_own(lab: Lab, bundles: Path) -> None:
+    """Two runs with one folder name, bundles with one file name, a model given twice."""
+    other = lab.root / "elsewhere" / "first"
+    shutil.copytree(lab.run, other)
+    replace_student(lab)
+    for folder in (lab.run, other, lab.root / "a", lab.root / "b"):
+        folder.mkdir(exist_ok=True)
+        os.link(bundles / "small.sccg", folder / "small.sccg")
+    paths = [lab.run, other, lab.run / "small.sccg", lab.root / "a" / "small.sccg", lab.root / "b" / "small.sccg"]
+    models = [find_model(path) for path in paths]
+    known = learn(models, lab.teacher, None)
+    names = [row.name for row in _runnables(models, known, "cpu")[0]]
+    assert len(set(names)) == len(names) == 8, names
+    hashes = known.hashes()
+    assert len(set(hashes.values())) == len(hashes) == 4, "the bundles are the same file, the students are not"
+    assert {"student.safetensors", "first/student.safetensors", "small.sccg"} < set(hashes)
+
+
+def test_the_teacher_as_a_model_is_one_row(lab: Lab) -> None:
+    models = [find_model(lab.teacher)]
+    rows, fp32_of = _runnables(models, learn(models, lab.teacher, None), "cpu")
+    assert [row.name for row in rows] == [TEACHER, TEACHER_OPENVINO]
+    assert fp32_of == {TEACHER_OPENVINO: TEACHER}
+
+
+def test_models_of_both_directions_are_not_benched_together(lab: Lab) -> None:
+    kept = load_checkpoint(lab.run / "student.safetensors")
+    assert kept.record is not None
+    record = kept.record
+    other = lab.root / "other.safetensors"
+    turned = replace(
+        record,
+        direction="ct2mr",
+        input_intensity=record.output_intensity,
+        output_intensity=record.input_intensity,
+    )
+    save_checkpoint(other, kept.generator, kept.spec, turned)
+    models = [find_model(lab.run), find_model(other)]
+    with pytest.raises(InputError, match=r"student.safetensors is mr2ct, other.safetensors is ct2mr"):
+        learn(models, None, None)
+    with pytest.raises(InputError, match="one direction at a time"):
+        learn(models[:1], other, None)
+
+
+def test_a_broken_bundle_alone_is_an_error(lab: Lab) -> None:
+    path = lab.root / "broken.sccg"
+    path.write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"broken\.sccg is not a bundle"):
+        learn([find_model(path)], None, None)
+
+
+def test_another_teacher_than_the_bundles_own_is_told(
+    lab: Lab, bundles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sccg_teacher_student.data.source import open_data
+
+    models = [find_model(bundles / "small.sccg")]
+    source = open_data(lab.phantom)
+    learn(models, lab.teacher, None).compare(source)
+    assert capsys.readouterr().err == ""
+    learn(models, lab.run / "student.safetensors", None).compare(source)
+    assert "small.sccg learned from another teacher" in capsys.readouterr().err

@@ -1,0 +1,120 @@
+"""``sccg-compress export``: bundles of runs and checkpoints, JSON, the gate's refusal with its picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import Cli, Lab
+from PIL import Image
+
+from sccg_runtime.bundle import read_bundle
+from sccg_runtime.files import sha256
+from sccg_teacher_student.checkpoint import load_checkpoint
+
+
+def test_without_arguments_the_newest_run_is_exported_in_float32_beside_its_student(run: Cli, lab: Lab) -> None:
+    said = run("export")
+    assert said.code == 0, said
+    made = lab.run / "s2d-16x2-openvino-fp32.sccg"
+    contract = read_bundle(made).contract
+    assert (contract.precision_asked, contract.generator_sha256) == ("fp32", sha256(lab.run / "student.safetensors"))
+    assert str(made.relative_to(lab.root)) in said.out
+    assert "to_teacher_psnr_db" in said.out, "the run's teacher was found"
+    assert f"data: {lab.phantom}, as recorded" in said.err
+    assert contract.drift["slices"] == 4
+
+
+def test_json_on_stdout_is_valid_and_alone(lab: Lab) -> None:
+    command = [sys.executable, "-m", "sccg_compress", "export", "--int8", "--json", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    made = lab.root / told["bundle"]
+    assert told["sha256"] == sha256(made)
+    assert told["precision_ran"]["int8"] > 0
+    assert told["slices"] == 4
+    assert told["figures"]["engine_to_fp32_psnr_db"] > 40
+
+
+def test_a_refused_gate_is_exit_code_3_with_a_picture_and_no_bundle(run: Cli, lab: Lab) -> None:
+    out = lab.root / "strict.sccg"
+    said = run("export", "--int8", "--min-psnr", 99, "--out", out)
+    picture = lab.root / "strict-refused.png"
+    said.refused("engine_to_fp32_psnr_db", "(below 99)", "worst case", str(picture), code=3)
+    with Image.open(picture) as image:
+        assert min(image.size) > 64
+    assert not out.exists()
+
+
+def test_the_training_checkpoint_of_a_run_exports_too(run: Cli, lab: Lab) -> None:
+    kept = load_checkpoint(lab.run / "student.safetensors")
+    assert kept.record is not None
+    content = {
+        "schema": "sccg-run/1",
+        "spec": json.dumps(kept.spec.to_dict()),
+        "record": json.dumps(kept.record.to_dict()),
+        "average": kept.generator.state_dict(),
+    }
+    torch.save(content, lab.run / "last.pt")
+    said = run("export", lab.run / "last.pt", "--target", "ort")
+    assert said.code == 0, said
+    assert "averaged weights are used" in said.err
+    assert read_bundle(lab.run / "s2d-16x2-ort-fp32.sccg").contract.generator_sha256 == sha256(lab.run / "last.pt")
+
+
+def test_a_cyclegan_teacher_exports_with_the_direction_of_its_name(run: Cli, lab: Lab) -> None:
+    path = lab.root / "latest_net_G_ct2mr.pth"
+    torch.save(load_checkpoint(lab.teacher).generator.state_dict(), path)
+    said = run("export", path.name, "--data", lab.phantom)
+    assert said.code == 0, said
+    assert "direction: ct2mr, from the name" in said.err
+    assert "carries no record" in said.err
+    contract = read_bundle(lab.root / "resnet-8x1-in-openvino-fp32.sccg").contract
+    assert contract.direction == "ct2mr"
+    assert contract.teacher_sha256 is None
+
+
+def test_a_teacher_that_is_gone_is_told_in_one_line_and_done_without(run: Cli, lab: Lab) -> None:
+    config = lab.run / "config.json"
+    config.unlink()
+    config.write_text(json.dumps({"teacher": "/gone/teacher.pth"}), encoding="utf-8")
+    said = run("export")
+    assert said.code == 0, said
+    told = [line for line in said.err.splitlines() if "/gone/teacher.pth" in line]
+    assert len(told) == 1
+    assert "to_teacher_psnr_db" not in said.out
+
+
+def test_data_of_another_intensity_is_told(run: Cli, lab: Lab, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    text = (lab.phantom / "sccg.toml").read_text(encoding="utf-8")
+    assert "2000" in text
+    other.write_text(text.replace("2000", "1000"), encoding="utf-8")
+    assert "learned from CT of another intensity" in run("export", "--intensity", other).err
+    assert "another intensity" not in run("export").err
+
+
+def test_drift_is_measured_on_the_cases_that_the_network_did_not_learn_from(run: Cli, lab: Lab, tmp_path: Path) -> None:
+    """The same cases in a folder without splits: the record says which were held out, not a new draw."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for case in lab.phantom.glob("*/case*"):
+        shutil.copytree(case, flat / case.name)
+    shutil.copy(lab.phantom / "sccg.toml", flat)
+    assert run("export", "--data", flat).code == 0
+    drift = read_bundle(lab.run / "s2d-16x2-openvino-fp32.sccg").contract.drift
+    held_out = {path.name for path in (lab.phantom / "val").iterdir()}
+    assert {one["case"] for one in drift["per_patient"]} == held_out
+    assert drift["data"] == "flat"
+
+
+@pytest.mark.parametrize("target", ["openvino", "ort"])
+def test_another_size_is_the_engines_not_the_networks(target: str, run: Cli, lab: Lab) -> None:
+    assert run("export", "--target", target, "--size", "128").code == 0
+    contract = read_bundle(lab.run / f"s2d-16x2-{target}-fp32.sccg").contract
+    assert (contract.engine_size, contract.trained_size) == ((128, 128), (64, 64))

@@ -1,0 +1,83 @@
+"""README's tables come from the committed results, and a README that differs is noticed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sccg_bench.latency import Latency
+from sccg_bench.results import Results, Row, not_measured_row, paper_row, write_results
+from sccg_compress.figures import filled, main
+from sccg_runtime.errors import InputError
+
+README = "# Title\n\n<!-- figures: phantom -->\n<!-- end of figures -->\n\nafter\n"
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["figures"])
+    row = Row(
+        name="small|int8",
+        precision="int8",
+        size=(512, 512),
+        latency_ms=Latency(p50=9.876, p90=None, p99=None, min=None, mean=None, n=64),
+        speedup_vs_teacher=123.4,
+        quality={"hf_ratio": 0.987},
+        drift={"to_teacher_psnr_db": 30.04, "delta_psnr_db": -0.123},
+        engine_drift={"engine_to_fp32_psnr_db": None},
+        detail_against="teacher",
+        counts={"slices": 24},
+    )
+    found = Results(
+        machine={"cpu": "Abacus 3000", "physical_cores": 2},
+        provenance={"cases": ["a", "b"], "simulated_data": True},
+        direction="mr2ct",
+        rows=(row, not_measured_row("on CUDA", "no CUDA"), paper_row()),
+    )
+    write_results(tmp_path / "results" / "phantom.json", found)
+    return tmp_path / "results"
+
+
+def test_a_block_becomes_the_table_of_its_result(results: Path) -> None:
+    text = filled(README, results)
+    assert "| small\\|int8 | int8 | 9.9 ms | 123 | 30.0 dB | 0.99 | -0.12 dB |  |" in text
+    assert "| paper, RTX 3080 Ti |  | 2730.0 ms (cited, RTX 3080 Ti) |" in text
+    assert "on CUDA" not in text
+    assert "Abacus 3000, 2 cores; mr2ct; simulated data, patients: 2, slices: 24." in text
+    assert text.startswith("# Title\n")
+    assert text.endswith("<!-- end of figures -->\n\nafter\n")
+    assert filled(text, results) == text, "filling again changes nothing"
+
+
+def test_a_table_from_the_reference_shows_no_detail_figure(results: Path) -> None:
+    path = results / "phantom.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"teacher"', '"reference"'), encoding="utf-8")
+    assert "0.99" not in filled(README, results)
+
+
+@pytest.mark.usefixtures("results")
+def test_check_fails_until_the_readme_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path("README.md")
+    readme.write_text(README, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["figures", "--check"])
+    with pytest.raises(SystemExit, match="make figures"):
+        main()
+    assert readme.read_text(encoding="utf-8") == README, "checking changes nothing"
+    monkeypatch.setattr(sys, "argv", ["figures"])
+    main()
+    monkeypatch.setattr(sys, "argv", ["figures", "--check"])
+    main()
+
+
+def test_a_missing_result_or_readme_is_one_line(results: Path) -> None:
+    with pytest.raises(SystemExit, match=r"README\.md"):
+        main()
+    (results / "phantom.json").unlink()
+    with pytest.raises(InputError, match=r"phantom\.json"):
+        filled(README, results)
+    Path("README.md").write_text(README, encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"^error: .*phantom\.json: cannot be read"):
+        main()

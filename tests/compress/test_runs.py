@@ -1,0 +1,56 @@
+"""``runs/latest``: a text file that names the newest run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sccg_compress.runs import latest_run, mark_latest, root_of
+from sccg_runtime.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_below_runs_is_named_so_that_the_folder_can_be_moved(here: Path) -> None:
+    folder = Path("runs") / "one"
+    folder.mkdir(parents=True)
+    mark_latest(folder)
+    assert (here / "runs" / "latest").read_text(encoding="utf-8") == "one\n"
+    (here / "runs").rename(here / "moved")
+    assert latest_run(here / "moved") == here / "moved" / "one"
+
+
+def test_a_run_made_elsewhere_is_the_newest_too_and_nothing_is_strewn_beside_it(here: Path) -> None:
+    earlier = Path("runs") / "one"
+    earlier.mkdir(parents=True)
+    mark_latest(earlier)
+    folder = Path("my student")
+    folder.mkdir()
+    mark_latest(folder)
+    assert latest_run() == here / "my student"
+    assert sorted(path.name for path in here.iterdir()) == ["my student", "runs"]
+
+
+def test_runs_of_another_folder_keep_their_own_latest(here: Path) -> None:
+    folder = here / "demo" / "runs" / "demo"
+    folder.mkdir(parents=True)
+    mark_latest(folder)
+    assert root_of(folder) == here / "demo" / "runs"
+    assert latest_run(here / "demo" / "runs") == folder
+    assert not (here / "runs").exists()
+
+
+def test_no_run_and_a_run_that_is_gone_are_told(here: Path) -> None:
+    with pytest.raises(InputError, match="no run yet"):
+        latest_run()
+    folder = here / "gone"
+    folder.mkdir()
+    mark_latest(folder)
+    folder.rmdir()
+    with pytest.raises(InputError, match="no run folder"):
+        latest_run()

@@ -1,0 +1,207 @@
+"""What the targets really make: quantised where they say so, float where they say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from small_models import head, run_torch, without_teacher_hash
+
+from sccg_export.export import ExportRequest, ExportResult, export
+from sccg_export.graph import export_graph
+from sccg_export.ort_target import QUANTISED_OPS
+from sccg_export.targets import load_target
+from sccg_runtime.engine import import_openvino, open_session
+from sccg_runtime.errors import InputError, RefusedError
+from sccg_teacher_student.checkpoint import Checkpoint
+
+Exported = tuple[ExportRequest, ExportResult, Path]
+only = pytest.mark.parametrize
+
+
+def compiled(result: ExportResult) -> dict[str, str]:
+    """Convolutions of the compiled OpenVINO model by original name: precision that they run in."""
+    openvino = import_openvino()
+    members = result.bundle.members
+    model = openvino.Core().read_model(members["model.xml"], members["model.bin"])
+    properties = {"INFERENCE_PRECISION_HINT": "f32"}
+    runtime = openvino.Core().compile_model(model, "CPU", properties).get_runtime_model()
+    found: dict[str, str] = {}
+    for node in runtime.get_ordered_ops():
+        info = node.get_rt_info()
+        if info["layerType"].astype(str) in ("Convolution", "Deconvolution"):
+            for name in info["originalLayersNames"].astype(str).split(","):
+                found[name] = info["runtimePrecision"].astype(str)
+    return found
+
+
+@only("exported", ["openvino-int8"], indirect=True)
+def test_openvino_int8_runs_convolutions_in_int8_and_names_those_it_left(exported: Exported) -> None:
+    _, result, _ = exported
+    ran = result.bundle.contract.precision_ran
+    assert ran is not None
+    assert ran["int8"] >= 4
+    left = result.bundle.contract.drift["float_layers"]
+    assert len(left) == ran["fp32"]
+    precisions = compiled(result)
+    assert {precisions[name] for name in left} == {"f32"}
+    assert sum(value in ("u8", "i8") for name, value in precisions.items() if name not in left) >= ran["int8"]
+
+
+def test_float_layers_of_a_reflecting_teacher_are_those_that_really_run_in_float(
+    request_for: Callable[..., ExportRequest], teacher: Checkpoint, tmp_path: Path
+) -> None:
+    wanted = replace(request_for(), checkpoint=teacher, record=without_teacher_hash(teacher))
+    made = export(wanted, tmp_path / "teacher.sccg").bundle.contract
+    assert made.precision_ran is not None
+    assert made.precision_ran["int8"] > made.precision_ran.get("fp32", 0)
+    assert len(made.drift["float_layers"]) == made.precision_ran["fp32"]
+
+
+@only("exported", ["openvino-int8"], indirect=True)
+def test_standardisation_and_stem_stay_in_float(exported: Exported) -> None:
+    _, result, _ = exported
+    members = result.bundle.members
+    model = import_openvino().Core().read_model(members["model.xml"], members["model.bin"])
+    first = next(node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution")
+    waiting, seen = [first], set()
+    while waiting:
+        node = waiting.pop()
+        seen.add(node.get_type_name())
+        waiting += [value.get_node() for value in node.input_values()]
+    assert "ReduceMean" in seen, "the mean of the slice is computed before the stem"
+    assert "FakeQuantize" not in seen
+    assert "FakeQuantize" in {node.get_type_name() for node in model.get_ordered_ops()}
+
+
+@only("exported", ["openvino-int8", "ort-int8"], indirect=True)
+def test_int8_follows_brightness_and_contrast_of_the_input_like_fp32(exported: Exported) -> None:
+    wanted, result, _ = exported
+    session = open_session(result.bundle, threads=1)
+    image = head(64, 64)
+    for changed in (image, np.float32(0.5) * image - np.float32(0.4)):
+        expected = run_torch(wanted.checkpoint.generator, changed)
+        assert float(np.mean((session(changed) - expected) ** 2)) < 1e-3
+
+
+@only("exported", ["openvino-fp32", "ort-fp32"], indirect=True)
+def test_fp32_engines_are_the_network(exported: Exported) -> None:
+    wanted, result, _ = exported
+    assert result.bundle.contract.precision_ran == {"fp32": 13}
+    assert "float_layers" not in result.bundle.contract.drift
+    session = open_session(result.bundle, threads=1)
+    for seed in range(3):
+        image = head(64, 64, seed)
+        np.testing.assert_allclose(session(image), run_torch(wanted.checkpoint.generator, image), atol=1e-3)
+
+
+@only("exported", ["ort-int8"], indirect=True)
+def test_ort_int8_is_qdq_with_unsigned_activations_and_signed_weights_per_channel(exported: Exported) -> None:
+    _, result, _ = exported
+    model = onnx.load_from_string(result.bundle.members["model.onnx"])
+    weights = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    producer = {name: node for node in model.graph.node for name in node.output}
+    checked = 0
+    for node in model.graph.node:
+        if node.op_type != "Conv":
+            continue
+        before = [producer.get(name) for name in node.input[:2]]
+        if any(one is None or one.op_type != "DequantizeLinear" for one in before):
+            continue
+        activation, weight = (one for one in before if one is not None)
+        assert weights[activation.input[2]].dtype == np.uint8
+        values, scales = weights[weight.input[0]], weights[weight.input[1]]
+        assert values.dtype == np.int8
+        assert scales.shape == (values.shape[0],), "one scale per output channel"
+        checked += 1
+    left = result.bundle.contract.drift["float_layers"]
+    assert result.bundle.contract.precision_ran == {"fp32": len(left), "int8": checked}
+    assert checked >= 5, "all convolutions of the blocks, and more"
+
+
+@only("exported", ["ort-int8"], indirect=True)
+def test_ort_keeps_first_and_last_convolution_and_what_works_on_channel_means_in_float(exported: Exported) -> None:
+    _, result, _ = exported
+    model = onnx.load_from_string(result.bundle.members["model.onnx"])
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    left = result.bundle.contract.drift["float_layers"]
+    assert {convolutions[0], convolutions[-1]} <= set(left) < set(convolutions)
+    producer = {name: node for node in model.graph.node for name in node.output}
+    means = [node for node in model.graph.node if node.op_type in ("ReduceMean", "GlobalAveragePool")]
+    assert means
+    for name in left[1:-1]:  # FiLM: every path from these ends at a mean, not at a quantised map
+        node = next(one for one in model.graph.node if one.name == name)
+        while node.op_type not in ("ReduceMean", "GlobalAveragePool"):
+            assert node.op_type in ("Conv", "Relu", "Gemm", "Reshape"), node.op_type
+            node = producer[node.input[0]]
+
+
+@only("exported", ["ort-int8"], indirect=True)
+def test_ort_wraps_only_the_allowed_operations(exported: Exported) -> None:
+    _, result, _ = exported
+    model = onnx.load_from_string(result.bundle.members["model.onnx"])
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    producer = {name: node for node in model.graph.node for name in node.output}
+    stretches = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    assert stretches
+    for node in stretches:
+        after = {reader.op_type for reader in readers.get(node.output[0], [])}
+        source = producer.get(node.input[0])  # None: a stored weight
+        before = None if source is None else producer.get(source.input[0])
+        made_by = "input" if before is None else before.op_type
+        assert after & set(QUANTISED_OPS) or made_by in QUANTISED_OPS, (node.name, after, made_by)
+
+
+def test_ort_counts_are_honest_where_some_convolutions_stay_in_float(
+    request_for: Callable[..., ExportRequest], teacher: Checkpoint, tmp_path: Path
+) -> None:
+    wanted = replace(request_for("ort"), checkpoint=teacher, record=without_teacher_hash(teacher))
+    made = export(wanted, tmp_path / "teacher.sccg").bundle
+    model = onnx.load_from_string(made.members["model.onnx"])
+    transposed = [node.name for node in model.graph.node if node.op_type == "ConvTranspose"]
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    assert len(transposed) == 2
+    assert made.contract.drift["float_layers"] == [convolutions[0], *transposed, convolutions[-1]]
+    assert made.contract.precision_ran == {"fp32": 4, "int8": len(convolutions) - 2}
+
+
+def test_unknown_target_and_precision_are_refused_with_what_there_is() -> None:
+    with pytest.raises(InputError, match="'tensorflow' is none of openvino, ort"):
+        load_target("tensorflow", "int8")
+    with pytest.raises(InputError, match="openvino has no bf16; it has fp32, int8"):
+        load_target("openvino", "bf16")
+
+
+@only("target", ["openvino", "ort"])
+def test_int8_without_slices_is_refused(target: str, student: Checkpoint) -> None:
+    module = load_target(target, "int8")
+    graph = export_graph(student.generator, (64, 64))
+    with pytest.raises(InputError, match="int8 needs calibration slices"):
+        module.build(graph, "int8", (64, 64), None)
+
+
+@only("target", ["openvino", "ort"])
+def test_nothing_is_printed(
+    target: str, request_for: Callable[..., ExportRequest], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export(request_for(target), tmp_path / "quiet.sccg")
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "━" not in printed.err, "no progress bar where there is no terminal"
+
+
+def test_int8_that_quantised_nothing_is_refused(
+    request_for: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sccg_export.openvino_target._quantise", lambda model, calibration: model)
+    out = tmp_path / "none.sccg"
+    with pytest.raises(RefusedError, match="no convolution runs in int8"):
+        export(request_for(), out)
+    assert list(tmp_path.iterdir()) == []

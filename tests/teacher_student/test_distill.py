@@ -1,0 +1,364 @@
+"""Distillation from end to end on tiny pictures: what is left, resumed, counted and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cyclegan_reference import reference
+from teacher_fakes import save_teacher, write_slices
+
+from sccg_runtime.errors import InputError
+from sccg_runtime.files import sha256
+from sccg_teacher_student import bases
+from sccg_teacher_student.bases import SliceMemory
+from sccg_teacher_student.checkpoint import load_checkpoint
+from sccg_teacher_student.data.source import open_data
+from sccg_teacher_student.distill import DistillConfig, DistillResult, Reporter, distill, run_folder
+from sccg_teacher_student.distillation import LossWeights
+from sccg_teacher_student.features import Tap
+from sccg_teacher_student.loop import Progress
+
+
+@pytest.fixture
+def config(tmp_path: Path, pairs_folder: Path) -> DistillConfig:
+    """Six steps of a tiny student on six slices of 32x48, on the CPU."""
+    return DistillConfig(
+        teacher=str(save_teacher(tmp_path / "net_mr2ct.pth")),
+        direction="mr2ct",
+        data=str(pairs_folder),
+        student="s2d-4x1",
+        minutes=None,
+        steps=6,
+        views=8,
+        batch=2,
+        device="cpu",
+    )
+
+
+def run(config: DistillConfig, folder: Path, *, report: Any = None, resume: bool = False) -> DistillResult:
+    said: list[str] = []
+    folder.mkdir(exist_ok=True)
+    reporter = Reporter(say=said.append, training=report or (lambda progress: None))
+    made = distill(config, open_data(Path(config.data)), folder, folder.parent / "cache", reporter, resume=resume)
+    made.facts["said"] = said
+    return made
+
+
+def student_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "student.safetensors").generator.state_dict()
+
+
+def assert_same_student(first: Path, second: Path) -> None:
+    for key, tensor in student_tensors(first).items():
+        assert torch.equal(tensor, student_tensors(second)[key]), key
+
+
+def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Report every step and interrupt after ``step``."""
+    trainer_run = "sccg_teacher_student.distill.Trainer.run"
+    from sccg_teacher_student.loop import Trainer
+
+    plain = Trainer.run
+    monkeypatch.setattr(trainer_run, lambda self, report: plain(self, report, every=1))
+
+    def report(progress: Progress) -> None:
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_a_run_leaves_a_student_that_is_what_was_trained(config: DistillConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    made = run(config, folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"labels.json", "log.csv", "last.pt", "student.safetensors", "run.json"}
+    record = made.student.record
+    assert record is not None
+    assert (record.direction, record.trained_size, record.trained_spacing_mm) == ("mr2ct", (32, 48), (1.0, 1.0))
+    assert (record.train_cases, record.val_cases) == (("a", "b", "c"), ("d",))
+    assert (record.input_intensity.modality, record.output_intensity.kind) == ("MR", "display")
+    assert record.teacher_sha256 == sha256(Path(config.teacher))
+    assert not record.simulated_data
+    facts = json.loads((folder / "run.json").read_text())
+    assert (facts["steps"], facts["views"], facts["student"]) == (6, 16, "s2d-4x1")
+    assert facts["student_sha256"] == sha256(folder / "student.safetensors")
+    last = load_checkpoint(folder / "last.pt").generator.state_dict()
+    assert all(torch.equal(tensor, last[key]) for key, tensor in student_tensors(folder).items())
+    assert [pair.case for pair in made.pairs] == ["d", "d"]
+    for pair, ours, theirs in zip(made.pairs, made.student_outputs, made.teacher_outputs, strict=True):
+        assert pair.mr is not None
+        image = torch.from_numpy(pair.mr)[None]
+        with torch.inference_mode():
+            torch.testing.assert_close(made.student.generator(image)[0], torch.from_numpy(ours))
+            teacher = reference()(image)[0].numpy()
+        assert np.abs(theirs - teacher).mean() < 0.02
+
+
+def test_the_same_config_gives_the_same_student(config: DistillConfig, tmp_path: Path) -> None:
+    run(config, tmp_path / "one")
+    run(config, tmp_path / "two")
+    assert_same_student(tmp_path / "one", tmp_path / "two")
+    run(replace(config, seed=1), tmp_path / "three")
+    first, third = student_tensors(tmp_path / "one"), student_tensors(tmp_path / "three")
+    assert not torch.equal(first["stem.conv.weight"], third["stem.conv.weight"])
+
+
+def test_labels_of_a_longer_run_do_not_change_a_shorter_one(config: DistillConfig, tmp_path: Path) -> None:
+    run(config, tmp_path / "before")
+    run(replace(config, views=40), tmp_path / "longer")
+    run(config, tmp_path / "after")
+    assert_same_student(tmp_path / "before", tmp_path / "after")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "parts", report=stop_at(3, monkeypatch))
+    assert not (tmp_path / "parts" / "student.safetensors").exists()
+    run(replace(config, views=64), tmp_path / "meanwhile")  # lets the shared cache grow
+    made = run(config, tmp_path / "parts", resume=True)
+    assert made.facts["steps"] == 6
+    assert made.facts["views"] == 16
+    assert_same_student(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_resume_with_another_teacher_or_other_data_is_refused(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        run(config, folder, report=stop_at(3, monkeypatch))
+    save_teacher(Path(config.teacher), seed=2)
+    with pytest.raises(InputError, match="another run: its record"):
+        run(config, folder, resume=True)
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"views": 0}', '{"views": "many"}', "[1]"])
+def test_a_resume_without_its_label_count_is_refused(
+    config: DistillConfig, tmp_path: Path, content: str | None
+) -> None:
+    folder = tmp_path / "run"
+    run(config, folder)
+    (folder / "labels.json").unlink()
+    if content is not None:
+        (folder / "labels.json").write_text(content)
+    with pytest.raises(InputError, match=r"labels\.json is missing or damaged"):
+        run(config, folder, resume=True)
+
+
+def test_labels_are_made_anew_when_pictures_change_in_place(
+    config: DistillConfig, tmp_path: Path, pairs_folder: Path
+) -> None:
+    run(config, tmp_path / "one")
+    write_slices(pairs_folder / "train" / "a" / "mr", 2, (32, 48), seed=999)
+    run(config, tmp_path / "two")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_unpaired_folders_add_slices(config: DistillConfig, tmp_path: Path) -> None:
+    write_slices(tmp_path / "more" / "x", 3, (32, 48), seed=5)
+    write_slices(tmp_path / "more" / "y", 1, (32, 48), seed=6)
+    made = run(replace(config, unpaired=(str(tmp_path / "more"),)), tmp_path / "run")
+    assert any("10 input slices" in line and "4 unpaired" in line for line in made.facts["said"])
+    assert made.student.record is not None
+    assert made.student.record.unpaired == (str(tmp_path / "more"),)
+
+
+def test_a_reverse_teacher_makes_inputs_of_unpaired_outputs(config: DistillConfig, tmp_path: Path) -> None:
+    write_slices(tmp_path / "ct" / "x", 2, (32, 48), seed=5)
+    back = save_teacher(tmp_path / "net_ct2mr.pth", seed=8)
+    chosen = replace(config, unpaired=(str(tmp_path / "ct"),), reverse_teacher=str(back))
+    source = open_data(Path(config.data))
+    options: dict[str, Any] = {"strides": (4,), "device": torch.device("cpu")}
+    found = bases.collect_bases(
+        source, ("a",), "mr2ct", [tmp_path / "ct"], None, reverse=load_checkpoint(back), **options
+    )
+    assert (len(found.slices), found.unpaired) == (4, 2)
+    image, made_from = found.slices[-1].load()
+    assert made_from is None
+    plain = bases.collect_bases(source, ("a",), "mr2ct", [tmp_path / "ct"], None, reverse=None, **options)
+    with torch.inference_mode():
+        expected = reference(8)(torch.from_numpy(plain.slices[-1].load()[0])[None, None])[0, 0].numpy()
+    assert np.abs(image - expected).mean() < 0.02
+    assert run(chosen, tmp_path / "run").facts["steps"] == 6
+
+
+@pytest.mark.parametrize("student", ["resnet-4x1", "s2d-4x1-plain"])
+def test_other_students_and_ct2mr_run(config: DistillConfig, tmp_path: Path, student: str) -> None:
+    made = run(replace(config, student=student, direction="ct2mr"), tmp_path / "run")
+    assert made.student.record is not None
+    assert made.student.record.input_intensity.modality == "CT"
+    assert made.student.spec.name.startswith(student)
+
+
+def test_all_optional_losses_run_together(config: DistillConfig, tmp_path: Path) -> None:
+    losses = LossWeights(reference=0.1, adversarial=0.1, features=0.1)
+    chosen = replace(config, losses=losses, taps=(Tap("model.10", "blocks.0"),), amp="bf16", steps=2)
+    run(chosen, tmp_path / "run")
+    header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
+    assert {"reference", "adversarial", "features"} <= set(header.split(","))
+
+
+def test_minutes_end_the_run_and_labels_count(config: DistillConfig, tmp_path: Path) -> None:
+    made = run(replace(config, minutes=0.06, steps=None, views=None), tmp_path / "run")
+    assert made.facts["steps"] > 0
+    assert made.facts["training_seconds"] < 6
+
+
+def test_one_case_trains_and_is_its_own_picture(config: DistillConfig, tmp_path: Path) -> None:
+    write_slices(tmp_path / "one" / "a" / "mr", 2, (32, 48), 1)
+    write_slices(tmp_path / "one" / "a" / "ct", 2, (32, 48), 2)
+    made = run(replace(config, data=str(tmp_path / "one")), tmp_path / "run")
+    assert [pair.case for pair in made.pairs] == ["a", "a"]
+    assert any("validation: none" in line for line in made.facts["said"])
+
+
+@pytest.fixture
+def no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object) -> None:
+        raise AssertionError("refused only after the teacher was started")
+
+    monkeypatch.setattr("sccg_teacher_student.distill.make_labeller", late)
+    monkeypatch.setattr("sccg_teacher_student.bases.make_labeller", late)
+
+
+@pytest.mark.usefixtures("no_labels")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"teacher": "nowhere.pth"}, "no checkpoint at nowhere.pth"),
+        ({"student": "unet"}, "'unet' is not known"),
+        ({"device": "tpu"}, "'tpu' is none of"),
+        ({"amp": "int4"}, "'int4' is none of"),
+        ({"amp": "fp16"}, "loss scaling"),
+        ({"reverse_teacher": "nowhere.pth"}, "no checkpoint at nowhere.pth"),
+        ({"taps": (Tap("model.77", "blocks.0"),), "losses": LossWeights(features=1)}, "no module model.77"),
+        ({"taps": (Tap("model.1", "block"),), "losses": LossWeights(features=1)}, "no module block in S2DGenerator"),
+        ({"taps": (Tap("model.1", "blocks"),), "losses": LossWeights(features=1)}, "container"),
+        ({"unpaired": ("nowhere",), "reverse_teacher": None}, "no such folder"),
+    ],
+)
+def test_bad_requests_are_told_before_anything_that_takes_time(
+    config: DistillConfig, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        run(replace(config, **changes), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_labels")
+@pytest.mark.parametrize(
+    ("where", "size", "words"),
+    [
+        ("train/a", (32, 50), "32x50 pixels: both sides must be multiples of 4"),
+        ("train/a", (16, 16), "32 or more"),
+        ("train/b", (48, 32), r"b/000 is 48x32 pixels, a/000 32x48"),
+        ("val/d", (64, 48), "validation slice d/000 is 64x48"),
+        ("val/d", (34, 50), "validation slice d/000 is 34x50"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(
+    config: DistillConfig, tmp_path: Path, pairs_folder: Path, where: str, size: tuple[int, int], words: str
+) -> None:
+    for modality in ("mr", "ct"):
+        shutil.rmtree(pairs_folder / where / modality)
+        write_slices(pairs_folder / where / modality, 2, size, seed=3)
+    with pytest.raises(InputError, match=words):
+        run(config, tmp_path / "run")
+
+
+@pytest.mark.usefixtures("no_labels")
+def test_unpaired_slices_of_another_size_are_refused(config: DistillConfig, tmp_path: Path) -> None:
+    write_slices(tmp_path / "more" / "x", 1, (64, 64), seed=5)
+    with pytest.raises(InputError, match="more/x/000 is 64x64 pixels"):
+        run(replace(config, unpaired=(str(tmp_path / "more"),)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": None},
+        {"minutes": 3.0},
+        {"steps": 0},
+        {"steps": None, "minutes": 0.0},
+        {"steps": None, "minutes": -1.0},
+        {"steps": None, "minutes": float("nan")},
+        {"steps": None, "minutes": float("inf")},
+        {"batch": 0},
+        {"views": 0},
+        {"cache_gib": 0.0},
+        {"cache_gib": float("nan")},
+        {"learning_rate": -1e-3},
+        {"learning_rate": float("nan")},
+        {"seed": -1},
+        {"taps": (Tap("a", "b"),)},
+        {"losses": LossWeights(features=1.0)},
+    ],
+    ids=str,
+)
+def test_options_out_of_range_are_refused(config: DistillConfig, changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        replace(config, **changes)
+
+
+def test_config_survives_json(config: DistillConfig) -> None:
+    chosen = replace(
+        config, unpaired=("a", "b"), taps=(Tap("x", "y"),), losses=LossWeights(features=2.0), steps=None, minutes=2.5
+    )
+    assert DistillConfig.from_json(chosen.to_json()) == chosen
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "",
+        lambda text: text[:50],
+        lambda text: "[]",
+        lambda text: "3",
+        lambda text: text.replace('"batch": 2', '"batch": "2"'),
+        lambda text: text.replace('"batch"', '"bach"'),
+        lambda text: text.replace('"wavelet"', '"wave"'),
+        lambda text: text.replace('"mr2ct"', '"mr2pet"'),
+        lambda text: text.replace('"taps": []', '"taps": [{"teacher": "a"}]'),
+        lambda text: text.replace('"unpaired": []', '"unpaired": null'),
+        lambda text: text.replace('"steps": 6', '"steps": -6'),
+    ],
+)
+def test_a_damaged_config_is_refused(config: DistillConfig, change: Any) -> None:
+    changed = change(config.to_json())
+    assert changed != config.to_json()
+    with pytest.raises(InputError) as caught:
+        DistillConfig.from_json(changed)
+    assert "\n" not in str(caught.value)
+
+
+def test_slices_beyond_the_memory_limit_are_read_again() -> None:
+    reads = []
+
+    def load(name: str) -> tuple[np.ndarray, np.ndarray]:
+        reads.append(name)
+        return np.zeros((8, 8), np.float32), np.zeros((8, 8), np.float32)
+
+    memory = SliceMemory(limit_bytes=2 * 2 * 8 * 8 * 4 + 100)
+    loads = {name: memory.remember(lambda name=name: load(name)) for name in "abc"}
+    for _ in range(3):
+        for one in loads.values():
+            one()
+    assert sorted(reads) == ["a", "b", "c", "c", "c"]
+
+
+def test_run_folders_are_new_and_say_what_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda _: "20260101-120000")
+    made = [run_folder(tmp_path / "runs", "balanced", "mr2ct").name for _ in range(3)]
+    assert made == [f"20260101-120000-balanced-mr2ct{suffix}" for suffix in ("", "-1", "-2")]

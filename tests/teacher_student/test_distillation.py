@@ -1,0 +1,159 @@
+"""Every part of the loss trains what it should, and what learns beside the student is resumed with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from teacher_fakes import bases, save_teacher
+
+from sccg_runtime.errors import InputError
+from sccg_teacher_student.checkpoint import load_checkpoint
+from sccg_teacher_student.distillation import DistillTask, LossWeights
+from sccg_teacher_student.features import Tap
+from sccg_teacher_student.labels import LabelCache
+from sccg_teacher_student.loop import Schedule, Trainer
+from sccg_teacher_student.networks.build import build_generator
+from sccg_teacher_student.networks.spec import s2d_spec
+
+ONLY = dict.fromkeys(LossWeights.__dataclass_fields__, 0.0)
+TAPS = (Tap("model.10", "blocks.0"),)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> LabelCache:
+    made = LabelCache(tmp_path / "cache", bases(), 0)
+    made.fill(lambda image: -image, limit_gib=1, views=32)
+    return made
+
+
+@pytest.fixture
+def make_task(cache: LabelCache, tmp_path: Path) -> Any:
+    def make(weights: dict[str, float], **options: Any) -> DistillTask:
+        torch.manual_seed(0)
+        teacher = load_checkpoint(save_teacher(tmp_path / "net.pth")).generator if weights.get("features") else None
+        given: dict[str, Any] = {"batch": 4, "shift": 8, "device": torch.device("cpu"), "amp": None}
+        given |= {"teacher": teacher, "taps": TAPS if teacher else ()}
+        student = build_generator(s2d_spec(4, 1, plain=True))
+        return DistillTask(student, cache, LossWeights(**ONLY | weights), **given | options)
+
+    return make
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("part", [name for name in ONLY if name != "output"])
+def test_each_part_alone_trains_the_student(make_task: Any, part: str) -> None:
+    task = make_task({part: 2.0})
+    losses = task.losses(draws())
+    assert set(losses) == {"total", "output", part}
+    assert float(losses[part].detach()) > 0
+    assert float(losses["total"].detach()) == pytest.approx(2 * float(losses[part].detach()), rel=1e-5)
+    losses["total"].backward()
+    assert (
+        sum(float(parameter.grad.abs().sum()) for parameter in task.network.parameters() if parameter.grad is not None)
+        > 0
+    )
+
+
+def test_total_is_the_weighted_sum(make_task: Any) -> None:
+    weights = {"output": 1.0, "wavelet": 0.7, "detail": 0.03, "ssim": 0.1, "reference": 0.5}
+    losses = {name: float(value.detach()) for name, value in make_task(weights).losses(draws()).items()}
+    assert set(losses) == {"total", *weights}
+    assert losses["total"] == pytest.approx(sum(weights[name] * losses[name] for name in weights), rel=1e-5)
+
+
+def test_reference_uses_only_views_that_have_one(tmp_path: Path) -> None:
+    cache = LabelCache(tmp_path / "unpaired", bases(paired=False), 0)
+    cache.fill(lambda image: -image, limit_gib=1, views=16)
+    options: dict[str, Any] = {"batch": 2, "shift": 0, "device": torch.device("cpu"), "amp": None}
+    task = DistillTask(build_generator(s2d_spec(4, 1)), cache, LossWeights(reference=1.0), **options)
+    losses = task.losses(draws())
+    assert float(losses["reference"].detach()) == 0
+    losses["total"].backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in task.network.parameters())
+
+
+def test_a_batch_is_fixed_by_the_generator_and_moves_input_and_label_together(make_task: Any) -> None:
+    task = make_task({"output": 1.0})
+    first, second, other = task.draw(draws(3)), task.draw(draws(3)), task.draw(draws(4))
+    for one, same in zip(first, second, strict=True):
+        torch.testing.assert_close(one, same, rtol=0, atol=0, equal_nan=True)
+    assert not torch.equal(first[0], other[0])
+    image, label, _ = first
+    assert image.shape == (4, 1, 32, 48)
+    assert torch.equal(label, -image)
+
+
+def test_the_critic_learns_and_the_students_gradient_passes_through_it(make_task: Any) -> None:
+    task = make_task({"adversarial": 1.0})
+    before = {name: value.clone() for name, value in task.state()["critic"].items()}
+    task.losses(draws())["total"].backward()
+    after = task.state()["critic"]
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
+    assert task.network.tail.bias.grad.abs().sum() > 0
+
+
+def test_feature_matching_trains_its_projections_and_not_the_teacher(make_task: Any) -> None:
+    task = make_task({"features": 1.0})
+    losses = task.losses(draws())
+    losses["total"].backward()
+    assert len(task.trainable()) == 2
+    assert all(parameter.grad is not None for parameter in task.trainable())
+    assert all(parameter.grad is None for parameter in task._teacher.parameters())
+
+
+@pytest.mark.parametrize("part", ["output", "adversarial", "features"])
+def test_bfloat16_runs_a_step(make_task: Any, part: str) -> None:
+    losses = make_task({part: 1.0}, amp=torch.bfloat16).losses(draws())
+    assert losses["total"].dtype == torch.float32
+    losses["total"].backward()
+    assert torch.isfinite(losses["total"])
+
+
+@pytest.mark.parametrize("missing", ["teacher", "taps"])
+def test_features_need_a_teacher_and_taps(make_task: Any, missing: str) -> None:
+    with pytest.raises(InputError, match="--feature-tap"):
+        make_task({"features": 1.0}, **{missing: None if missing == "teacher" else ()})
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), 1e5])
+def test_weights_out_of_range_are_refused_by_name(value: float) -> None:
+    with pytest.raises(InputError, match="loss weight ssim"):
+        LossWeights(ssim=value)
+
+
+@pytest.mark.parametrize("part", ["adversarial", "features"])
+def test_a_resumed_run_goes_on_with_critic_and_projections(make_task: Any, tmp_path: Path, part: str) -> None:
+    def trainer(folder: str) -> Trainer:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        schedule = Schedule(steps=4, seconds=None)
+        return Trainer(make_task({"output": 1.0, part: 0.5}), schedule, 4, tmp_path / folder, {"spec": "x"}, 0)
+
+    def stop(progress: Any) -> None:
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    whole, first, second = trainer("whole"), trainer("parts"), trainer("parts")
+    whole.run(lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(stop, every=1)
+    second.restore()
+    second.run(lambda _: None)
+    for key, tensor in whole.task.network.state_dict().items():
+        assert torch.equal(tensor, second.task.network.state_dict()[key]), key
+    key = "critic" if part == "adversarial" else "match"
+    for name, tensor in whole.task.state()[key].items():
+        assert torch.equal(tensor, second.task.state()[key][name]), name
+
+
+def test_training_lowers_the_loss(make_task: Any, tmp_path: Path) -> None:
+    task = make_task({"output": 1.0})
+    told: list[float] = []
+    schedule = Schedule(steps=40, seconds=None, learning_rate=5e-3)
+    Trainer(task, schedule, 4, tmp_path, {}, 0).run(lambda progress: told.append(progress.losses["total"]), every=10)
+    assert told[-1] < 0.7 * told[0]

@@ -1,0 +1,246 @@
+"""Specs, students' names, and what the networks compute before and after they are folded for engines."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import nn
+
+from sccg_runtime.errors import InputError
+from sccg_teacher_student.networks.build import build_generator, fold_for_export, strided_stem
+from sccg_teacher_student.networks.patchgan import PatchDiscriminator
+from sccg_teacher_student.networks.s2d import SpaceToDepthStem
+from sccg_teacher_student.networks.spec import PRESETS, GeneratorSpec, resnet_spec, s2d_spec, student_spec
+
+S2D_BATCH = replace(s2d_spec(8, 3), norm="batch")
+SPECS = [
+    student_spec("resnet-4x2"),
+    student_spec("resnet-4x2-in"),
+    resnet_spec(4, 1, "instance-affine", downsamples=1),
+    replace(resnet_spec(4, 2), padding="zeros"),
+    replace(resnet_spec(4, 1), in_channels=2, out_channels=3),
+    s2d_spec(8, 4),
+    s2d_spec(8, 2, plain=True),
+    S2D_BATCH,
+    replace(s2d_spec(8, 2), factor=8),
+    replace(s2d_spec(8, 2), factor=2),
+    replace(S2D_BATCH, in_channels=3),
+]
+
+
+def used(spec: GeneratorSpec) -> nn.Module:
+    """A generator whose norms have statistics and whose FiLM layers do something; in evaluation mode."""
+    network = build_generator(spec)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.3, 3.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    for name, parameter in network.named_parameters():
+        if name.startswith("films") or name == "tail.weight":
+            nn.init.normal_(parameter, 0, 0.1)
+    return network.eval()
+
+
+@given(width=st.integers(1, 1024), blocks=st.integers(0, 64), norm=st.sampled_from(["", "-bn", "-in"]))
+def test_resnet_names_say_width_blocks_and_norm(width: int, blocks: int, norm: str) -> None:
+    spec = student_spec(f"resnet-{width}x{blocks}{norm}")
+    assert spec == resnet_spec(width, blocks, "instance" if norm == "-in" else "batch")
+    assert spec.name == f"resnet-{width}x{blocks}{norm or '-bn'}"
+    assert student_spec(spec.name) == spec
+
+
+@given(width=st.integers(1, 1024), blocks=st.integers(1, 64), plain=st.booleans())
+def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) -> None:
+    name = f"s2d-{width}x{blocks}{'-plain' if plain else ''}"
+    spec = student_spec(name)
+    assert spec.name == name
+    assert (spec.width, spec.blocks, spec.standardise, bool(spec.film_after)) == (width, blocks, not plain, not plain)
+
+
+@given(name=st.one_of(st.text(max_size=16), st.from_regex(r"(resnet|s2d)-\d{1,5}x\d{1,4}(-\w+)?", fullmatch=True)))
+@example(name="resnet-0x9")
+@example(name="s2d-48x65")
+@example(name="../s2d-48x4")
+def test_any_name_gives_what_it_says_or_an_input_error(name: str) -> None:
+    try:
+        spec = student_spec(name)
+    except InputError:
+        return
+    plain = re.sub(r"(?<![0-9])0+(?=[0-9])", "", name)  # resnet-08x2 says 8
+    assert spec.name in (plain, f"{plain}-bn")
+
+
+@pytest.mark.parametrize("name", ["resnet", "resnet-16x9-plain", "s2d-16x0", "s2d-48x4\n", "s2d-４８x4", "", "s2d-0x4"])
+def test_bad_names_are_refused(name: str) -> None:
+    with pytest.raises(InputError):
+        student_spec(name)
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"'unet'.*resnet-WxB.*s2d-CxB.*fast, balanced, faithful"):
+        student_spec("unet")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_names_of_s2d_students(preset: str) -> None:
+    assert student_spec(preset) == student_spec(PRESETS[preset])
+    assert student_spec(preset).family == "s2d"
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.factor}")
+def test_specs_survive_json_and_rebuild_the_same_tensors(spec: GeneratorSpec) -> None:
+    again = GeneratorSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    shapes = [
+        {name: tensor.shape for name, tensor in build_generator(one).state_dict().items()} for one in (spec, again)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"family": "unet"},
+    {"family": 3},
+    {"width": 0},
+    {"width": 4096},
+    {"width": 8.0},
+    {"width": True},
+    {"width": "8"},
+    {"blocks": -1},
+    {"norm": "layer"},
+    {"norm": "instance"},
+    {"padding": "replicate"},
+    {"factor": 3},
+    {"dilations": [1, 2]},
+    {"dilations": [1, 2, 0]},
+    {"dilations": [1, 2, 10_000]},
+    {"dilations": [1, 2, 4.0]},
+    {"dilations": "124"},
+    {"film_after": [4]},
+    {"film_after": [0]},
+    {"standardise": 1},
+    {"in_channels": 0},
+    {"out_channels": 17},
+    {"downsamples": 6},
+    {"blocks": 0, "dilations": [], "film_after": []},
+    {"surprise": 1},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_spec_from_json_refuses_what_cannot_be_built(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        GeneratorSpec.from_dict(s2d_spec(8, 3).to_dict() | change)
+
+
+@pytest.mark.parametrize("missing", s2d_spec(8, 3).to_dict())
+def test_spec_from_json_refuses_a_missing_key_by_name(missing: str) -> None:
+    values = s2d_spec(8, 3).to_dict()
+    del values[missing]
+    with pytest.raises(InputError, match=missing):
+        GeneratorSpec.from_dict(values)
+
+
+def test_a_resnet_has_none_of_the_s2d_parts() -> None:
+    for change in ({"dilations": (1,)}, {"standardise": True}, {"film_after": (1,)}):
+        with pytest.raises(InputError, match="resnet"):
+            replace(resnet_spec(4, 1), **change)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.factor}")
+@pytest.mark.parametrize("size", [(32, 32), (40, 64)])
+def test_output_is_one_slice_of_the_same_size_in_range(spec: GeneratorSpec, size: tuple[int, int]) -> None:
+    network = used(spec)
+    with torch.inference_mode():
+        output = network(torch.randn(2, spec.in_channels, *size).clamp(-1, 1))
+    assert output.shape == (2, 1, *size)
+    assert output.abs().max() <= 1
+    assert output.std() > 0
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.factor}")
+def test_folding_keeps_the_function(spec: GeneratorSpec) -> None:
+    network = used(spec)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    folded = fold_for_export(network)
+    image = torch.rand(2, spec.in_channels, 32, 48) * 2 - 1
+    with torch.inference_mode():
+        expected, output = network(image), folded(image)
+    assert expected.std() > 1e-3
+    assert (output - expected).abs().max() < 1e-5
+    assert not any(isinstance(module, nn.BatchNorm2d | SpaceToDepthStem) for module in folded.modules())
+    after = network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items()), "the original was changed"
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(8, 8), (16, 40), (64, 24)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_strided_stem_equals_pixel_unshuffle_and_convolution(
+    factor: int, channels: int, size: tuple[int, int], bias: bool
+) -> None:
+    stem = SpaceToDepthStem(channels, 6, factor, bias)
+    image = torch.randn(2, channels, *size)
+    with torch.inference_mode():
+        expected = stem.conv(F.pixel_unshuffle(image, factor))
+        strided = strided_stem(stem)(image)
+    assert strided.shape == (2, 6, size[0] // factor, size[1] // factor)
+    assert (strided - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(0.5, 0.0), (3.0, 0.7), (1.0, -2.0)])
+def test_a_standardising_student_does_not_see_brightness_and_contrast(scale: float, offset: float) -> None:
+    network, plain = used(s2d_spec(8, 2)), used(s2d_spec(8, 2, plain=True))
+    image = torch.randn(1, 1, 32, 32)
+    with torch.inference_mode():
+        assert (network(scale * image + offset) - network(image)).abs().max() < 2e-3
+        assert (plain(scale * image + offset) - plain(image)).abs().max() > 1e-2, "this one does see it"
+
+
+def test_a_flat_slice_is_standardised_without_nan() -> None:
+    with torch.inference_mode():
+        assert torch.isfinite(used(s2d_spec(8, 2))(torch.full((1, 1, 32, 32), -1.0))).all()
+
+
+def test_clipped_pixels_still_learn_in_training_only() -> None:
+    network = build_generator(s2d_spec(4, 1, plain=True))
+    with torch.no_grad():
+        network.tail.bias.fill_(5.0)  # every pixel far above +1
+    image = torch.zeros(1, 1, 16, 16)
+    network.train()
+    output = network(image)
+    assert torch.allclose(output, torch.ones_like(output))
+    output.mean().backward()
+    assert network.tail.bias.grad.sum() == pytest.approx(1.0)
+    network.zero_grad()
+    network.eval()(image).mean().backward()
+    assert network.tail.bias.grad.abs().sum() == 0
+
+
+def test_film_starts_as_identity_and_depends_on_the_whole_slice() -> None:
+    network = build_generator(s2d_spec(8, 1)).eval()
+    bare = build_generator(replace(s2d_spec(8, 1), film_after=()))
+    bare.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("films")})
+    image = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(network(image), bare.eval()(image))
+
+
+@pytest.mark.parametrize("size", [32, 64, 256])
+def test_discriminator_scores_patches(size: int) -> None:
+    network = PatchDiscriminator()
+    with torch.inference_mode():
+        scores = network(torch.zeros(2, 1, size, size))
+    assert scores.shape == (2, 1, size // 8 - 2, size // 8 - 2)
+    strides = [module.stride[0] for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert strides == [2, 2, 2, 1, 1]
