@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from sccg_teacher_student.data.phantom_dicom import write_phantom
 
 WritePng = Callable[..., Path]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data.source import DataSource, open_data, open_unpaired
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data.source import open_data
 

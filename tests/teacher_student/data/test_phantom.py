@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
+
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data import phantom_tissues as t
 from sccg_teacher_student.data.phantom import MR_SCALE, PhantomCase, phantom_case, phantom_pairs
-from scipy import ndimage
 
 MIDDLE = slice(4, 10)  # of 12 slices: from the basal ganglia upwards
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
+
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256
 from sccg_runtime.intensity import unit_to_linear

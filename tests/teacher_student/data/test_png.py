@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data.png import read_png
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data.settings import assumed_settings, find_settings, read_settings
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data.png import PngReader
 from sccg_teacher_student.data.settings import assumed_settings
