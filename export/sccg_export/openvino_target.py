@@ -15,7 +15,7 @@ from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
 from sccg_runtime.contract import Precision
-from sccg_runtime.engine import cpu_properties, import_openvino, openvino_version, precision_ran
+from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core, openvino_version, precision_ran
 from sccg_runtime.errors import InputError
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -31,7 +31,7 @@ def build(graph: Graph, precision: Precision, size: tuple[int, int], calibration
         INT8 without calibration slices.
     """
     openvino = import_openvino()
-    model = openvino.Core().read_model(graph.to_bytes())
+    model = openvino_core().read_model(graph.to_bytes())
     if precision == "int8":
         if calibration is None:
             raise InputError("int8 needs calibration slices")
@@ -53,8 +53,7 @@ def build(graph: Graph, precision: Precision, size: tuple[int, int], calibration
 
 def compile_float32(graph: Graph, size: tuple[int, int], threads: int) -> tuple[Any, str, dict[str, int]]:
     """(inference request, OpenVINO's version, convolutions by precision that really run) of a float32 graph."""
-    openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(graph.to_bytes())
     model.reshape([1, 1, *size])
     compiled = core.compile_model(model, "CPU", cpu_properties("fp32", threads))

@@ -6,6 +6,7 @@ a web service. :func:`import_openvino` keeps that module out of the process, so 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -152,6 +153,16 @@ def import_openvino() -> Any:
         ) from None
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The one ``openvino.Core`` of this process.
+
+    A core replaces the process's signal stack. Of two that live at once, the second one's end brings back the first
+    one's stack; if the first has gone by then, the next signal (Ctrl-C) ends the process with a segmentation fault.
+    """
+    return import_openvino().Core()
+
+
 def openvino_version() -> str:
     """Version of OpenVINO without its build number, such as ``"2026.4.1"``."""
     return str(import_openvino().get_version()).split("-")[0]
@@ -168,8 +179,7 @@ def cpu_properties(precision: Precision, threads: int) -> dict[str, Any]:
 
 
 def _open_openvino(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
-    openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     contract = bundle.contract
     if contract.precision_asked == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise MissingDependencyError("this CPU has no BF16 and the bundle asks for it: export an int8 or fp32 bundle")

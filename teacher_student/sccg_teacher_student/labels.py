@@ -7,7 +7,6 @@ data and seed goes on where the last one stopped.
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import time
@@ -15,7 +14,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +21,7 @@ import torch
 from torch import nn
 
 from sccg_runtime.contract import Precision
-from sccg_runtime.engine import cpu_properties, import_openvino
+from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import replacing
 from sccg_runtime.intensity import FloatArray
@@ -143,7 +141,7 @@ def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.devic
             return result
 
         return run_torch, "PyTorch on CUDA, float32"
-    openvino, core = import_openvino(), _core()
+    openvino, core = import_openvino(), openvino_core()
     precision: Precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO's converter uses torch.jit.trace, which is deprecated
@@ -157,13 +155,3 @@ def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.devic
         return np.array(request.infer(image[None])[0][0], np.float32)
 
     return run_openvino, f"OpenVINO on the CPU, {precision}"
-
-
-@functools.cache
-def _core() -> Any:
-    """One core for the life of the process.
-
-    A core replaces the process's signal stack. Of two that live at once, the second one's end brings back the first
-    one's stack, even where that was freed; the next signal, such as Ctrl-C, then kills the process.
-    """
-    return import_openvino().Core()
