@@ -227,6 +227,16 @@ def test_clipped_pixels_still_learn_in_training_only() -> None:
     assert network.tail.bias.grad.abs().sum() == 0
 
 
+def test_no_loss_can_push_a_clipped_pixel_further_out() -> None:
+    network = build_generator(s2d_spec(4, 1, plain=True)).train()
+    for value, away in ((5.0, -1.0), (-5.0, 1.0)):
+        with torch.no_grad():
+            network.tail.bias.fill_(value)
+        network.zero_grad()
+        (away * network(torch.zeros(1, 1, 16, 16)).mean()).backward()
+        assert network.tail.bias.grad.abs().sum() == 0
+
+
 def test_film_starts_as_identity_and_depends_on_the_whole_slice() -> None:
     network = build_generator(s2d_spec(8, 1)).eval()
     bare = build_generator(replace(s2d_spec(8, 1), film_after=()))

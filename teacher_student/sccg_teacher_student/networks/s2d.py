@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sccg_teacher_student.networks.spec import GeneratorSpec
+
+
+class InwardClip(torch.autograd.Function):
+    """Clip to [-1, 1] whose gradient reaches pixels outside the range only where it moves them back.
+
+    With no gradient outside, a pixel that left the range would never return; with all of it, a loss that wants more
+    contrast pushes saturated pixels outwards without end (outputs of 10^4 were seen before the clip).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Any shape."""
+        ctx.save_for_backward(x)
+        return torch.clamp(x, -1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """A step goes against the gradient: above 1 it must be positive, below -1 negative."""
+        (x,) = ctx.saved_tensors
+        (grad,) = grads
+        outward = ((x > 1) & (grad < 0)) | ((x < -1) & (grad > 0))
+        return grad.masked_fill(outward, 0)
+
+
+_inward_clip: Callable[[Tensor], Tensor] = InwardClip.apply
 
 
 class FiLM(nn.Module):
@@ -87,7 +115,5 @@ class S2DGenerator(nn.Module):
             if str(number) in self.films:
                 x = self.films[str(number)](x)
         y: Tensor = self.shuffle(self.tail(F.relu(self.tail_in(x))))
-        clipped = torch.clamp(y, -1, 1)
-        if self.training:  # straight-through: a pixel outside the range still learns
-            return y + (clipped - y).detach()
+        clipped: Tensor = _inward_clip(y) if self.training else torch.clamp(y, -1, 1)
         return clipped
