@@ -22,7 +22,14 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 _MOVING = frozenset({"Pad", "Transpose", "Reshape", "SpaceToDepth", "DepthToSpace", "Slice", "StridedSlice"})
 
 
-def build(graph: Graph, precision: Precision, size: tuple[int, int], calibration: Calibration | None) -> Built:
+def build(
+    graph: Graph,
+    precision: Precision,
+    size: tuple[int, int],
+    calibration: Calibration | None,
+    *,
+    float_output: bool = False,
+) -> Built:
     """Make OpenVINO's ``model.xml`` and ``model.bin`` at ``size`` (rows, columns).
 
     Raises
@@ -36,7 +43,7 @@ def build(graph: Graph, precision: Precision, size: tuple[int, int], calibration
         if calibration is None:
             raise InputError("int8 needs calibration slices")
         model.reshape([1, 1, *calibration.images[0].shape[-2:]])
-        model = _quantise(model, calibration)
+        model = _quantise(model, calibration, float_output)
     model.reshape([1, 1, *size])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
@@ -60,7 +67,7 @@ def compile_float32(graph: Graph, size: tuple[int, int], threads: int) -> tuple[
     return compiled.create_infer_request(), openvino_version(), precision_ran(compiled)
 
 
-def _quantise(model: Any, calibration: Calibration) -> Any:
+def _quantise(model: Any, calibration: Calibration, float_output: bool) -> Any:
     """Per-channel symmetric weights, per-tensor activations; ranges from all calibration slices."""
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
@@ -76,20 +83,22 @@ def _quantise(model: Any, calibration: Calibration) -> Any:
             dataset,
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(calibration.images),
-            ignored_scope=nncf.IgnoredScope(names=_kept_float(model)),
+            ignored_scope=nncf.IgnoredScope(names=_kept_float(model, float_output)),
         )
 
 
-def _kept_float(model: Any) -> list[str]:
+def _kept_float(model: Any, float_output: bool) -> list[str]:
     """Operations that lose more by eight bits than they gain in time.
 
     - Everything up to and with the first convolution: a slice's mean and variance in eight bits are ruinous, and so is
       its input, whose brightest pixel decides how finely soft tissue is told apart.
     - What works on one number per channel (FiLM): a few microseconds, and every pixel depends on it.
     - Products and sums of a map with such numbers: three roundings in a row where one is enough.
+    - With ``float_output``, the last two convolutions on maps.
     - DepthToSpace: else the output itself is rounded to eight bits over the range of its outliers.
     """
     kept: list[str] = []
+    convolutions: list[str] = []
     in_stem = True
     for node in model.get_ordered_ops():
         kind = node.get_type_name()
@@ -97,8 +106,10 @@ def _kept_float(model: Any) -> list[str]:
             continue
         if in_stem or kind == "DepthToSpace" or _touches_vector(node):
             kept.append(str(node.get_friendly_name()))
+        elif kind == "Convolution":
+            convolutions.append(str(node.get_friendly_name()))
         in_stem = in_stem and kind != "Convolution"
-    return kept
+    return kept + (convolutions[-2:] if float_output else [])
 
 
 def _touches_vector(node: Any) -> bool:

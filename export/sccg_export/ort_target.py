@@ -31,7 +31,14 @@ QUANTISED_OPS = ("Conv", "Add", "Pad")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
-def build(graph: Graph, precision: Precision, size: tuple[int, int], calibration: Calibration | None) -> Built:
+def build(
+    graph: Graph,
+    precision: Precision,
+    size: tuple[int, int],
+    calibration: Calibration | None,
+    *,
+    float_output: bool = False,
+) -> Built:
     """Make ``model.onnx``; its height and width stay free, so ``size`` only names the contract's engine size.
 
     Raises
@@ -45,7 +52,7 @@ def build(graph: Graph, precision: Precision, size: tuple[int, int], calibration
     if precision == "int8":
         if calibration is None:
             raise InputError("int8 needs calibration slices")
-        model = _quantise(graph, calibration)
+        model = _quantise(graph, calibration, float_output)
     quantised, left = _count(model)
     return Built(
         members={"model.onnx": bytes(model.SerializeToString())},
@@ -68,7 +75,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return None if image is None else {INPUT: image[None]}
 
 
-def _quantise(graph: Graph, calibration: Calibration) -> onnx.ModelProto:
+def _quantise(graph: Graph, calibration: Calibration, float_output: bool) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source, prepared, target = (Path(folder) / name for name in ("in.onnx", "prepared.onnx", "out.onnx"))
@@ -86,12 +93,12 @@ def _quantise(graph: Graph, calibration: Calibration) -> onnx.ModelProto:
             calibrate_method=CalibrationMethod.MinMax,
             # Ranges are averages over slices: the one brightest slice would make all others coarse.
             extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.02},
-            nodes_to_exclude=_kept_float(onnx.load(prepared)),
+            nodes_to_exclude=_kept_float(onnx.load(prepared), float_output),
         )
         return onnx.load(target)
 
 
-def _kept_float(model: onnx.ModelProto) -> list[str]:
+def _kept_float(model: onnx.ModelProto, float_output: bool) -> list[str]:
     """Nodes that lose more by eight bits than they gain in time.
 
     The first convolution, whose input's brightest pixel would decide how finely soft tissue is told apart; the last,
@@ -100,7 +107,7 @@ def _kept_float(model: onnx.ModelProto) -> list[str]:
     convolutions = [node.name for node in model.graph.node if node.op_type in _CONVOLUTIONS]
     weights = {tensor.name for tensor in model.graph.initializer}
     vectors: set[str] = set()  # maps of one pixel
-    kept = {convolutions[0], convolutions[-1]}
+    kept = {convolutions[0], *convolutions[-2 if float_output else -1 :]}
     for node in model.graph.node:
         computed = [name for name in node.input if name and name not in weights]
         if node.op_type == "ReduceMean" or (computed and all(name in vectors for name in computed)):

@@ -24,9 +24,15 @@ class TargetModule(Protocol):
     PRECISIONS: tuple[Precision, ...]
 
     def build(
-        self, graph: Graph, precision: Precision, size: tuple[int, int], calibration: Calibration | None
+        self,
+        graph: Graph,
+        precision: Precision,
+        size: tuple[int, int],
+        calibration: Calibration | None,
+        *,
+        float_output: bool = False,
     ) -> Built:
-        """Make the engine's files."""
+        """Make the engine's files; with ``float_output`` the last two convolutions stay in float32."""
 
 
 def load_target(name: str, precision: Precision) -> TargetModule:
