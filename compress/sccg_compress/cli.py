@@ -312,7 +312,8 @@ def parse_size(text: str) -> tuple[int, int]:
 def main() -> None:
     """Run a command; one line and an exit code for what goes wrong (0 done, 2 bad input, 3 refused, 4 not trusted)."""
     try:
-        code = app(standalone_mode=False, prog_name="sccg-compress")  # typer gives the exit code of an Exit, and 130 after Ctrl-C
+        # typer gives the exit code of an Exit, and 130 after Ctrl-C
+        code = app(standalone_mode=False, prog_name="sccg-compress")
         if isinstance(code, int) and code:
             sys.exit(code)
     except typer.Exit as stop:
