@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,9 @@ from sccg_runtime.engine import import_openvino
 from sccg_runtime.files import sha256
 from sccg_runtime.intensity import Intensity
 from sccg_runtime.statistics import InputStatistics, Range
+
+# A parent that ignores Ctrl-C hands that down (nohup, background jobs); the tests that send it need the default back.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("sccg", deadline=None, database=None, derandomize=True)
 settings.load_profile("sccg")

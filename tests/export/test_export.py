@@ -14,7 +14,7 @@ import pytest
 import torch
 from small_models import digest, head, run_torch
 
-from sccg_bench.quality import quality
+from sccg_bench.quality import QualityResult, quality
 from sccg_export.bundle_writer import pack, pack_golden
 from sccg_export.calibration import choose_calibration
 from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export, run_network
@@ -270,3 +270,23 @@ def test_real_slices_export_within_the_default_budget(real_data: Path, tmp_path:
     made = export(wanted, tmp_path / "real.sccg").bundle.contract
     assert made.output_intensity.kind == "display"
     assert made.simulated_data is False
+
+
+def test_an_engine_over_budget_gets_its_output_convolutions_back_in_float(
+    request_for: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def refused_once(result: QualityResult, budget: DriftBudget) -> None:
+        asked.append(len(result.slices))
+        if len(asked) == 1:
+            raise RefusedError("too much")
+
+    plain = export(request_for("openvino"), tmp_path / "plain.sccg").bundle.contract
+    monkeypatch.setattr("sccg_export.export.check_drift", refused_once)
+    again = export(request_for("openvino"), tmp_path / "again.sccg").bundle.contract
+    assert len(asked) == 2
+    assert plain.precision_ran is not None
+    assert again.precision_ran is not None
+    assert again.precision_ran["fp32"] == plain.precision_ran["fp32"] + 2
+    assert again.precision_ran["int8"] == plain.precision_ran["int8"] - 2

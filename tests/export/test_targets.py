@@ -200,7 +200,7 @@ def test_nothing_is_printed(
 def test_int8_that_quantised_nothing_is_refused(
     request_for: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sccg_export.openvino_target._quantise", lambda model, calibration: model)
+    monkeypatch.setattr("sccg_export.openvino_target._quantise", lambda model, *_: model)
     out = tmp_path / "none.sccg"
     with pytest.raises(RefusedError, match="no convolution runs in int8"):
         export(request_for(), out)
