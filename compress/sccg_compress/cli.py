@@ -104,7 +104,7 @@ def distill(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help="auto, off or bf16.")] = "auto",
     weight_wavelet: Annotated[float, typer.Option(help="Of the high Haar bands.")] = 0.7,
-    weight_detail: Annotated[float, typer.Option(help="Of the high bands' energy: against blur.")] = 0.03,
+    weight_detail: Annotated[float, typer.Option(help="Of the high bands' energy: against blur.")] = 0.06,
     weight_ssim: Annotated[float, typer.Option(help="Of 1 - SSIM to the teacher.")] = 0.1,
     weight_reference: Annotated[float, typer.Option(help="Of L1 to the real image (it buys PSNR by blurring).")] = 0.0,
     weight_adversarial: Annotated[float, typer.Option(help="Of a least-squares GAN term.")] = 0.0,

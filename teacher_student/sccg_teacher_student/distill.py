@@ -27,7 +27,8 @@ from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.distillation import DistillTask, LossWeights
 from sccg_teacher_student.features import FeatureMatch, Tap
-from sccg_teacher_student.labels import LabelCache, make_labeller
+from sccg_teacher_student.gauge import DetailGauge, keep_out
+from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
 from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device, use_cores
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import student_spec
@@ -221,9 +222,12 @@ def distill(
     if spec.standardise and probe["affine"] < INVARIANT_DB:
         reporter.say("the teacher depends on brightness and contrast, the student's standardisation removes both")
 
-    cache = LabelCache(cache_root / _cache_key(config, teacher, reverse, made, label_engine), bases, config.seed)
+    learned, kept = keep_out(bases)
+    if kept:
+        reporter.say(f"{kept[0].case} is kept out of the labelled views, to gauge the student's sharpness")
+    cache = LabelCache(cache_root / _cache_key(config, teacher, reverse, made, label_engine), learned, config.seed)
     seconds = None if config.minutes is None else LABEL_SHARE * config.minutes * 60 - (time.monotonic() - started)
-    views = config.views if config.views or config.minutes else 2 * len(bases)
+    views = config.views if config.views or config.minutes else 2 * len(learned)
     if resume:  # the run's batches are drawn from the labels that it began with
         views, seconds = _recorded_views(folder / "labels.json"), None
     cache.fill(
@@ -245,6 +249,7 @@ def distill(
     )
     torch.manual_seed(config.seed)
     student = build_generator(spec)
+    gauge = _gauge(kept, label, device) if kept else None
     task = DistillTask(
         student,
         cache,
@@ -255,6 +260,7 @@ def distill(
         amp=amp,
         teacher=teacher.generator if config.losses.features else None,
         taps=config.taps,
+        gauge=gauge,
     )
     left = None
     if config.minutes is not None:
@@ -282,6 +288,8 @@ def distill(
         "views": len(cache),
         "label_engine": label_engine,
         "teacher_probe_db": probe,
+        "amp": "off" if amp is None else str(amp).removeprefix("torch."),
+        "gauge": None if gauge is None else {"case": kept[0].case, **gauge.state()},
         "device": str(device),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
@@ -289,6 +297,12 @@ def distill(
     write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
     labels = [label(side(pair, config.direction)) for pair in pairs]
     return DistillResult(load_checkpoint(path), pairs, labels, outputs, facts)
+
+
+def _gauge(kept: Sequence[Base], label: Labeller, device: torch.device) -> DetailGauge:
+    images = [base.load()[0][None] for base in kept]
+    pairs = [torch.from_numpy(np.stack(part)).to(device) for part in (images, [label(image) for image in images])]
+    return DetailGauge(*pairs)
 
 
 def _fullest(bases: Sequence[Base]) -> FloatArray:

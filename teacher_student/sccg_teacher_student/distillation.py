@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.features import FeatureMatch, Tap
+from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
 from sccg_teacher_student.losses import charbonnier, detail_energy, head_weight, least_squares, ssim, wavelet_l1
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
@@ -28,7 +29,8 @@ class LossWeights:
     wavelet
         L1 of the high Haar bands, two levels: small generators lose these first.
     detail
-        Distance of the high bands' energies: keeps pixel losses from ending in a blur.
+        Distance of the high bands' energies: keeps pixel losses from ending in a blur. The gauge, where there is
+        one, says how much energy is asked for.
     ssim
         1 - structural similarity to the teacher's output.
     reference
@@ -41,7 +43,7 @@ class LossWeights:
 
     output: float = 1.0
     wavelet: float = 0.7
-    detail: float = 0.03
+    detail: float = 0.06
     ssim: float = 0.1
     reference: float = 0.0
     adversarial: float = 0.0
@@ -73,6 +75,8 @@ class DistillTask:
         Where to compute, and in what (None: float32).
     teacher, taps
         Needed for feature matching only.
+    gauge
+        Steers the detail term, or None.
     """
 
     def __init__(
@@ -87,10 +91,13 @@ class DistillTask:
         amp: torch.dtype | None,
         teacher: nn.Module | None = None,
         taps: tuple[Tap, ...] = (),
+        gauge: DetailGauge | None = None,
     ) -> None:
         self.network = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._cache, self._weights, self._batch, self._shift = cache, weights, batch, shift
         self._device, self._amp = device, amp
+        self._margin = float(getattr(student, "clip_margin", 0.0))
+        self._gauge = gauge if weights.detail > 0 else None
         self._teacher = teacher.to(device) if teacher is not None else None
         self._match: FeatureMatch | None = None
         if weights.features > 0:
@@ -110,6 +117,8 @@ class DistillTask:
     def state(self) -> dict[str, Any]:
         """Everything that learns beside the student."""
         state: dict[str, Any] = {}
+        if self._gauge is not None:
+            state["gauge"] = self._gauge.state()
         if self._match is not None:
             state["match"] = self._match.state_dict()
         if self._critic is not None:
@@ -118,6 +127,8 @@ class DistillTask:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
+        if self._gauge is not None:
+            self._gauge.restore(state["gauge"])
         if self._match is not None:
             self._match.load_state_dict(state["match"])
         if self._critic is not None:
@@ -150,11 +161,13 @@ class DistillTask:
             output = self.network(image.contiguous(memory_format=torch.channels_last))
         output = output.float()
         inside = head_weight(image, label)
+        label = beyond(label, self._margin)
         parts = {"output": charbonnier(output, label, inside)}
         if weights.wavelet:
             parts["wavelet"] = wavelet_l1(output, label, inside)
         if weights.detail:
-            parts["detail"] = detail_energy(output, label, inside)
+            gain = 1.0 if self._gauge is None else self._gauge.gain
+            parts["detail"] = detail_energy(output, label, inside, gain)
         if weights.ssim:
             half = max(1, len(output) // 2)  # slices of a batch are in random order: half of them cost half the time
             parts["ssim"] = 1 - ssim(output[:half], label[:half])
@@ -167,7 +180,11 @@ class DistillTask:
         if features is not None and self._match is not None:
             parts["features"] = self._match(*features)
         total = sum((getattr(weights, name) * value for name, value in parts.items()), output.new_zeros(()))
-        return {"total": total, **parts}
+        named = {"total": total, **parts}
+        if self._gauge is not None:
+            self._gauge.step(self.network, self._amp)
+            named |= {"gauge_ratio": torch.tensor(self._gauge.ratio), "gauge_gain": torch.tensor(self._gauge.gain)}
+        return named
 
     def _teach_critic(self, real: Tensor, fake: Tensor) -> None:
         if self._critic is None:
@@ -176,6 +193,11 @@ class DistillTask:
         loss = least_squares(self._critic(real), real=True) + least_squares(self._critic(fake), real=False)
         torch.autograd.backward(loss / 2)
         self._critic_optimizer.step()
+
+
+def beyond(label: Tensor, margin: float, saturated: float = 0.99) -> Tensor:
+    """Move what is ``saturated`` or more by ``margin`` away from zero; any shape, in [-1, 1]."""
+    return label + margin * torch.sign(label) * (label.abs() >= saturated)
 
 
 def shifted(stack: Tensor, rows: int, columns: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -47,11 +48,12 @@ def wavelet_l1(output: Tensor, target: Tensor, weight: Tensor | None = None, lev
     return total / levels
 
 
-def detail_energy(output: Tensor, target: Tensor, weight: Tensor, levels: int = 2) -> Tensor:
+def detail_energy(output: Tensor, target: Tensor, weight: Tensor, gain: float = 1.0, levels: int = 2) -> Tensor:
     """Distance between the logarithms of the high Haar bands' weighted energies, per slice; mean over levels.
 
     Losses that compare pixels are least where detail that cannot be foreseen is left out: at a correlation r between
-    the bands, the best guess has r^2 of the energy, which is a blur. This term asks for the teacher's sharpness.
+    the bands, the best guess has r^2 of the energy, which is a blur. This term asks for ``gain`` times the target's
+    energy.
     """
     total = output.new_zeros(())
     for _ in range(levels):
@@ -59,7 +61,7 @@ def detail_energy(output: Tensor, target: Tensor, weight: Tensor, levels: int = 
         weight = F.avg_pool2d(weight, 2)
         floor = 1e-4 * weight.sum((1, 2, 3))
         energies = [(bands**2 * weight).sum((1, 2, 3)) + floor for bands in (ours, theirs)]
-        total = total + (energies[0].log() - energies[1].log()).abs().mean()
+        total = total + (energies[0].log() - energies[1].log() - math.log(gain)).abs().mean()
     return total / levels
 
 

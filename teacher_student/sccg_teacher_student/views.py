@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from sccg_runtime.intensity import FloatArray
 
-RECIPE = 3  # part of the cache's key: raise it whenever a view changes
+RECIPE = 4  # part of the cache's key: raise it whenever a view changes
 BACKGROUND = -1.0
 # Shares of the augmented views, after every slice was taken once as it is.
 MIX: dict[str, float] = {"deform": 0.60, "contrast": 0.20, "average": 0.12, "mix": 0.08}

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from teacher_fakes import bases, save_teacher
+from teacher_fakes import bases, picture, save_teacher
 
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import load_checkpoint
-from sccg_teacher_student.distillation import DistillTask, LossWeights
+from sccg_teacher_student.distillation import DistillTask, LossWeights, beyond
 from sccg_teacher_student.features import Tap
+from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
 from sccg_teacher_student.loop import Schedule, Trainer
 from sccg_teacher_student.networks.build import build_generator
-from sccg_teacher_student.networks.spec import s2d_spec
+from sccg_teacher_student.networks.spec import resnet_spec, s2d_spec
 
 ONLY = dict.fromkeys(LossWeights.__dataclass_fields__, 0.0)
 TAPS = (Tap("model.10", "blocks.0"),)
@@ -157,3 +158,43 @@ def test_training_lowers_the_loss(make_task: Any, tmp_path: Path) -> None:
     schedule = Schedule(steps=40, seconds=None, learning_rate=5e-3)
     Trainer(task, schedule, 4, tmp_path, {}, 0).run(lambda progress: told.append(progress.losses["total"]), every=10)
     assert told[-1] < 0.7 * told[0]
+
+
+def test_saturated_labels_lie_in_the_margin_and_others_stay() -> None:
+    label = torch.tensor([-1.0, -0.995, -0.5, 0.0, 0.98, 1.0])
+    moved = beyond(label, 0.03)
+    assert torch.allclose(moved, torch.tensor([-1.03, -1.025, -0.5, 0.0, 0.98, 1.03]))
+    assert torch.equal(beyond(label, 0.0), label)
+
+
+def test_only_students_that_clip_learn_with_a_margin(cache: LabelCache) -> None:
+    options: dict[str, Any] = {"batch": 4, "shift": 0, "device": torch.device("cpu"), "amp": None}
+    found = {}
+    for spec in (s2d_spec(4, 1), resnet_spec(4, 1)):
+        task = DistillTask(build_generator(spec), cache, LossWeights(**ONLY | {"output": 1.0}), **options)
+        label = task.draw(draws())[1]
+        task.network.forward = lambda image, label=label: label  # the teacher's own output
+        found[spec.family] = float(task.losses(draws())["total"])
+    assert found["resnet"] == 0
+    assert found["s2d"] > 0
+
+
+def test_the_gauge_steers_what_the_detail_term_asks_for(make_task: Any) -> None:
+    gauge = gauge_of_a_textured_case(every=1)
+    task = make_task({"detail": 1.0}, gauge=gauge)
+    with torch.no_grad():
+        task.network.tail.weight.mul_(0.01)  # a nearly flat output: no detail at all
+        task.network.tail.bias.zero_()
+    losses = task.losses(draws())
+    assert float(losses["gauge_ratio"]) < 0.1
+    assert float(losses["gauge_gain"]) > 1
+    assert float(task.losses(draws())["detail"].detach()) > float(losses["detail"].detach()), "more is asked for now"
+    assert task.network.training
+    other = make_task({"detail": 1.0}, gauge=gauge_of_a_textured_case(every=1))
+    other.restore(task.state())
+    assert other.state() == task.state()
+
+
+def gauge_of_a_textured_case(**options: Any) -> DetailGauge:
+    images = torch.stack([torch.from_numpy(picture(seed))[None] for seed in range(2)])
+    return DetailGauge(images, -images, **options)

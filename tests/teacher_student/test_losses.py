@@ -108,6 +108,13 @@ def test_detail_energy_punishes_a_blur_and_is_zero_for_equals(images: tuple[torc
     assert float(detail_energy(blurred, target, weight)) > 1
 
 
+def test_detail_energy_asks_for_gain_times_the_energy(images: tuple[torch.Tensor, ...]) -> None:
+    _, target, weight = images
+    sharper = target * 1.2**0.5
+    assert float(detail_energy(sharper, target, weight, 1.2)) == pytest.approx(0, abs=1e-3)
+    assert float(detail_energy(target, target, weight, 1.2)) == pytest.approx(np.log(1.2), rel=1e-6)
+
+
 def test_ssim_is_that_of_scikit_image_on_the_valid_region(images: tuple[torch.Tensor, ...]) -> None:
     output, target, _ = images
     expected = []

@@ -219,11 +219,13 @@ def test_clipped_pixels_still_learn_in_training_only() -> None:
     image = torch.zeros(1, 1, 16, 16)
     network.train()
     output = network(image)
-    assert torch.allclose(output, torch.ones_like(output))
+    assert torch.allclose(output, torch.full_like(output, 1 + network.clip_margin))
     output.mean().backward()
     assert network.tail.bias.grad.sum() == pytest.approx(1.0)
     network.zero_grad()
-    network.eval()(image).mean().backward()
+    used = network.eval()(image)
+    assert torch.equal(used, torch.ones_like(used))
+    used.mean().backward()
     assert network.tail.bias.grad.abs().sum() == 0
 
 

@@ -11,30 +11,33 @@ from torch import Tensor, nn
 
 from sccg_teacher_student.networks.spec import GeneratorSpec
 
+CLIP_MARGIN = 0.03
+
 
 class InwardClip(torch.autograd.Function):
-    """Clip to [-1, 1] whose gradient reaches pixels outside the range only where it moves them back.
+    """Clip to [-limit, limit] whose gradient reaches pixels outside only where it moves them back.
 
     With no gradient outside, a pixel that left the range would never return; with all of it, a loss that wants more
     contrast pushes saturated pixels outwards without end (outputs of 10^4 were seen before the clip).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
         """Any shape."""
         ctx.save_for_backward(x)
-        return torch.clamp(x, -1, 1)
+        ctx.limit = limit
+        return torch.clamp(x, -limit, limit)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        """A step goes against the gradient: above 1 it must be positive, below -1 negative."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """A step goes against the gradient: above the limit it must be positive, below its negative, negative."""
         (x,) = ctx.saved_tensors
         (grad,) = grads
-        outward = ((x > 1) & (grad < 0)) | ((x < -1) & (grad > 0))
-        return grad.masked_fill(outward, 0)
+        outward = ((x > ctx.limit) & (grad < 0)) | ((x < -ctx.limit) & (grad > 0))
+        return grad.masked_fill(outward, 0), None
 
 
-_inward_clip: Callable[[Tensor], Tensor] = InwardClip.apply
+_inward_clip: Callable[[Tensor, float], Tensor] = InwardClip.apply
 
 
 class FiLM(nn.Module):
@@ -88,7 +91,13 @@ class SpaceToDepthStem(nn.Module):
 
 
 class S2DGenerator(nn.Module):
-    """Space-to-depth stem, residual blocks, 3x3 convolution and pixel shuffle; output clipped to [-1, 1]."""
+    """Space-to-depth stem, residual blocks, 3x3 convolution and pixel shuffle; output clipped to [-1, 1].
+
+    In training the clip lies ``clip_margin`` further out, and the loss asks for saturated pixels there: rounding to
+    eight bits then leaves air as black as it was.
+    """
+
+    clip_margin = CLIP_MARGIN
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
@@ -105,7 +114,7 @@ class S2DGenerator(nn.Module):
             self.tail.weight.copy_(self.tail.weight[:1].expand_as(self.tail.weight))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) in [-1, 1] -> (N, 1, H, W) in [-1, 1]."""
+        """(N, in_channels, H, W) in [-1, 1] -> (N, 1, H, W) in [-1, 1] (in training: with the margin)."""
         if self.standardise:
             x = x - torch.mean(x, dim=(1, 2, 3), keepdim=True)
             x = x * torch.rsqrt(torch.mean(x * x, dim=(1, 2, 3), keepdim=True) + 1e-4)
@@ -115,5 +124,5 @@ class S2DGenerator(nn.Module):
             if str(number) in self.films:
                 x = self.films[str(number)](x)
         y: Tensor = self.shuffle(self.tail(F.relu(self.tail_in(x))))
-        clipped: Tensor = _inward_clip(y) if self.training else torch.clamp(y, -1, 1)
+        clipped: Tensor = _inward_clip(y, 1 + self.clip_margin) if self.training else torch.clamp(y, -1, 1)
         return clipped
