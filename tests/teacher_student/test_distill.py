@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from cyclegan_reference import reference
+from PIL import Image
 from teacher_fakes import save_teacher, write_slices
 
 from sccg_runtime.errors import InputError
@@ -173,6 +174,20 @@ def test_unpaired_folders_add_slices(config: DistillConfig, tmp_path: Path) -> N
     assert any("10 input slices" in line and "4 unpaired" in line for line in made.facts["said"])
     assert made.student.record is not None
     assert made.student.record.unpaired == (str(tmp_path / "more"),)
+
+
+def test_a_kept_out_case_gauges_the_student_and_gives_no_view(config: DistillConfig, tmp_path: Path) -> None:
+    write_slices(tmp_path / "more" / "x", 6, (32, 48), seed=5)
+    made = run(replace(config, unpaired=(str(tmp_path / "more"),), views=32), tmp_path / "run")
+    assert any(line.startswith("more/x is kept out") for line in made.facts["said"])
+    assert made.facts["gauge"]["case"] == "more/x"
+    assert made.facts["gauge"]["steps"] == 6
+    learned = next((tmp_path / "cache").iterdir())
+    views = np.concatenate([np.load(path) for path in sorted(learned.glob("*.npy"))])[:, 0].astype(np.float32)
+    kept = [np.asarray(Image.open(path), np.float32) for path in sorted((tmp_path / "more" / "x").glob("*.png"))]
+    assert min(float(np.abs(view - (image / 127.5 - 1)).mean()) for view in views for image in kept) > 0.01
+    header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
+    assert header.endswith("gauge_ratio,gauge_gain")
 
 
 def test_a_reverse_teacher_makes_inputs_of_unpaired_outputs(config: DistillConfig, tmp_path: Path) -> None:
