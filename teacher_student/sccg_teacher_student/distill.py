@@ -28,7 +28,7 @@ from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.distillation import DistillTask, LossWeights
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge, keep_out
-from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
+from sccg_teacher_student.labels import LabelCache, Labeller, cpu_computes_bf16, make_labeller
 from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device, use_cores
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import student_spec
@@ -353,12 +353,11 @@ def _recorded_views(path: Path) -> int:
 
 def _amp(name: str, device: torch.device) -> torch.dtype | None:
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+        known_fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_computes_bf16()
+        return torch.bfloat16 if known_fast else None
     known = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name not in known:
         raise InputError(f"--amp {name!r} is none of auto, off, bf16, fp16")
-    if name == "fp16":
-        raise InputError("--amp fp16 needs loss scaling, which distillation does not do; use bf16")
     return known[name]
 
 

@@ -96,6 +96,7 @@ class DistillTask:
         self.network = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._cache, self._weights, self._batch, self._shift = cache, weights, batch, shift
         self._device, self._amp = device, amp
+        self.scaled = amp is torch.float16
         self._margin = float(getattr(student, "clip_margin", 0.0))
         self._gauge = gauge if weights.detail > 0 else None
         self._teacher = teacher.to(device) if teacher is not None else None

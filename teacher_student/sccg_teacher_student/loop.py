@@ -29,6 +29,8 @@ class Task(Protocol):
     """Owns a network and its losses; the loop knows nothing else about it."""
 
     network: nn.Module
+    scaled: bool
+    """Whether gradients are float16's and need their loss scaled (Micikevicius et al. 2018)."""
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw a batch and give the named losses; ``"total"`` is minimised, the others are logged."""
@@ -129,6 +131,7 @@ class Trainer:
     average: AveragedModel = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
     generator: torch.Generator = field(init=False)
+    scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
         if (self.schedule.steps is None) == (self.schedule.seconds is None):
@@ -138,6 +141,8 @@ class Trainer:
         learning = [*self.task.network.parameters(), *self.task.trainable()]
         self.optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=self.schedule.weight_decay)
         self.generator = torch.Generator().manual_seed(self.seed)
+        device = next(self.task.network.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=self.task.scaled)
 
     @property
     def share(self) -> float:
@@ -198,11 +203,13 @@ class Trainer:
             parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
             raise InputError(f"step {self.step}: the loss is not finite ({parts}); lower the learning rate")
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(total)
+        torch.autograd.backward(self.scaler.scale(total))
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), self.schedule.clip_norm)
-        if not torch.isfinite(norm):
+        if not torch.isfinite(norm) and self.scaler.get_scale() <= 1:
             raise InputError(f"step {self.step}: the gradient is not finite; lower the learning rate")
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)  # left out where a scaled gradient overflowed; the scale is then halved
+        self.scaler.update()
         self.average.update_parameters(self.task.network)
         self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}
@@ -225,6 +232,7 @@ class Trainer:
             "averaged_steps": self.average.n_averaged,
             "beside": self.task.state(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "random": self.generator.get_state(),
         }
         with replacing(self.folder / "last.pt") as temporary:
@@ -253,6 +261,7 @@ class Trainer:
             self.average.n_averaged.copy_(content["averaged_steps"])
             self.task.restore(content["beside"])
             self.optimizer.load_state_dict(content["optimizer"])
+            self.scaler.load_state_dict(content["scaler"])
             self.generator.set_state(content["random"])
             self.schedule = Schedule(**json.loads(content["schedule"]))
             self.step, self.seconds = int(content["step"]), float(content["seconds"])

@@ -25,6 +25,8 @@ from sccg_teacher_student.record import TrainingRecord
 class SupervisedTask:
     """L1 between the network's output and the real image of the same level."""
 
+    scaled = False
+
     def __init__(self, network: nn.Module, images: Tensor, targets: Tensor, batch: int) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._images, self._targets, self._batch = images, targets, batch

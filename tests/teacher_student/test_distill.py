@@ -256,7 +256,6 @@ def no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"student": "unet"}, "'unet' is not known"),
         ({"device": "tpu"}, "'tpu' is none of"),
         ({"amp": "int4"}, "'int4' is none of"),
-        ({"amp": "fp16"}, "loss scaling"),
         ({"reverse_teacher": "nowhere.pth"}, "no checkpoint at nowhere.pth"),
         ({"taps": (Tap("model.77", "blocks.0"),), "losses": LossWeights(features=1)}, "no module model.77"),
         ({"taps": (Tap("model.1", "block"),), "losses": LossWeights(features=1)}, "no module block in S2DGenerator"),

@@ -109,8 +109,11 @@ def test_feature_matching_trains_its_projections_and_not_the_teacher(make_task: 
 
 
 @pytest.mark.parametrize("part", ["output", "adversarial", "features"])
-def test_bfloat16_runs_a_step(make_task: Any, part: str) -> None:
-    losses = make_task({part: 1.0}, amp=torch.bfloat16).losses(draws())
+@pytest.mark.parametrize("amp", [torch.bfloat16, torch.float16])
+def test_mixed_precision_runs_a_step(make_task: Any, part: str, amp: torch.dtype) -> None:
+    task = make_task({part: 1.0}, amp=amp)
+    assert task.scaled == (amp is torch.float16)
+    losses = task.losses(draws())
     assert losses["total"].dtype == torch.float32
     losses["total"].backward()
     assert torch.isfinite(losses["total"])

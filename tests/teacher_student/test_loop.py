@@ -25,6 +25,7 @@ class Regression:
         self.network: nn.Module = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
         self.beside = nn.Parameter(torch.zeros(()))
         self.calls = 0
+        self.scaled = False
         self.spoil: Callable[[int, Tensor], Tensor] = lambda step, loss: loss
         self.at_step = at_step
 
@@ -301,3 +302,38 @@ def test_devices_are_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_device("gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("cuda")
+
+
+def scaled_task(spoil: Callable[[int, Tensor], Tensor] | None = None) -> Regression:
+    task = Regression()
+    task.scaled = True
+    task.spoil = spoil or task.spoil
+    return task
+
+
+def test_loss_scaling_does_not_change_what_is_learned(tmp_path: Path) -> None:
+    plain, scaled = trainer(tmp_path / "plain"), trainer(tmp_path / "scaled", scaled_task())
+    for run in (plain, scaled):
+        run.run(silent)
+    assert scaled.scaler.get_scale() > 1
+    for name, value in weights(plain).items():
+        assert torch.allclose(value, weights(scaled)[name], atol=1e-5), name
+
+
+def test_an_overflow_of_the_scaled_gradient_leaves_out_the_step_and_halves_the_scale(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", scaled_task(lambda step, loss: loss * 1e35), steps=1)
+    before = [parameter.detach().clone() for parameter in run.task.network.parameters()]
+    scale = run.scaler.get_scale()
+    run.run(silent)
+    assert run.scaler.get_scale() == scale / 2
+    for old, new in zip(before, run.task.network.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_the_scale_is_resumed(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", scaled_task(lambda step, loss: loss * 1e35 if step == 0 else loss))
+    with pytest.raises(KeyboardInterrupt):
+        run.run(interrupt_at(3), every=1)
+    again = trainer(tmp_path / "run", scaled_task())
+    again.restore()
+    assert again.scaler.state_dict() == run.scaler.state_dict()
