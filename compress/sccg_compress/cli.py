@@ -102,9 +102,7 @@ def distill(
     learning_rate: Annotated[float, typer.Option(help="Peak of AdamW.")] = 2e-3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    amp: Annotated[
-        str, typer.Option(help="auto (bf16 where the processor computes in it), off, bf16 or fp16.")
-    ] = "auto",
+    amp: Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), off, bf16 or fp16.")] = "auto",
     weight_wavelet: Annotated[float, typer.Option(help="Of the high Haar bands.")] = 0.7,
     weight_detail: Annotated[float, typer.Option(help="Of the high bands' energy: against blur.")] = 0.06,
     weight_ssim: Annotated[float, typer.Option(help="Of 1 - SSIM to the teacher.")] = 0.1,
