@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("source", metavar="DICOM_DIR", type=Path, help="folder (searched with sub-folders) or .zip")
     convert.add_argument("out", metavar="OUT_DIR", type=Path, help="folder to make")
     convert.add_argument("--bundle", metavar="FILE.sccg", type=Path, required=True, help="the generator")
-    convert.add_argument("--series", metavar="N", help="SeriesNumber or SeriesInstanceUID, where several series fit")
+    convert.add_argument("--series", metavar="S", help="UID, number or (part of the) description, where several fit")
+    convert.add_argument("--sequence", metavar="TEXT", help="only series whose MR sequence is named so, such as T2")
+    convert.add_argument("--min-slices", type=_positive, default=1, metavar="N", help="only series of N slices or more")
     convert.add_argument(
         "--window", nargs=2, type=float, metavar=("CENTER", "WIDTH"), help="HU window of a bundle that knows none"
     )
@@ -103,12 +105,15 @@ def _convert(options: argparse.Namespace) -> int:
         read_bundle(options.bundle),
         ConvertOptions(
             series=options.series,
+            sequence=options.sequence,
+            min_slices=options.min_slices,
             window=tuple(options.window) if options.window else None,
             threads=options.threads,
             force=options.force,
             strict=options.strict,
             allow_gaps=options.allow_gaps,
             progress=_progress if shown else None,
+            notify=_say,
         ),
     )
     for finding in result.findings:
@@ -131,7 +136,6 @@ def _summary(result: ConvertResult, out: Path) -> str:
         f"(reading {ms['read']:.0f} ms, engine {ms['open']:.0f}, decoding {ms['decode']:.0f}, "
         f"writing {ms['write']:.0f}; they overlap)",
     ]
-    lines += [f"not converted: {text}" for text in result.not_converted]
     return "\n".join(lines)
 
 

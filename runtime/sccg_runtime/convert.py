@@ -17,7 +17,7 @@ from sccg_runtime.contract import Contract
 from sccg_runtime.dicom.geometry import arrange
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.pixels import Plane, StoredHistogram, read_plane
-from sccg_runtime.dicom.series import choose_series, find_series
+from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_series
 from sccg_runtime.dicom.write import Derivation, derived, new_uid, write_file
 from sccg_runtime.engine import Description, Session, open_session
 from sccg_runtime.errors import InputError, RefusedError, SeriesError
@@ -97,10 +97,16 @@ class _Conversion:
         if options.window is not None and options.window[1] < 1:
             raise InputError("--window: the width must be at least 1 HU")
         series, foreign = find_series(source, self.contract.input_intensity.modality)
+        series = apply_rules(series, Rules(sequence=options.sequence, min_slices=options.min_slices))
         self.series = choose_series(series, options.series)
+        self.because = "named by --series" if options.series is not None else "the only series that fits"
         self.others = tuple(
             f"{item.label}: {item.rejected or 'not chosen'}" for item in series if item is not self.series
         )
+        if options.notify is not None:
+            options.notify(f"converting {self.series.label}: {self.because}")
+            for other in self.others:
+                options.notify(f"not converted: {other}")
         self.geometry = arrange(self.series.headers, allow_gaps=options.allow_gaps)
         self.plan = plan_in_plane(self.geometry.size, self.geometry.spacing_mm, self.contract)
         self.warnings = _standing_warnings(self.contract, self.plan, foreign)
@@ -127,6 +133,7 @@ class _Conversion:
         return ConvertResult(
             slices=len(self.geometry.headers),
             series=self.series.label,
+            chosen_because=self.because,
             not_converted=self.others,
             warnings=tuple(self.warnings),
             findings=self.geometry.findings,
@@ -194,9 +201,11 @@ class _Conversion:
                 if plane.padding is not None:
                     result[plane.padding] = BACKGROUND
                 try:
-                    write_file(folder / f"{index + 1:04d}.dcm", derived(plane.dataset, result, derivation))
+                    write_file(
+                        folder / f"{index + 1:04d}.dcm", derived(plane.dataset, result, derivation, plane.frame_number)
+                    )
                 except SeriesError as error:
-                    raise SeriesError(f"{headers[index].entry.name}: {error}") from None
+                    raise SeriesError(f"{headers[index].name}: {error}") from None
 
             return timed(written)[1]
 
@@ -211,7 +220,7 @@ class _Conversion:
                     try:
                         output = session(run)
                     except RefusedError as error:
-                        raise RefusedError(f"slice {index + 1} ({headers[index].entry.name}): {error}") from None
+                        raise RefusedError(f"slice {index + 1} ({headers[index].name}): {error}") from None
                     self.ms["infer"] += ms_since(began)
                     writing.append(writers.submit(finish, index, plane, output))
                     if len(writing) > AHEAD:

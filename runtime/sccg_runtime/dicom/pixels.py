@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sccg_runtime.dicom.header import Header, numbers
-from sccg_runtime.errors import SeriesError
+from sccg_runtime.errors import InputError, SeriesError
 from sccg_runtime.intensity import FloatArray, Modality
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ class Plane:
     modality
         ``"CT"`` (values in HU) or ``"MR"`` (no unit).
     dataset
-        The file's attributes without pixels.
+        The image's attributes without pixels.
+    frame_number
+        From 1, where the image is a frame of a multi-frame file; else None.
     """
 
     stored: npt.NDArray[Any] = field(repr=False)
@@ -45,6 +47,7 @@ class Plane:
     intercept: float
     modality: Modality
     dataset: Dataset = field(repr=False)
+    frame_number: int | None = None
 
     def values(self) -> FloatArray:
         """(rows, columns) float32 modality values; padding is -1024 HU in CT and 0 in MR."""
@@ -76,11 +79,14 @@ def read_plane(header: Header, modality: Modality) -> Plane:
     from pydicom import dcmread
     from pydicom.pixels.utils import pixel_array
 
-    name = header.entry.name
+    name = header.name
     try:
-        with header.entry.open() as stream:
-            dataset = dcmread(stream)
-    except SeriesError:
+        if header.frame is not None:
+            dataset = header.frame.dataset()
+        else:
+            with header.entry.open() as stream:
+                dataset = dcmread(stream)
+    except InputError:
         raise
     except Exception as error:
         raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace it") from None
@@ -100,7 +106,15 @@ def read_plane(header: Header, modality: Modality) -> Plane:
     if modality == "MR" and dataset.PhotometricInterpretation == "MONOCHROME1":
         stored = _turned_over(dataset, stored)
     del dataset.PixelData
-    return Plane(stored=stored, padding=padding, slope=slope, intercept=intercept, modality=modality, dataset=dataset)
+    return Plane(
+        stored=stored,
+        padding=padding,
+        slope=slope,
+        intercept=intercept,
+        modality=modality,
+        dataset=dataset,
+        frame_number=None if header.frame is None else header.frame.number,
+    )
 
 
 def _check(name: str, dataset: Dataset, modality: Modality) -> None:
