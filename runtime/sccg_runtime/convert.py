@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Contract
+from sccg_runtime.dicom.decoder import close_workers
 from sccg_runtime.dicom.geometry import arrange
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.pixels import Plane, StoredHistogram, read_plane
@@ -67,8 +68,11 @@ def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | N
     """
     chosen = options or ConvertOptions()
     check_output(out, source, force=chosen.force)
-    with _quiet_pydicom():
-        return _Conversion(source, bundle, chosen).run(out)
+    try:
+        with _quiet_pydicom():
+            return _Conversion(source, bundle, chosen).run(out)
+    finally:
+        close_workers()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sccg_runtime.dicom.decoder import decode
 from sccg_runtime.dicom.header import Header, numbers
 from sccg_runtime.errors import InputError, SeriesError
 from sccg_runtime.intensity import FloatArray, Modality
@@ -77,7 +78,6 @@ def read_plane(header: Header, modality: Modality) -> Plane:
         defined meaning (no rescale in CT, another unit than HU, a modality LUT, colour, more than 16 bits).
     """
     from pydicom import dcmread
-    from pydicom.pixels.utils import pixel_array
 
     name = header.name
     try:
@@ -91,10 +91,7 @@ def read_plane(header: Header, modality: Modality) -> Plane:
     except Exception as error:
         raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace it") from None
     _check(name, dataset, modality)
-    try:
-        stored = pixel_array(dataset, correct_unused_bits=False)  # unlike the property, keeps no copy in it
-    except Exception as error:
-        raise SeriesError(f"{name} cannot be decoded: {_reason(dataset, error)}") from None
+    stored = decode(name, dataset)
     if stored.shape != header.size:
         raise SeriesError(f"{name} holds {stored.shape} pixels, its header says {header.size}")
     try:
@@ -182,15 +179,6 @@ def _turned_over(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[Any]
     else:
         turned = np.subtract(stored.dtype.type(2 ** int(dataset.BitsStored) - 1), stored)
     return turned
-
-
-def _reason(dataset: Dataset, error: Exception) -> str:
-    """Why decoding failed, without what the file holds."""
-    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    name = getattr(syntax, "name", "unknown transfer syntax")
-    if isinstance(error, (NotImplementedError, RuntimeError)) and "plugin" in str(error):
-        return f"no decoder for {name} works on it; convert it to Explicit VR Little Endian first"
-    return f"the pixels are cut off or damaged ({name})"
 
 
 class StoredHistogram:
