@@ -15,7 +15,7 @@ from sccg_runtime import __version__
 from sccg_runtime.errors import SccgError
 
 if TYPE_CHECKING:
-    from sccg_runtime.convert import ConvertResult
+    from sccg_runtime.options import ConvertResult
 
 _EPILOG = "exit codes: 0 done, 2 bad input, 3 refused by a check, 4 not trusted"
 
@@ -95,26 +95,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from sccg_runtime.bundle import read_bundle
-    from sccg_runtime.convert import ConvertOptions, convert
+    from sccg_runtime import convert_series, load
 
-    shown = sys.stderr.isatty()
-    result = convert(
+    result = convert_series(
         options.source,
         options.out,
-        read_bundle(options.bundle),
-        ConvertOptions(
-            series=options.series,
-            sequence=options.sequence,
-            min_slices=options.min_slices,
-            window=tuple(options.window) if options.window else None,
-            threads=options.threads,
-            force=options.force,
-            strict=options.strict,
-            allow_gaps=options.allow_gaps,
-            progress=_progress if shown else None,
-            notify=_say,
-        ),
+        load(options.bundle),
+        series=options.series,
+        sequence=options.sequence,
+        min_slices=options.min_slices,
+        window=tuple(options.window) if options.window else None,
+        threads=options.threads,
+        force=options.force,
+        strict=options.strict,
+        allow_gaps=options.allow_gaps,
+        progress=_progress if sys.stderr.isatty() else None,
+        notify=_say,
     )
     for finding in result.findings:
         _say(f"note: {finding.text}")
