@@ -32,15 +32,16 @@ from sccg_runtime.staging import check_output, whole_folder
 from sccg_runtime.statistics import slice_statistics, summarise
 
 logger = logging.getLogger(__name__)
-CACHE_BYTES = 256 * 1024**2
+CACHE_BYTES = 16 * 1024**2  # what may be kept of the first pass over MR, with
+ATTRIBUTES_BYTES = 128 * 1024  # for the attributes of each image
 __all__ = ["ConvertOptions", "ConvertResult", "convert"]
 
 
 def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | None = None) -> ConvertResult:
     """Convert one series of a folder (or zip) into a new folder ``0001.dcm``, ``0002.dcm`` ... in slice order.
 
-    Memory does not grow with the series: MR is decoded once for an exact histogram and, above 256 MiB of pixels, once
-    more for the network. Decoding, the network and writing overlap.
+    Memory does not grow with the series but for its headers: MR is decoded once for an exact histogram and, beyond the
+    first 16 MiB, once more for the network. Decoding, the network and writing overlap, a few slices apart.
 
     Parameters
     ----------
@@ -161,7 +162,7 @@ class _Conversion:
             for index, (plane, elapsed) in enumerate(in_order(pool, self._decode, self.geometry.headers)):
                 histogram.add(plane)
                 self.ms["decode"] += elapsed
-                cached += plane.stored.nbytes
+                cached += plane.stored.nbytes + ATTRIBUTES_BYTES
                 if cached <= CACHE_BYTES:
                     self.cache[index] = plane
         return mr_scaling(histogram, self.contract)
