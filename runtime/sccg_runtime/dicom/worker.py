@@ -48,7 +48,7 @@ def _answer(request: bytes) -> bytes:
     warnings.simplefilter("ignore")
     try:
         array = np.ascontiguousarray(pixel_array(dcmread(io.BytesIO(request)), correct_unused_bits=False))
-    except Exception as error:
+    except BaseException as error:  # a decoder in Rust that panics raises no Exception
         missing = isinstance(error, (NotImplementedError, RuntimeError)) and "plugin" in str(error)
         return json.dumps({"error": type(error).__name__, "no_decoder": missing}).encode() + b"\n"
     line = json.dumps({"shape": array.shape, "dtype": array.dtype.str}).encode()
