@@ -1,3 +1,39 @@
-"""Converts MR and CT head series with a compressed generator, on the CPU, offline, without torch."""
+"""Converts MR and CT head series with a compressed generator, on the CPU, offline, without torch.
+
+Three names are all that a program needs:
+
+>>> from pathlib import Path
+>>> from sccg_runtime import Contract, convert_series, load
+>>> bundle = load(Path("balanced.sccg"))
+>>> contract: Contract = bundle.contract
+>>> contract.direction
+'mr2ct'
+>>> convert_series(Path("mr"), Path("synthetic-ct"), bundle).slices
+22
+
+They are imported when they are first used, so that ``import sccg_runtime`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sccg_runtime.api import convert_series, load
+    from sccg_runtime.contract import Contract
 
 __version__ = "0.1.0"
+__all__ = ["Contract", "convert_series", "load"]
+_HOMES = {"Contract": "contract", "convert_series": "api", "load": "api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

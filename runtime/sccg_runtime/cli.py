@@ -15,7 +15,7 @@ from sccg_runtime import __version__
 from sccg_runtime.errors import SccgError
 
 if TYPE_CHECKING:
-    from sccg_runtime.convert import ConvertResult
+    from sccg_runtime.options import ConvertResult
 
 _EPILOG = "exit codes: 0 done, 2 bad input, 3 refused by a check, 4 not trusted"
 
@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("source", metavar="DICOM_DIR", type=Path, help="folder (searched with sub-folders) or .zip")
     convert.add_argument("out", metavar="OUT_DIR", type=Path, help="folder to make")
     convert.add_argument("--bundle", metavar="FILE.sccg", type=Path, required=True, help="the generator")
-    convert.add_argument("--series", metavar="N", help="SeriesNumber or SeriesInstanceUID, where several series fit")
+    convert.add_argument("--series", metavar="S", help="UID, number or (part of the) description, where several fit")
+    convert.add_argument("--sequence", metavar="TEXT", help="only series whose MR sequence is named so, such as T2")
+    convert.add_argument("--min-slices", type=_positive, default=1, metavar="N", help="only series of N slices or more")
     convert.add_argument(
         "--window", nargs=2, type=float, metavar=("CENTER", "WIDTH"), help="HU window of a bundle that knows none"
     )
@@ -93,23 +95,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from sccg_runtime.bundle import read_bundle
-    from sccg_runtime.convert import ConvertOptions, convert
+    from sccg_runtime import convert_series, load
 
-    shown = sys.stderr.isatty()
-    result = convert(
+    result = convert_series(
         options.source,
         options.out,
-        read_bundle(options.bundle),
-        ConvertOptions(
-            series=options.series,
-            window=tuple(options.window) if options.window else None,
-            threads=options.threads,
-            force=options.force,
-            strict=options.strict,
-            allow_gaps=options.allow_gaps,
-            progress=_progress if shown else None,
-        ),
+        load(options.bundle),
+        series=options.series,
+        sequence=options.sequence,
+        min_slices=options.min_slices,
+        window=tuple(options.window) if options.window else None,
+        threads=options.threads,
+        force=options.force,
+        strict=options.strict,
+        allow_gaps=options.allow_gaps,
+        progress=_progress if sys.stderr.isatty() else None,
+        notify=_say,
     )
     for finding in result.findings:
         _say(f"note: {finding.text}")
@@ -131,7 +132,6 @@ def _summary(result: ConvertResult, out: Path) -> str:
         f"(reading {ms['read']:.0f} ms, engine {ms['open']:.0f}, decoding {ms['decode']:.0f}, "
         f"writing {ms['write']:.0f}; they overlap)",
     ]
-    lines += [f"not converted: {text}" for text in result.not_converted]
     return "\n".join(lines)
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Contract
+from sccg_runtime.dicom.decoder import close_workers
 from sccg_runtime.dicom.geometry import arrange
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.pixels import Plane, StoredHistogram, read_plane
-from sccg_runtime.dicom.series import choose_series, find_series
+from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_series
 from sccg_runtime.dicom.write import Derivation, derived, new_uid, write_file
 from sccg_runtime.engine import Description, Session, open_session
 from sccg_runtime.errors import InputError, RefusedError, SeriesError
@@ -31,15 +32,16 @@ from sccg_runtime.staging import check_output, whole_folder
 from sccg_runtime.statistics import slice_statistics, summarise
 
 logger = logging.getLogger(__name__)
-CACHE_BYTES = 256 * 1024**2
+CACHE_BYTES = 16 * 1024**2  # what may be kept of the first pass over MR, with
+ATTRIBUTES_BYTES = 128 * 1024  # for the attributes of each image
 __all__ = ["ConvertOptions", "ConvertResult", "convert"]
 
 
 def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | None = None) -> ConvertResult:
     """Convert one series of a folder (or zip) into a new folder ``0001.dcm``, ``0002.dcm`` ... in slice order.
 
-    Memory does not grow with the series: MR is decoded once for an exact histogram and, above 256 MiB of pixels, once
-    more for the network. Decoding, the network and writing overlap.
+    Memory does not grow with the series but for its headers: MR is decoded once for an exact histogram and, beyond the
+    first 16 MiB, once more for the network. Decoding, the network and writing overlap, a few slices apart.
 
     Parameters
     ----------
@@ -67,8 +69,11 @@ def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | N
     """
     chosen = options or ConvertOptions()
     check_output(out, source, force=chosen.force)
-    with _quiet_pydicom():
-        return _Conversion(source, bundle, chosen).run(out)
+    try:
+        with _quiet_pydicom():
+            return _Conversion(source, bundle, chosen).run(out)
+    finally:
+        close_workers()
 
 
 @contextlib.contextmanager
@@ -97,10 +102,16 @@ class _Conversion:
         if options.window is not None and options.window[1] < 1:
             raise InputError("--window: the width must be at least 1 HU")
         series, foreign = find_series(source, self.contract.input_intensity.modality)
+        series = apply_rules(series, Rules(sequence=options.sequence, min_slices=options.min_slices))
         self.series = choose_series(series, options.series)
+        self.because = "named by --series" if options.series is not None else "the only series that fits"
         self.others = tuple(
             f"{item.label}: {item.rejected or 'not chosen'}" for item in series if item is not self.series
         )
+        if options.notify is not None:
+            options.notify(f"converting {self.series.label}: {self.because}")
+            for other in self.others:
+                options.notify(f"not converted: {other}")
         self.geometry = arrange(self.series.headers, allow_gaps=options.allow_gaps)
         self.plan = plan_in_plane(self.geometry.size, self.geometry.spacing_mm, self.contract)
         self.warnings = _standing_warnings(self.contract, self.plan, foreign)
@@ -127,6 +138,7 @@ class _Conversion:
         return ConvertResult(
             slices=len(self.geometry.headers),
             series=self.series.label,
+            chosen_because=self.because,
             not_converted=self.others,
             warnings=tuple(self.warnings),
             findings=self.geometry.findings,
@@ -150,7 +162,7 @@ class _Conversion:
             for index, (plane, elapsed) in enumerate(in_order(pool, self._decode, self.geometry.headers)):
                 histogram.add(plane)
                 self.ms["decode"] += elapsed
-                cached += plane.stored.nbytes
+                cached += plane.stored.nbytes + ATTRIBUTES_BYTES
                 if cached <= CACHE_BYTES:
                     self.cache[index] = plane
         return mr_scaling(histogram, self.contract)
@@ -194,9 +206,11 @@ class _Conversion:
                 if plane.padding is not None:
                     result[plane.padding] = BACKGROUND
                 try:
-                    write_file(folder / f"{index + 1:04d}.dcm", derived(plane.dataset, result, derivation))
+                    write_file(
+                        folder / f"{index + 1:04d}.dcm", derived(plane.dataset, result, derivation, plane.frame_number)
+                    )
                 except SeriesError as error:
-                    raise SeriesError(f"{headers[index].entry.name}: {error}") from None
+                    raise SeriesError(f"{headers[index].name}: {error}") from None
 
             return timed(written)[1]
 
@@ -211,7 +225,7 @@ class _Conversion:
                     try:
                         output = session(run)
                     except RefusedError as error:
-                        raise RefusedError(f"slice {index + 1} ({headers[index].entry.name}): {error}") from None
+                        raise RefusedError(f"slice {index + 1} ({headers[index].name}): {error}") from None
                     self.ms["infer"] += ms_since(began)
                     writing.append(writers.submit(finish, index, plane, output))
                     if len(writing) > AHEAD:

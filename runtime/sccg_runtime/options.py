@@ -17,7 +17,11 @@ class ConvertOptions:
     Attributes
     ----------
     series
-        SeriesNumber or SeriesInstanceUID; None where only one series fits.
+        SeriesInstanceUID, SeriesNumber or SeriesDescription (or a part of it); None where only one series fits.
+    sequence
+        Text that one of the attributes which name the MR sequence must hold, in any case.
+    min_slices
+        Series with fewer images are rejected.
     window
         (centre, width) in HU for bundles that learned from windowed CT without knowing the window.
     threads
@@ -30,15 +34,21 @@ class ConvertOptions:
         Convert although slices are missing.
     progress
         Called with (slices done, slices in all) after each slice.
+    notify
+        Called with one line for the choice of the series and one for each series that is not converted, before any
+        pixel is read.
     """
 
     series: str | None = None
+    sequence: str | None = None
+    min_slices: int = 1
     window: tuple[float, float] | None = None
     threads: int | None = None
     force: bool = False
     strict: bool = False
     allow_gaps: bool = False
     progress: Callable[[int, int], None] | None = field(default=None, repr=False)
+    notify: Callable[[str], None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +61,8 @@ class ConvertResult:
         Images written.
     series
         Number, modality, count and matrix of the source series; no identifiers.
+    chosen_because
+        Why this series and no other.
     not_converted
         The other series of the folder and why they were not converted.
     warnings
@@ -72,6 +84,7 @@ class ConvertResult:
 
     slices: int
     series: str
+    chosen_because: str
     not_converted: tuple[str, ...]
     warnings: tuple[str, ...]
     findings: tuple[Finding, ...]

@@ -193,6 +193,60 @@ def dataset(modality: str, index: int, stored: np.ndarray[Any, Any], **changes: 
     return made
 
 
+def enhanced(
+    modality: str, stack: np.ndarray[Any, Any], change: Callable[[int], dict[str, Any]] = lambda index: {}, **top: Any
+) -> Any:
+    """An Enhanced CT or MR image of a stack (frames, rows, columns); frame i lies and scales as image i of a series.
+
+    ``change(i)`` replaces attributes of one frame's functional groups; ``top`` those of the file.
+    """
+    from pydicom.dataset import Dataset
+
+    made = dataset(modality, 0, stack[0])
+    made.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.{2 if modality == 'CT' else 4}.1"
+    moved = ("PixelSpacing", "SliceThickness", "SliceLocation", "WindowCenter", "WindowWidth")
+    moved += ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "RescaleType")
+    for keyword in moved:
+        if keyword in made:
+            delattr(made, keyword)
+
+    def item(**values: Any) -> Any:
+        built = Dataset()
+        for keyword, value in values.items():
+            setattr(built, keyword, value)
+        return [built]
+
+    frame_type = ["ORIGINAL", "PRIMARY", "AXIAL" if modality == "CT" else "T2", "NONE"]
+    made.ImageType, made.NumberOfFrames = frame_type, len(stack)
+    shared, frames = Dataset(), []
+    shared.PlaneOrientationSequence = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    shared.PixelMeasuresSequence = item(PixelSpacing=[1.5, 1.5], SliceThickness=5)
+    for index in range(len(stack)):
+        values = {
+            "ImagePositionPatient": [-100, -110, -40.5 + 5 * index],
+            "RescaleIntercept": -1024 if modality == "CT" else 0,
+            "RescaleSlope": 1,
+            "RescaleType": "HU" if modality == "CT" else "US",
+            "FrameType": frame_type,
+            **change(index),
+        }
+        frame = Dataset()
+        frame.PlanePositionSequence = item(ImagePositionPatient=values["ImagePositionPatient"])
+        rescale = ("RescaleIntercept", "RescaleSlope", "RescaleType")
+        frame.PixelValueTransformationSequence = item(**{key: values[key] for key in rescale})
+        if "ImageOrientationPatient" in values:
+            frame.PlaneOrientationSequence = item(ImageOrientationPatient=values["ImageOrientationPatient"])
+        setattr(frame, f"{modality}ImageFrameTypeSequence", item(FrameType=values["FrameType"]))
+        frame.FrameVOILUTSequence = item(WindowCenter=40, WindowWidth=80)
+        frames.append(frame)
+    made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence = [shared], frames
+    made.PixelData = stack.tobytes()
+    made["PixelData"].VR = "OW"
+    for keyword, value in top.items():
+        setattr(made, keyword, value)
+    return made
+
+
 def save(made: Any, path: Path) -> Path:
     """Write as a DICOM file."""
     made.save_as(path, enforce_file_format=True)
@@ -215,6 +269,7 @@ def make() -> SimpleNamespace:
         pack=pack,
         head=head,
         dataset=dataset,
+        enhanced=enhanced,
         save=save,
     )
 

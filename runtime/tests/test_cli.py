@@ -21,6 +21,23 @@ def test_convert_writes_a_folder_and_says_what_was_done(bundle_file, series, tmp
     assert "/5 slices" not in shown.err  # no progress without a terminal
 
 
+def test_the_choice_and_each_rejection_are_printed_before_the_work(bundle_file, series, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    first = series(folder="in/a")
+    change = {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 7, "ImageType": ["DERIVED", "PRIMARY", "LOCALIZER"]}
+    series(folder="in/b", slices=3, change=lambda index: change)
+    series("CT", folder="in/c", slices=2)
+    arguments = ["convert", str(first.parent), str(tmp_path / "out"), "--bundle", str(bundle_file())]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("converting series 3 (5 MR images")
+    assert lines[0].endswith("the only series that fits")
+    assert any(line.startswith("not converted: series 7") and line.endswith("is a localizer") for line in lines)
+    assert any("the bundle takes MR images, this is CT" in line for line in lines)
+    assert main([*arguments, "--force", "--series", "head", "--min-slices", "4"]) == 0
+    assert "named by --series" in capsys.readouterr().err
+
+
 def test_json_goes_to_stdout_or_a_file(bundle_file, series, tmp_path, capsys):
     source, bundle = str(series()), str(bundle_file())
     assert main(["convert", source, str(tmp_path / "a"), "--bundle", bundle, "--json", "-"]) == 0

@@ -221,7 +221,7 @@ def test_compressed_and_zipped_series_give_the_same_pixels(run, series, tmp_path
 def test_the_cache_changes_nothing_but_memory(run, series, tmp_path, monkeypatch):
     source = series()
     run(source, out="cached")
-    monkeypatch.setattr(convert_module, "CACHE_BYTES", 2 * 64 * 64 * 2)
+    monkeypatch.setattr(convert_module, "CACHE_BYTES", 2 * (64 * 64 * 2 + convert_module.ATTRIBUTES_BYTES))
     run(source, out="decoded-again")
     for one, other in zip(outputs(tmp_path / "cached"), outputs(tmp_path / "decoded-again"), strict=True):
         np.testing.assert_array_equal(one.pixel_array, other.pixel_array)

@@ -99,7 +99,7 @@ def arrange(headers: Sequence[Header], *, allow_gaps: bool = False) -> Geometry:
     normal = np.cross(orientation[:3], orientation[3:])
     normal /= np.linalg.norm(normal)
     positions = np.array([header.position_mm for header in headers], np.float64)
-    order = sorted(range(len(headers)), key=lambda index: (float(positions[index] @ normal), headers[index].entry.name))
+    order = sorted(range(len(headers)), key=lambda index: (float(positions[index] @ normal), headers[index].name))
     ordered = tuple(headers[index] for index in order)
     along = positions[order] @ normal
     gaps = np.diff(along)
@@ -117,6 +117,13 @@ def arrange(headers: Sequence[Header], *, allow_gaps: bool = False) -> Geometry:
     )
 
 
+def angle_from_axial_deg(orientation: Sequence[float]) -> float:
+    """Degrees between the normal of an ImageOrientationPatient (6 cosines, LPS) and the body's long axis, 0 to 90."""
+    normal = np.cross(orientation[:3], orientation[3:])
+    length = float(np.linalg.norm(normal))
+    return math.degrees(math.acos(min(1.0, abs(float(normal[2])) / length))) if length > 0 else 90.0
+
+
 def _raise_refused(findings: Sequence[Finding]) -> None:
     refused = [finding.text for finding in findings if finding.refused]
     if refused:
@@ -132,7 +139,7 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
 
     first = headers[0]
     for header in headers:
-        name = header.entry.name
+        name = header.name
         if header.position_mm is None or header.orientation is None or header.spacing_mm is None:
             refuse("no_geometry", f"{name} lacks a position, an orientation or a pixel spacing")
             continue
@@ -145,16 +152,16 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
         if header.size != first.size:
             refuse(
                 "mixed_matrix",
-                f"{name} has {_by(header.size)} pixels, {first.entry.name} {_by(first.size)}",
+                f"{name} has {_by(header.size)} pixels, {first.name} {_by(first.size)}",
             )
         if first.orientation and np.abs(np.subtract(header.orientation, first.orientation)).max() > SAME_DIRECTION:
-            refuse("mixed_orientation", f"{name} is oriented otherwise than {first.entry.name}")
+            refuse("mixed_orientation", f"{name} is oriented otherwise than {first.name}")
         if first.spacing_mm and not np.allclose(header.spacing_mm, first.spacing_mm, rtol=1e-3, atol=0):
-            refuse("mixed_spacing", f"{name} has another pixel spacing than {first.entry.name}")
+            refuse("mixed_spacing", f"{name} has another pixel spacing than {first.name}")
         if (header.study_uid, header.patient) != (first.study_uid, first.patient):
-            refuse("mixed_patient", f"{name} belongs to another study or patient than {first.entry.name}")
+            refuse("mixed_patient", f"{name} belongs to another study or patient than {first.name}")
         if header.frame_of_reference_uid != first.frame_of_reference_uid:
-            refuse("mixed_frame_of_reference", f"{name} has another frame of reference than {first.entry.name}")
+            refuse("mixed_frame_of_reference", f"{name} has another frame of reference than {first.name}")
     if not first.frame_of_reference_uid:
         text = "the series has no frame of reference; the output gets one of its own"
         found["no_frame_of_reference"] = Finding("no_frame_of_reference", text, refused=False)
@@ -173,7 +180,7 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
         return [Finding("single_slice", "the series is a single slice", refused=False)]
     same = [index for index, gap in enumerate(gaps) if gap < SAME_POSITION_MM]
     if same:
-        pair = f"{headers[same[0]].entry.name} and {headers[same[0] + 1].entry.name}"
+        pair = f"{headers[same[0]].name} and {headers[same[0] + 1].name}"
         text = f"{len(same)} slices lie where another does (first: {pair}): copies, or several echoes in one series"
         return [Finding("duplicates", text, refused=True)]
     step = float(np.median(gaps))
@@ -184,7 +191,7 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
         covered = bool(neighbours) and gap <= 1.5 * max(neighbours)
         if multiple >= 2 and abs(gap - multiple * step) <= IRREGULAR_SHARE * step and not covered:
             missing += multiple - 1
-            where = where or f"{headers[index].entry.name} and {headers[index + 1].entry.name}"
+            where = where or f"{headers[index].name} and {headers[index + 1].name}"
     if missing:
         text = f"{missing} slices are missing (first gap between {where}; spacing {step:.2f} mm)"
         advice = "" if allow_gaps else ": fetch them, or convert with --allow-gaps"

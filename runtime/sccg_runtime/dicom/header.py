@@ -13,13 +13,18 @@ from sccg_runtime.errors import SeriesError
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from sccg_runtime.dicom.enhanced import Frame
+
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # the second: legacy converted
+ENHANCED_MR = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
+ENHANCED = ENHANCED_CT + ENHANCED_MR
 SUFFIXES = (".dcm", ".dicom", ".ima")
 # JPEG baseline, extended, JPEG-LS near-lossless. JPEG 2000 (.91) and HTJ2K (.203) may be either.
 _LOSSY_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{last}" for last in (50, 51, 81))
 _DICOMDIR = "1.2.840.10008.1.3.10"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 # (7FE0,0008), (7FE0,0009) and (7FE0,0010), in both byte orders.
 _PIXEL_TAGS = frozenset(
     [bytes((0xE0, 0x7F, last, 0)) for last in (8, 9, 16)] + [bytes((0x7F, 0xE0, 0, last)) for last in (8, 9, 16)]
@@ -35,6 +40,14 @@ _KEYWORDS = (
     "Modality",
     "ImageType",
     "SeriesNumber",
+    "SeriesDescription",
+    "ProtocolName",
+    "ScanningSequence",
+    "SequenceVariant",
+    "SequenceName",
+    "PulseSequenceName",
+    "ConcatenationUID",
+    "InConcatenationTotalNumber",
     "InstanceNumber",
     "SyntheticData",
     "NumberOfFrames",
@@ -49,6 +62,16 @@ _KEYWORDS = (
     "WindowWidth",
     "BurnedInAnnotation",
     "LossyImageCompression",
+)
+
+
+_SEQUENCE_KEYWORDS = (
+    "ScanningSequence",
+    "SequenceVariant",
+    "SequenceName",
+    "PulseSequenceName",
+    "ProtocolName",
+    "SeriesDescription",
 )
 
 
@@ -81,6 +104,15 @@ class Header:
         SliceThickness (0018,0050), or None.
     window
         First WindowCenter and WindowWidth, or None.
+    description
+        SeriesDescription (0008,103E).
+    sequence
+        Words that name the MR sequence: ScanningSequence, SequenceVariant, SequenceName, PulseSequenceName,
+        ProtocolName, SeriesDescription.
+    concatenation
+        ConcatenationUID and how many files belong to it, where an Enhanced image was split; else None.
+    frame
+        Which frame of a multi-frame file this is; None for a file of its own.
     """
 
     entry: Entry
@@ -105,6 +137,15 @@ class Header:
     orientation: tuple[float, ...] | None
     thickness_mm: float | None
     window: tuple[float, float] | None
+    description: str = field(default="", repr=False)
+    sequence: tuple[str, ...] = field(default=(), repr=False)
+    concatenation: tuple[str, int] | None = field(default=None, repr=False)
+    frame: Frame | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Base name of the file, and which frame of it; for messages."""
+        return self.entry.name if self.frame is None else f"{self.entry.name} frame {self.frame.number}"
 
 
 def read_header(entry: Entry) -> Header | None:
@@ -126,20 +167,22 @@ def read_header(entry: Entry) -> Header | None:
         stream.seek(0)
         try:
             dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(_KEYWORDS))
-            header = _header(entry, dataset)
-            complete = stream.read(4) in _PIXEL_TAGS or str(dataset.file_meta.TransferSyntaxUID) == _DEFLATED
+            header = header_of(entry, dataset)
+            complete = stream.read(4) in _PIXEL_TAGS or str(dataset.file_meta.TransferSyntaxUID) == DEFLATED
         except Exception as error:  # pydicom raises many kinds on damaged files
             kind = type(error).__name__
             raise SeriesError(f"{entry.name} has a damaged header ({kind}): replace or remove it") from None
     # A header that ends early may have lost or shortened its series UID: it would leave its series without a trace.
     if header.sop_class_uid != _DICOMDIR and not header.series_uid:
         raise SeriesError(f"{entry.name} has no SeriesInstanceUID, or is cut off: replace or remove it")
-    if header.sop_class_uid in (CT_IMAGE, MR_IMAGE) and not complete:
+    if header.sop_class_uid in (CT_IMAGE, MR_IMAGE, *ENHANCED) and not complete:
         raise SeriesError(f"{entry.name} ends before its pixels: replace or remove it")
     return header
 
 
-def _header(entry: Entry, dataset: Dataset) -> Header:
+def header_of(entry: Entry, dataset: Dataset) -> Header:
+    """Header from attributes; what pydicom raises on damaged ones comes through."""
+
     def text(keyword: str) -> str:
         return str(dataset.get(keyword) or "").strip()
 
@@ -150,7 +193,6 @@ def _header(entry: Entry, dataset: Dataset) -> Header:
     center, width = (numbers(dataset.get(keyword), None) for keyword in ("WindowCenter", "WindowWidth"))
     spacing, position = numbers(dataset.get("PixelSpacing"), 2), numbers(dataset.get("ImagePositionPatient"), 3)
     thickness = numbers(dataset.get("SliceThickness"), 1)
-    image_type = dataset.get("ImageType") or ()
     return Header(
         entry=entry,
         sop_class_uid=text("SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID") or ""),
@@ -160,7 +202,7 @@ def _header(entry: Entry, dataset: Dataset) -> Header:
         frame_of_reference_uid=text("FrameOfReferenceUID"),
         patient=(text("PatientID"), text("PatientName")),
         modality=text("Modality"),
-        image_type=(image_type,) if isinstance(image_type, str) else tuple(str(part) for part in image_type),
+        image_type=words(dataset.get("ImageType")),
         series_number=whole("SeriesNumber"),
         instance_number=whole("InstanceNumber"),
         synthetic=text("SyntheticData") == "YES",
@@ -174,6 +216,11 @@ def _header(entry: Entry, dataset: Dataset) -> Header:
         orientation=numbers(dataset.get("ImageOrientationPatient"), 6),
         thickness_mm=thickness[0] if thickness else None,
         window=(center[0], width[0]) if center and width and width[0] >= 1 else None,
+        description=text("SeriesDescription"),
+        sequence=tuple(word for keyword in _SEQUENCE_KEYWORDS for word in words(dataset.get(keyword))),
+        concatenation=(text("ConcatenationUID"), whole("InConcatenationTotalNumber", 0) or 0)
+        if text("ConcatenationUID")
+        else None,
     )
 
 
@@ -182,6 +229,13 @@ def is_lossy(dataset: Dataset) -> bool:
     if str(dataset.get("LossyImageCompression") or "").strip() == "01":
         return True
     return str(getattr(dataset.file_meta, "TransferSyntaxUID", "")) in _LOSSY_SYNTAXES
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """Values of a string attribute, however many; none where it is absent or empty."""
+    if value in (None, "", []):
+        return ()
+    return (value,) if isinstance(value, str) else tuple(str(part) for part in value)
 
 
 def numbers(value: Any, count: int | None) -> tuple[float, ...] | None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sccg_runtime.dicom.decoder import decode
 from sccg_runtime.dicom.header import Header, numbers
-from sccg_runtime.errors import SeriesError
+from sccg_runtime.errors import InputError, SeriesError
 from sccg_runtime.intensity import FloatArray, Modality
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class Plane:
     modality
         ``"CT"`` (values in HU) or ``"MR"`` (no unit).
     dataset
-        The file's attributes without pixels.
+        The image's attributes without pixels.
+    frame_number
+        From 1, where the image is a frame of a multi-frame file; else None.
     """
 
     stored: npt.NDArray[Any] = field(repr=False)
@@ -45,6 +48,7 @@ class Plane:
     intercept: float
     modality: Modality
     dataset: Dataset = field(repr=False)
+    frame_number: int | None = None
 
     def values(self) -> FloatArray:
         """(rows, columns) float32 modality values; padding is -1024 HU in CT and 0 in MR."""
@@ -74,21 +78,20 @@ def read_plane(header: Header, modality: Modality) -> Plane:
         defined meaning (no rescale in CT, another unit than HU, a modality LUT, colour, more than 16 bits).
     """
     from pydicom import dcmread
-    from pydicom.pixels.utils import pixel_array
 
-    name = header.entry.name
+    name = header.name
     try:
-        with header.entry.open() as stream:
-            dataset = dcmread(stream)
-    except SeriesError:
+        if header.frame is not None:
+            dataset = header.frame.dataset()
+        else:
+            with header.entry.open() as stream:
+                dataset = dcmread(stream)
+    except InputError:
         raise
     except Exception as error:
         raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace it") from None
     _check(name, dataset, modality)
-    try:
-        stored = pixel_array(dataset, correct_unused_bits=False)  # unlike the property, keeps no copy in it
-    except Exception as error:
-        raise SeriesError(f"{name} cannot be decoded: {_reason(dataset, error)}") from None
+    stored = decode(name, dataset)
     if stored.shape != header.size:
         raise SeriesError(f"{name} holds {stored.shape} pixels, its header says {header.size}")
     try:
@@ -100,7 +103,15 @@ def read_plane(header: Header, modality: Modality) -> Plane:
     if modality == "MR" and dataset.PhotometricInterpretation == "MONOCHROME1":
         stored = _turned_over(dataset, stored)
     del dataset.PixelData
-    return Plane(stored=stored, padding=padding, slope=slope, intercept=intercept, modality=modality, dataset=dataset)
+    return Plane(
+        stored=stored,
+        padding=padding,
+        slope=slope,
+        intercept=intercept,
+        modality=modality,
+        dataset=dataset,
+        frame_number=None if header.frame is None else header.frame.number,
+    )
 
 
 def _check(name: str, dataset: Dataset, modality: Modality) -> None:
@@ -168,15 +179,6 @@ def _turned_over(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[Any]
     else:
         turned = np.subtract(stored.dtype.type(2 ** int(dataset.BitsStored) - 1), stored)
     return turned
-
-
-def _reason(dataset: Dataset, error: Exception) -> str:
-    """Why decoding failed, without what the file holds."""
-    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    name = getattr(syntax, "name", "unknown transfer syntax")
-    if isinstance(error, (NotImplementedError, RuntimeError)) and "plugin" in str(error):
-        return f"no decoder for {name} works on it; convert it to Explicit VR Little Endian first"
-    return f"the pixels are cut off or damaged ({name})"
 
 
 class StoredHistogram:

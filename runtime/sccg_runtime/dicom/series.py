@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sccg_runtime.dicom.header import CT_IMAGE, MR_IMAGE, Header, read_header
+from sccg_runtime.dicom.enhanced import frames
+from sccg_runtime.dicom.geometry import MAX_ANGLE_FROM_AXIAL_DEG, SAME_DIRECTION, angle_from_axial_deg
+from sccg_runtime.dicom.header import CT_IMAGE, ENHANCED, ENHANCED_CT, ENHANCED_MR, MR_IMAGE, Header, read_header
 from sccg_runtime.dicom.source import entries
 from sccg_runtime.errors import SeriesError
 from sccg_runtime.intensity import Modality
 
-_CLASSES = {"CT": CT_IMAGE, "MR": MR_IMAGE}
-_MULTI_FRAME = "an Enhanced (multi-frame) image, which is not read: export the series as classic single images"
+_CLASSES = {"CT": (CT_IMAGE, *ENHANCED_CT), "MR": (MR_IMAGE, *ENHANCED_MR)}
 _NAMED_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.2.1": _MULTI_FRAME,
-    "1.2.840.10008.5.1.4.1.1.2.2": _MULTI_FRAME,
-    "1.2.840.10008.5.1.4.1.1.4.1": _MULTI_FRAME,
-    "1.2.840.10008.5.1.4.1.1.4.4": _MULTI_FRAME,
     "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture, which has no units and no geometry",
     "1.2.840.10008.1.3.10": "DICOMDIR, an index without images",
 }
@@ -32,6 +29,8 @@ _REJECTED_TYPES = {
     "DOSE REPORT": "a dose report",
     "PROJECTION IMAGE": "a projection, not slices",
     "MIP": "a projection, not slices",
+    "MAX_IP": "a projection, not slices",
+    "MIN_IP": "a projection, not slices",
     "MINIP": "a projection, not slices",
     "PHASE MAP": "a parameter map",
     "T1 MAP": "a parameter map",
@@ -43,13 +42,29 @@ _REJECTED_TYPES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a series must be beside fitting the bundle.
+
+    Attributes
+    ----------
+    sequence
+        Text that one of the words which name the MR sequence must hold (:attr:`Header.sequence`), in any case.
+    min_slices
+        At least so many images.
+    """
+
+    sequence: str | None = None
+    min_slices: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """The images of one SeriesInstanceUID, in the order that their files were found.
 
     Attributes
     ----------
     headers
-        One per image.
+        One per image: per file, or per frame of a multi-frame file.
     rejected
         Why the series is not converted, or None.
     """
@@ -88,11 +103,29 @@ def find_series(source: Path, modality: Modality) -> tuple[list[Series], int]:
     groups: dict[str, list[Header]] = {}
     for header in headers:
         if header is not None:
-            groups.setdefault(header.series_uid or header.sop_class_uid, []).append(header)
+            wanted = header.sop_class_uid in ENHANCED and header.sop_class_uid in _CLASSES[modality]
+            group = groups.setdefault(header.series_uid or header.sop_class_uid, [])
+            group.extend(frames(header) if wanted else [header])
     if not groups:
         raise SeriesError(f"{source.name}: none of {len(files)} files is DICOM")
     series = [Series(headers=tuple(group), rejected=_rejection(group, modality)) for group in groups.values()]
     return series, sum(header is None for header in headers)
+
+
+def apply_rules(series: Sequence[Series], rules: Rules) -> list[Series]:
+    """The same series; those that break a rule are rejected with the reason."""
+    return [item if item.rejected else replace(item, rejected=_broken(item, rules)) for item in series]
+
+
+def _broken(item: Series, rules: Rules) -> str | None:
+    if len(item.headers) < rules.min_slices:
+        return f"fewer than {rules.min_slices} slices"
+    if rules.sequence is not None:
+        wanted = rules.sequence.casefold()
+        for header in item.headers:
+            if not any(wanted in word.casefold() for word in header.sequence):
+                return f"{header.name} names no sequence {rules.sequence}"
+    return None
 
 
 def choose_series(series: Sequence[Series], wanted: str | None = None) -> Series:
@@ -103,7 +136,8 @@ def choose_series(series: Sequence[Series], wanted: str | None = None) -> Series
     series
         From :func:`find_series`.
     wanted
-        SeriesNumber (0020,0011) or SeriesInstanceUID (0020,000E); None where only one fits.
+        SeriesInstanceUID (0020,000E), SeriesNumber (0020,0011) or SeriesDescription (0008,103E: the whole text, else a
+        part of it, in any case); None where only one fits.
 
     Raises
     ------
@@ -111,7 +145,7 @@ def choose_series(series: Sequence[Series], wanted: str | None = None) -> Series
         None fits, several fit, or the wanted one is not there or does not fit. The message lists what is there.
     """
     if wanted is not None:
-        named = [item for item in series if wanted in (item.headers[0].series_uid, str(item.headers[0].series_number))]
+        named = _named(series, wanted)
         if not named:
             raise SeriesError(f"no series {wanted}; there are: {_listing(series)}")
         fitting = [item for item in named if item.rejected is None]
@@ -119,7 +153,8 @@ def choose_series(series: Sequence[Series], wanted: str | None = None) -> Series
             raise SeriesError(f"{named[0].label} is not converted: {named[0].rejected}")
         if len(fitting) > 1:
             raise SeriesError(
-                f"{len(fitting)} series have number {wanted}: give the SeriesInstanceUID (0020,000E) instead"
+                f"{len(fitting)} series have number or description {wanted}: give the SeriesInstanceUID (0020,000E) "
+                f"instead; there are: {_listing(fitting)}"
             )
         return fitting[0]
     fitting = [item for item in series if item.rejected is None]
@@ -128,6 +163,19 @@ def choose_series(series: Sequence[Series], wanted: str | None = None) -> Series
     if len(fitting) > 1:
         raise SeriesError(f"{len(fitting)} series fit; choose one with --series NUMBER: {_listing(fitting)}")
     return fitting[0]
+
+
+def _named(series: Sequence[Series], wanted: str) -> list[Series]:
+    """By UID or number, else by the whole description, else by a part of it."""
+    text = wanted.strip().casefold()
+    for found in (
+        [item for item in series if wanted in (item.headers[0].series_uid, str(item.headers[0].series_number))],
+        [item for item in series if text and item.headers[0].description.casefold() == text],
+        [item for item in series if text and text in item.headers[0].description.casefold()],
+    ):
+        if found:
+            return found
+    return []
 
 
 def _listing(series: Sequence[Series]) -> str:
@@ -143,11 +191,13 @@ def _rejection(headers: Sequence[Header], modality: Modality) -> str | None:
     for uid in classes:
         if uid in _NAMED_CLASSES:
             return _NAMED_CLASSES[uid]
-    if set(classes) != {_CLASSES[modality]}:
+    if len(classes) > 1 and set(classes) <= set(_CLASSES[modality]):
+        return "it mixes classic and multi-frame images"
+    if not set(classes) <= set(_CLASSES[modality]):
         found = sorted({header.modality or "no modality" for header in headers})
         return f"the bundle takes {modality} images, this is {', '.join(found)}"
     for header in headers:
-        name = header.entry.name
+        name = header.name
         if header.modality != modality:
             return f"{name} says modality {header.modality or 'none'} in a {modality} image"
         if header.synthetic:
@@ -161,4 +211,28 @@ def _rejection(headers: Sequence[Header], modality: Modality) -> str | None:
             return f"{name} has {header.frames} frames and {header.samples} samples per pixel, not 1 and 1"
         if not (header.sop_instance_uid and header.series_uid and header.study_uid):
             return f"{name} lacks a SOP instance, series or study UID"
+    return _orientation(headers) or _concatenation(headers)
+
+
+def _orientation(headers: Sequence[Header]) -> str | None:
+    """Localizers that do not call themselves so lie across each other; coronal and sagittal series are refused."""
+    known = [(header, header.orientation) for header in headers if header.orientation is not None]
+    for header, orientation in known:
+        if max(abs(a - b) for a, b in zip(orientation, known[0][1], strict=True)) > SAME_DIRECTION:
+            return f"{header.name} is oriented otherwise than {known[0][0].name}, as in a localizer"
+    angle = angle_from_axial_deg(known[0][1]) if known else 0.0
+    if angle > MAX_ANGLE_FROM_AXIAL_DEG:
+        return f"its slices lie {angle:.0f} degrees from axial"
+    return None
+
+
+def _concatenation(headers: Sequence[Header]) -> str | None:
+    """An Enhanced image may be split into several files (PS3.3 C.7.6.16.2.2.4): all must be there."""
+    parts: dict[tuple[str, int], set[str]] = {}
+    for header in headers:
+        if header.concatenation is not None:
+            parts.setdefault(header.concatenation, set()).add(header.sop_instance_uid)
+    for (_, total), found in parts.items():
+        if total and len(found) != total:
+            return f"{len(found)} of the {total} files of a split multi-frame image are here: fetch the others"
     return None

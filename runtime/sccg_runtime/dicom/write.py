@@ -67,7 +67,7 @@ def new_uid(*parts: str) -> str:
     return str(generate_uid(entropy_srcs=list(parts)))
 
 
-def derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Dataset:
+def derived(source: Dataset, output: FloatArray, derivation: Derivation, frame_number: int | None = None) -> Dataset:
     """The output image of one source image.
 
     Parameters
@@ -78,6 +78,8 @@ def derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Data
         (rows, columns) float32 in [-1, 1] on the source grid.
     derivation
         What the series has in common.
+    frame_number
+        From 1, where the source is a frame of a multi-frame image.
 
     Returns
     -------
@@ -91,14 +93,14 @@ def derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Data
         The source's matrix and the output's shape differ, or an attribute of the source is damaged.
     """
     try:
-        return _derived(source, output, derivation)
+        return _derived(source, output, derivation, frame_number)
     except SeriesError:
         raise
     except Exception as error:  # pydicom reads an attribute when it is first used, and raises many kinds
         raise SeriesError(f"an attribute of the source is damaged ({type(error).__name__})") from None
 
 
-def _derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Dataset:
+def _derived(source: Dataset, output: FloatArray, derivation: Derivation, frame_number: int | None) -> Dataset:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -119,11 +121,12 @@ def _derived(source: Dataset, output: FloatArray, derivation: Derivation) -> Dat
             if keyword in source:
                 made[keyword] = source[keyword]
     made.SOPClassUID = CT_IMAGE if is_ct else MR_IMAGE
-    made.SOPInstanceUID = new_uid(derivation.series_uid, str(source.SOPInstanceUID))
+    origin = str(source.SOPInstanceUID) + ("" if frame_number is None else f" {frame_number}")
+    made.SOPInstanceUID = new_uid(derivation.series_uid, origin)
     if derivation.frame_of_reference_uid is not None:
         made.FrameOfReferenceUID = derivation.frame_of_reference_uid
     _describe(made, source, derivation)
-    _say_where_from(made, source, derivation)
+    _say_where_from(made, source, derivation, frame_number)
     _set_pixels(made, output, contract)
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -200,7 +203,7 @@ def _describe(made: Dataset, source: Dataset, derivation: Derivation) -> None:
         made.SequenceVariant = "NONE"
 
 
-def _say_where_from(made: Dataset, source: Dataset, derivation: Derivation) -> None:
+def _say_where_from(made: Dataset, source: Dataset, derivation: Derivation, frame_number: int | None) -> None:
     """Source image, kind of derivation, the scanner and this program (C.7.6.1.4, C.12.1.1.5)."""
     from pydicom.dataset import Dataset
 
@@ -210,6 +213,8 @@ def _say_where_from(made: Dataset, source: Dataset, derivation: Derivation) -> N
     reference = Dataset()
     reference.ReferencedSOPClassUID = source.SOPClassUID
     reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    if frame_number is not None:
+        reference.ReferencedFrameNumber = frame_number
     reference.SpatialLocationsPreserved = "YES"
     reference.PurposeOfReferenceCodeSequence = [_code("121322", "DCM", "Source image for image processing operation")]
     made.SourceImageSequence = [reference]

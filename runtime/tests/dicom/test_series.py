@@ -3,7 +3,7 @@ import zipfile
 
 import pytest
 
-from sccg_runtime.dicom.series import choose_series, find_series
+from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_series
 from sccg_runtime.errors import SeriesError
 
 
@@ -38,7 +38,7 @@ def test_a_zip_gives_the_same_series(series, tmp_path):
         ({"SyntheticData": "YES"}, "synthetic already"),
         ({"BurnedInAnnotation": "YES"}, "burned"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "Secondary Capture"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1"}, "multi-frame"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "oriented otherwise"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67"}, "takes MR"),
         ({"Modality": "PT"}, "modality PT"),
         ({"NumberOfFrames": 2}, "2 frames"),
@@ -63,6 +63,39 @@ def test_several_series_that_fit_need_a_choice(series):
     assert len(choose_series(found, "1.2.3").headers) == 3
     with pytest.raises(SeriesError, match="no series 9"):
         choose_series(found, "9")
+
+
+@pytest.mark.parametrize(("wanted", "slices"), [("Ax T2 FLAIR", 3), ("ax t2 flair", 3), ("flair", 3), ("Ax T2", 5)])
+def test_a_series_is_chosen_by_its_description_the_whole_text_first(series, wanted, slices):
+    first = series(folder="a", change=lambda index: {"SeriesDescription": "Ax T2"})
+    change = {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 7, "SeriesDescription": "Ax T2 FLAIR"}
+    series(folder="b", slices=3, change=lambda index: change)
+    found, _ = find_series(first.parent, "MR")
+    assert len(choose_series(found, wanted).headers) == slices
+    with pytest.raises(SeriesError, match="2 series have number or description t2"):
+        choose_series(found, "t2")
+
+
+def test_rules_of_sequence_and_slice_count_reject_with_the_reason(series):
+    first = series(folder="a", change=lambda index: {"SequenceName": "*tse2d_T2"})
+    change = {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 7, "ProtocolName": "T1 MPRAGE"}
+    series(folder="b", slices=3, change=lambda index: change)
+    found, _ = find_series(first.parent, "MR")
+    for rules, number in ((Rules(sequence="t2"), 3), (Rules(sequence="mprage"), 7), (Rules(min_slices=4), 3)):
+        assert choose_series(apply_rules(found, rules)).headers[0].series_number == number
+    with pytest.raises(SeriesError, match=r"names no sequence FLAIR.*names no sequence FLAIR"):
+        choose_series(apply_rules(found, Rules(sequence="FLAIR")))
+    with pytest.raises(SeriesError, match=r"series 7 .*fewer than 4 slices"):
+        choose_series(apply_rules(found, Rules(min_slices=4)), "7")
+
+
+def test_coronal_series_are_rejected_so_that_the_axial_one_is_chosen(series):
+    first = series(folder="a")
+    coronal = {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 7, "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    series(folder="b", change=lambda index: coronal)
+    found, _ = find_series(first.parent, "MR")
+    assert choose_series(found).headers[0].series_number == 3
+    assert [item.rejected for item in found] == [None, "its slices lie 90 degrees from axial"]
 
 
 def test_a_number_that_two_series_share_is_refused(series):

@@ -1,0 +1,120 @@
+"""What ``from sccg_runtime import load, convert_series`` gives; the command line converts with nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sccg_runtime.bundle import Bundle, read_bundle
+from sccg_runtime.convert import convert
+from sccg_runtime.options import ConvertOptions, ConvertResult
+
+
+def load(path: Path | str) -> Bundle:
+    """Read a ``.sccg`` file into memory and check every part of it against its SHA-256.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    Bundle
+        ``contract`` (:class:`sccg_runtime.Contract`) says what it takes and gives; ``sha256`` names it.
+
+    Raises
+    ------
+    BundleError
+        There is no such file, it is no bundle, damaged, too large, or of another format version.
+
+    Example
+    -------
+    >>> load("balanced.sccg").contract.input_intensity.modality
+    'MR'
+    """
+    return read_bundle(Path(path))
+
+
+def convert_series(
+    source: Path | str,
+    out: Path | str,
+    bundle: Bundle,
+    *,
+    series: str | None = None,
+    sequence: str | None = None,
+    min_slices: int = 1,
+    window: tuple[float, float] | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    strict: bool = False,
+    allow_gaps: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> ConvertResult:
+    """Convert one DICOM series into a new folder ``0001.dcm``, ``0002.dcm`` ... in slice order, whole or not at all.
+
+    Every slice keeps its grid (rows, columns), its position and orientation (mm, patient coordinates, LPS) and its
+    frame of reference; values are HU in CT (int16) and without unit in MR (0 to 4095).
+
+    Parameters
+    ----------
+    source
+        Folder with DICOM files (searched with its sub-folders), one file, or a ``.zip``; other series in it are left
+        alone.
+    out
+        Folder to make, apart from ``source``.
+    bundle
+        From :func:`load`.
+    series
+        SeriesInstanceUID, SeriesNumber or SeriesDescription (or a part of it); None where only one series fits.
+    sequence
+        Text that one of the attributes which name the MR sequence must hold, in any case.
+    min_slices
+        Series with fewer images are rejected.
+    window
+        (centre, width) in HU, for bundles that learned from windowed CT without knowing the window.
+    threads
+        Threads for one slice; None: physical cores.
+    force
+        Replace ``out`` if it holds nothing but ``.dcm`` files; it is untouched unless the conversion succeeds.
+    strict
+        Refuse a series that does not look like what the network learned from.
+    allow_gaps
+        Convert although slices are missing.
+    progress
+        Called with (slices done, slices in all).
+    notify
+        Called with one line for the choice of the series and one for each that is not converted.
+
+    Returns
+    -------
+    ConvertResult
+        Slices, times in ms, warnings, the bundle's SHA-256; ``to_dict()`` is its JSON form.
+
+    Raises
+    ------
+    InputError
+        Nothing usable in ``source``, or ``out`` cannot be written; SeriesError where a series must not be converted.
+    RefusedError
+        ``strict`` and the series is unlike the training inputs, or the engine's output is not finite.
+
+    Example
+    -------
+    >>> result = convert_series("mr", "synthetic-ct", load("balanced.sccg"), series="T2 tra")
+    >>> result.slices
+    22
+    """
+    options = ConvertOptions(
+        series=series,
+        sequence=sequence,
+        min_slices=min_slices,
+        window=window,
+        threads=threads,
+        force=force,
+        strict=strict,
+        allow_gaps=allow_gaps,
+        progress=progress,
+        notify=notify,
+    )
+    return convert(Path(source), Path(out), bundle, options)

@@ -1,0 +1,53 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sccg_runtime
+from sccg_runtime import Contract, convert_series, load
+from sccg_runtime.errors import BundleError, SeriesError
+
+
+def test_the_three_names_convert_a_series(bundle_file, series, tmp_path):
+    bundle = load(str(bundle_file()))
+    assert isinstance(bundle.contract, Contract)
+    said = []
+    result = convert_series(series(), tmp_path / "out", bundle, series="HEAD", notify=said.append)
+    assert result.slices == len(list((tmp_path / "out").iterdir())) == 5
+    assert result.to_dict()["bundle_sha256"] == bundle.sha256
+    assert said[0].startswith("converting series 3")
+
+
+def test_errors_are_those_of_the_tree(bundle_file, series, tmp_path):
+    with pytest.raises(BundleError):
+        load(tmp_path / "none.sccg")
+    with pytest.raises(SeriesError, match="fewer than 9 slices"):
+        convert_series(series(), tmp_path / "out", load(bundle_file()), min_slices=9)
+
+
+def test_importing_the_package_imports_nothing_heavy_until_a_name_is_used():
+    code = """
+import sys
+import sccg_runtime
+assert set(sccg_runtime.__all__) == {"Contract", "convert_series", "load"} <= set(dir(sccg_runtime))
+assert not {"numpy", "pydicom", "openvino"} & set(sys.modules)
+sccg_runtime.load
+assert not {"openvino", "torch"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sccg_runtime.nothing
+
+
+def test_every_name_says_what_it_raises_and_shows_an_example():
+    for name in (load, convert_series):
+        for heading in ("Parameters", "Returns", "Raises", "Example"):
+            assert heading in name.__doc__
+
+
+def test_the_command_line_converts_through_the_api_alone():
+    text = Path(sccg_runtime.__file__).with_name("cli.py").read_text()
+    assert "from sccg_runtime import convert_series, load" in text
+    assert "sccg_runtime.convert" not in text
+    assert "sccg_runtime.dicom" not in text
