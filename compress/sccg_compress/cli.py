@@ -288,6 +288,26 @@ def report(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="result.json of the run before.")],
+    b: Annotated[Path, typer.Argument(help="result.json of the run after.")],
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METRIC > NUMBER, or < NUMBER; with an x behind the number, a multiple of A's figure. Repeatable."
+        ),
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Row to look at; repeatable. Default: all of A.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare different machines, engines or slices.")] = False,
+    json_out: JsonOption = None,
+) -> None:
+    """Hold one bench run against another; exit code 3 names the rows that broke a --fail-if."""
+    from sccg_compress.compare_command import compare_files
+
+    compare_files(a, b, fail_if or [], rows=row or [], force=force, json_out=json_out)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo; made anew.")] = Path("demo"),
 ) -> None:
