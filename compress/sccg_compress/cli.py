@@ -268,7 +268,8 @@ def report(
     results: Annotated[list[Path], typer.Argument(help="JSON files that bench wrote.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("report"),
 ) -> None:
-    """Write report.html and report.md again from bench's JSON (pictures are in bench's own report only)."""
+    """Write report.html, report.md and CSV again from bench's JSON (pictures are in bench's own report only)."""
+    from sccg_bench.report.csv import write_csv
     from sccg_bench.report.html import write_html
     from sccg_bench.report.markdown import write_markdown
     from sccg_bench.results import read_results
@@ -284,6 +285,7 @@ def report(
         folders.append(folder)
         write_html(folder / "report.html", found)
         write_markdown(folder / "report.md", found)
+        write_csv(folder, found)
         typer.echo(str(folder / "report.html"))
 
 

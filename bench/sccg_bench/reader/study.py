@@ -5,20 +5,18 @@ Source: the paper's reader study, five steps from "not similar" to "very similar
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from sccg_bench.page import data_uri, render
 from sccg_bench.scale import to_u8
 from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import InputError
@@ -106,29 +104,17 @@ def page(study: Study, simulated: bool = False) -> str:
 
     ``simulated`` says on the page that the slices are no patients'.
     """
-    environment = Environment(
-        loader=PackageLoader("sccg_bench", "reader/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    items = [
-        {"id": each.id, "src": "data:image/png;base64," + base64.b64encode(each.png).decode("ascii")}
-        for each in study.shown
-    ]
+    items = [{"id": each.id, "src": data_uri(each.png)} for each in study.shown]
     values = {"study": study.id, "schema": ANSWERS_SCHEMA, "items": items}
-    text = environment.get_template("reader.html.j2").render(
-        target=study.target, steps=STEPS, count=len(items), values=values, simulated=simulated, hash="SCRIPT-HASH"
+    return render(
+        "reader/templates",
+        "reader.html.j2",
+        target=study.target,
+        steps=STEPS,
+        count=len(items),
+        values=values,
+        simulated=simulated,
     )
-    return text.replace("SCRIPT-HASH", script_hash(text), 1)
-
-
-def script_hash(text: str) -> str:
-    """``sha256-...`` of a page's one inline script: its security policy runs this and nothing else."""
-    found = re.search(r"<script>(.*?)</script>", text, re.DOTALL)
-    digest = hashlib.sha256(found[1].encode("utf-8") if found else b"").digest()
-    return "sha256-" + base64.b64encode(digest).decode("ascii")
 
 
 def key_json(study: Study, made_from: dict[str, Any]) -> str:
