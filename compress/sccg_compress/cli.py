@@ -236,7 +236,11 @@ def bench(
     direction: DirectionOption = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all; default: test, else val.")] = None,
     size: Annotated[str, typer.Option(help="Size of the latency figures.")] = "512x512",
-    full: Annotated[bool, typer.Option("--full", help="1024 queries and 600 s a model instead of 64 and 3 s.")] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="quick (64 queries and 3 s a model) or full (1024 and 600 s). [default: quick]"),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="The same as --profile full.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: physical cores.")] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu (no rows for GPUs) or cuda (an error where there is none).")
@@ -245,8 +249,11 @@ def bench(
     json_out: JsonOption = None,
 ) -> None:
     """Measure latency, memory, quality and drift of teacher, students and bundles in one run."""
+    from sccg_bench.latency import parse_profile
     from sccg_compress.bench_command import run_models
 
+    if full and profile not in (None, "full"):
+        raise InputError(f"--full and --profile {profile} exclude each other")
     run_models(
         models or [],
         teacher=teacher,
@@ -255,7 +262,7 @@ def bench(
         direction=direction,
         split=split,
         size=parse_size(size),
-        profile="full" if full else "quick",
+        profile=parse_profile("full" if full else profile or "quick"),
         threads=threads,
         device=device,
         report=report,
@@ -287,6 +294,21 @@ def report(
         write_markdown(folder / "report.md", found)
         write_csv(folder, found)
         typer.echo(str(folder / "report.html"))
+
+
+@app.command("bench-overhead")
+def bench_overhead(
+    bundle: Annotated[Path, typer.Argument(help="Bundle whose engine is called.")],
+    size: Annotated[str, typer.Option(help="Size of the slices.")] = "512x512",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: physical cores.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each of the two.")] = 4,
+    queries: Annotated[int, typer.Option(min=1, help="Counted queries per turn.")] = 200,
+    json_out: JsonOption = None,
+) -> None:
+    """Median of a bare engine loop against bench's: what measuring itself adds (2 % at most is wanted)."""
+    from sccg_compress.overhead_command import measure_overhead
+
+    measure_overhead(bundle, size=parse_size(size), threads=threads, rounds=rounds, queries=queries, json_out=json_out)
 
 
 @app.command()
