@@ -37,7 +37,13 @@ class SliceScores:
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         figures = {group: getattr(self, group) or None for group in GROUPS}
-        return {"case": self.case, "slice": self.slice} | figures | {"counted": list(self.counted)}
+        counts = {"counted": list(self.counted), "not_finite": list(self.not_finite)}
+        return {"case": self.case, "slice": self.slice} | figures | counts
+
+    @property
+    def not_finite(self) -> tuple[str, ...]:
+        """Names of figures that are NaN or infinite: left out of the means, counted, and null in the JSON."""
+        return tuple(name for group in GROUPS for name in not_finite(getattr(self, group)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,8 @@ class Summary:
 def mean_figures(parts: Sequence[Mapping[str, float | None]]) -> Figures:
     """Mean of every figure over the parts that have it; None where none has.
 
+    NaN and infinities count as not having it; :func:`summarise` counts them.
+
     Example
     -------
     >>> mean_figures([{"ssim": 0.5}, {"ssim": 1.0}, {"ssim": None}])
@@ -79,6 +87,17 @@ def mean_figures(parts: Sequence[Mapping[str, float | None]]) -> Figures:
         known = [value for part in parts if (value := part.get(name)) is not None and np.isfinite(value)]
         means[name] = float(np.mean(known)) if known else None
     return means
+
+
+def not_finite(figures: Mapping[str, float | None]) -> tuple[str, ...]:
+    """Names of the figures that are NaN or infinite.
+
+    Example
+    -------
+    >>> not_finite({"ssim": float("nan"), "psnr_db": 30.0, "mae_u8": None})
+    ('ssim',)
+    """
+    return tuple(name for name, value in figures.items() if value is not None and not np.isfinite(value))
 
 
 def summarise(slices: Sequence[SliceScores], per_case: Mapping[str, Figures] | None = None) -> Summary:
@@ -107,6 +126,8 @@ def summarise(slices: Sequence[SliceScores], per_case: Mapping[str, Figures] | N
     counts: dict[str, int] = {"patients": len(patients), "slices": len(slices)}
     for name in ("capped", "empty_iou_foreground", "empty_iou_bone"):
         counts[name] = sum(name in part.counted for part in slices)
+    counts["not_finite"] = sum(len(part.not_finite) for part in slices)
+    counts["not_finite"] += sum(len(not_finite(figures)) for figures in (per_case or {}).values())
     quality, drift, engine_drift = (mean_figures([getattr(p, group) for p in patients]) for group in GROUPS)
     return Summary(quality, drift, engine_drift, patients, counts)
 
@@ -114,13 +135,13 @@ def summarise(slices: Sequence[SliceScores], per_case: Mapping[str, Figures] | N
 def ranked(slices: Iterable[SliceScores]) -> list[SliceScores]:
     """Slices from worst to best: by PSNR to the teacher, else to the reference, else to the FP32 network.
 
-    Slices without any of these are left out, so the list may be empty.
+    Slices without any of these, or where it is not finite, are left out, so the list may be empty.
     """
     parts = list(slices)
     keys = (("drift", "to_teacher_psnr_db"), ("quality", "psnr_db"), ("engine_drift", "engine_to_fp32_psnr_db"))
     for group, name in keys:
         values = [(getattr(part, group).get(name), part) for part in parts]
-        known = [(value, part) for value, part in values if value is not None]
+        known = [(value, part) for value, part in values if value is not None and np.isfinite(value)]
         if known:
             return [part for _, part in sorted(known, key=lambda entry: float(entry[0]))]
     return []

@@ -62,6 +62,20 @@ PROFILES: dict[Profile, LatencyPlan] = {
 }
 
 
+def parse_profile(text: str) -> Profile:
+    """The profile of that name.
+
+    Raises
+    ------
+    InputError
+        There is no such profile.
+    """
+    for profile in PROFILES:
+        if text == profile:
+            return profile
+    raise InputError(f"profile {text!r} is none of {', '.join(PROFILES)}")
+
+
 def plan_of(profile: Profile | LatencyPlan) -> LatencyPlan:
     """The plan of a profile's name; a plan is given back as it is.
 
@@ -72,9 +86,7 @@ def plan_of(profile: Profile | LatencyPlan) -> LatencyPlan:
     """
     if isinstance(profile, LatencyPlan):
         return profile
-    if profile not in PROFILES:
-        raise InputError(f"profile {profile!r} is none of {', '.join(PROFILES)}")
-    return PROFILES[profile]
+    return PROFILES[parse_profile(profile)]
 
 
 @dataclass(frozen=True, slots=True)

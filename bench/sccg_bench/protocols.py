@@ -48,5 +48,6 @@ class Runnable(Protocol):
     def describe(self) -> dict[str, Any]:
         """After ``open``: engine, engine_version, device, precision, precision_ran (asked of the engine), size_mib.
 
-        A bundle may add ``engine_drift``, the figures of its own drift.json; they are shown as "from export".
+        A bundle may add ``engine_drift``, the figures of its own drift.json; they are shown as "from export"; and
+        ``float_layers``, the names of what stayed in float.
         """

@@ -42,6 +42,9 @@ class Row:
         ``measured``, ``not measured`` (with the reason in ``note``), ``failed`` (the same) or ``cited``.
     engine, engine_version, device, precision, precision_ran
         As the model itself reports after it was opened; ``precision_ran`` counts operations by precision.
+    float_layers
+        Names of the layers that stayed in float although the model is quantised, as its export wrote them down; None
+        where nothing is known.
     threads
         CPU threads.
     size, latency_ms
@@ -77,6 +80,7 @@ class Row:
     device: str | None = None
     precision: str | None = None
     precision_ran: dict[str, Any] | None = None
+    float_layers: tuple[str, ...] | None = None
     threads: int | None = None
     size: tuple[int, int] | None = None
     latency_ms: Latency | None = None
@@ -136,6 +140,11 @@ class Row:
                 _number(value, f"{label}: {name}.{key}")
         for name in ("size_mib", "peak_rss_mib", "speedup_vs_paper", "speedup_vs_teacher", "threads"):
             _number(known.get(name), f"{label}: {name}")
+        layers = known.get("float_layers")
+        if layers is not None:
+            if not isinstance(layers, list | tuple) or not all(isinstance(each, str) for each in layers):
+                raise InputError(f"{label}: float_layers is not a list of names")
+            known["float_layers"] = tuple(layers)
         for name in ("per_patient", "per_slice"):
             parts = known.get(name) or ()
             if not isinstance(parts, list | tuple) or not all(isinstance(part, dict) for part in parts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -142,6 +143,7 @@ def run_bench(
     warnings += [disturbed] if disturbed else []
     warnings += [text for row in run.rows.values() if (text := _unsteady(row)) is not None]
     rows = _judged(run.rows, usable, outputs, options)
+    warnings += [text for row in rows if (text := _not_finite(row)) is not None]
     known = dict(provenance or {})
     known.setdefault("cases", list(dict.fromkeys(pair.case for pair in usable)))
     results = Results(
@@ -307,6 +309,8 @@ def _described(told: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a row out of a runnable's description; a bundle's ``engine_drift`` is marked as from its export."""
     names = ("engine", "engine_version", "device", "precision", "precision_ran", "size_mib", "engine_drift")
     found = {name: told[name] for name in names if told.get(name) is not None}
+    if told.get("float_layers") is not None:
+        found["float_layers"] = tuple(str(name) for name in told["float_layers"])
     if "engine_drift" in found:
         numbers = {str(key): value for key, value in found["engine_drift"].items() if isinstance(value, int | float)}
         found |= {"engine_drift": numbers, "engine_drift_from": "export"}
@@ -319,6 +323,16 @@ def _unsteady(row: Row) -> str | None:
     if spread is None or spread <= UNSTEADY:
         return None
     return f"{row.name}: the medians of its turns lie {spread:.0%} of p50 apart: measure again on a quiet machine"
+
+
+def _not_finite(row: Row) -> str | None:
+    """One line if figures of a row could not be computed, with their names and how often."""
+    count = (row.counts or {}).get("not_finite", 0)
+    if not count:
+        return None
+    names = Counter(name for part in row.per_slice for name in part.get("not_finite") or ())
+    listed = ", ".join(f"{name} {times}x" for name, times in names.items()) or "volume figures"
+    return f"{row.name}: {count} figures are not finite and were left out of the means: {listed}"
 
 
 def _check_shapes(pairs: Sequence[Pair]) -> None:

@@ -40,6 +40,7 @@ def run_models(
     json_out: str | None,
 ) -> BenchResult:
     """Measure and write the reports."""
+    from sccg_bench.report.csv import write_csv
     from sccg_bench.report.html import write_html
     from sccg_bench.report.markdown import write_markdown
     from sccg_bench.report.sheets import strips
@@ -95,6 +96,7 @@ def run_models(
     folder = report or (found[0].run or Path()) / "report"
     write_html(folder / "report.html", made.results, strips(made))
     write_markdown(folder / "report.md", made.results)
+    write_csv(folder, made.results)
     write_results(folder / "result.json", made.results)
     say(f"report: {folder / 'report.html'}")
     if not any(row.status == "measured" and row.role != "control" for row in made.results.rows):

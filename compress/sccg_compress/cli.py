@@ -236,7 +236,11 @@ def bench(
     direction: DirectionOption = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all; default: test, else val.")] = None,
     size: Annotated[str, typer.Option(help="Size of the latency figures.")] = "512x512",
-    full: Annotated[bool, typer.Option("--full", help="1024 queries and 600 s a model instead of 64 and 3 s.")] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="quick (64 queries and 3 s a model) or full (1024 and 600 s). [default: quick]"),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="The same as --profile full.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: physical cores.")] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu (no rows for GPUs) or cuda (an error where there is none).")
@@ -245,8 +249,11 @@ def bench(
     json_out: JsonOption = None,
 ) -> None:
     """Measure latency, memory, quality and drift of teacher, students and bundles in one run."""
+    from sccg_bench.latency import parse_profile
     from sccg_compress.bench_command import run_models
 
+    if full and profile not in (None, "full"):
+        raise InputError(f"--full and --profile {profile} exclude each other")
     run_models(
         models or [],
         teacher=teacher,
@@ -255,7 +262,7 @@ def bench(
         direction=direction,
         split=split,
         size=parse_size(size),
-        profile="full" if full else "quick",
+        profile=parse_profile("full" if full else profile or "quick"),
         threads=threads,
         device=device,
         report=report,
@@ -268,7 +275,8 @@ def report(
     results: Annotated[list[Path], typer.Argument(help="JSON files that bench wrote.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("report"),
 ) -> None:
-    """Write report.html and report.md again from bench's JSON (pictures are in bench's own report only)."""
+    """Write report.html, report.md and CSV again from bench's JSON (pictures are in bench's own report only)."""
+    from sccg_bench.report.csv import write_csv
     from sccg_bench.report.html import write_html
     from sccg_bench.report.markdown import write_markdown
     from sccg_bench.results import read_results
@@ -284,7 +292,85 @@ def report(
         folders.append(folder)
         write_html(folder / "report.html", found)
         write_markdown(folder / "report.md", found)
+        write_csv(folder, found)
         typer.echo(str(folder / "report.html"))
+
+
+@app.command("bench-overhead")
+def bench_overhead(
+    bundle: Annotated[Path, typer.Argument(help="Bundle whose engine is called.")],
+    size: Annotated[str, typer.Option(help="Size of the slices.")] = "512x512",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: physical cores.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each of the two.")] = 4,
+    queries: Annotated[int, typer.Option(min=1, help="Counted queries per turn.")] = 200,
+    json_out: JsonOption = None,
+) -> None:
+    """Median of a bare engine loop against bench's: what measuring itself adds (2 % at most is wanted)."""
+    from sccg_compress.overhead_command import measure_overhead
+
+    measure_overhead(bundle, size=parse_size(size), threads=threads, rounds=rounds, queries=queries, json_out=json_out)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="result.json of the run before.")],
+    b: Annotated[Path, typer.Argument(help="result.json of the run after.")],
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METRIC > NUMBER, or < NUMBER; with an x behind the number, a multiple of A's figure. Repeatable."
+        ),
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Row to look at; repeatable. Default: all of A.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare different machines, engines or slices.")] = False,
+    json_out: JsonOption = None,
+) -> None:
+    """Hold one bench run against another; exit code 3 names the rows that broke a --fail-if."""
+    from sccg_compress.compare_command import compare_files
+
+    compare_files(a, b, fail_if or [], rows=row or [], force=force, json_out=json_out)
+
+
+reader_study_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(reader_study_app, name="reader-study")
+
+
+@reader_study_app.callback()
+def reader_study(
+    context: typer.Context,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="Bundle that makes the synthetic slices.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="FILE.html, or a folder; the key lies beside it.")] = None,
+    data: DataOption = None,
+    intensity: IntensityOption = None,
+    split: Annotated[str | None, typer.Option(help="train, val, test or all; default: test, else val.")] = None,
+    slices: Annotated[
+        int | None, typer.Option(min=1, help="Levels, each once real and once synthetic. [default: 20]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeats a study; default: drawn, kept in the key.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a page and its key.")] = False,
+) -> None:
+    """Write a blinded page of real and synthetic slices for readers, and its key; or score the answers."""
+    if context.invoked_subcommand is not None:
+        if bundle is not None or out is not None:
+            raise InputError("reader-study: --bundle and --out make a page, `score` reads answers: one at a time")
+        return
+    if bundle is None or out is None:
+        raise InputError("say --bundle FILE.sccg and --out FILE.html, or `reader-study score ANSWERS.json --key KEY`")
+    from sccg_compress.reader_command import make_reader_study
+
+    make_reader_study(bundle, out, data=data, intensity=intensity, split=split, slices=slices, seed=seed, force=force)
+
+
+@reader_study_app.command("score")
+def reader_study_score(
+    answers: Annotated[list[Path], typer.Argument(help="Files that readers saved.")],
+    key: Annotated[Path, typer.Option("--key", help="The key that was written beside the page.")],
+    json_out: JsonOption = None,
+) -> None:
+    """Share of positive answers (4 and 5) to real and synthetic slices, with Wilson 95 % intervals."""
+    from sccg_compress.reader_command import score_reader_study
+
+    score_reader_study(answers, key, json_out)
 
 
 @app.command()

@@ -38,6 +38,7 @@ class BundleRunnable:
             "precision_ran": dict(told.precision_ran),
             "size_mib": self.bundle.stat().st_size / 2**20,
             "engine_drift": bundle.contract.drift.get("engine_drift"),
+            "float_layers": bundle.contract.drift.get("float_layers"),
         }
         return session
 

@@ -52,7 +52,11 @@ class Exported(Fake):
     """Brings the drift of its export along."""
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"engine_drift": {"engine_to_fp32_psnr_db": 47.5, "worst": "case1/001"}}
+        return (
+            super().describe()
+            | {"engine_drift": {"engine_to_fp32_psnr_db": 47.5, "worst": "case1/001"}}
+            | {"float_layers": ["stem"]}
+        )
 
 
 @dataclass(frozen=True)

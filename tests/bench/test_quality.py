@@ -48,6 +48,7 @@ def test_the_perfect_model_is_capped_on_every_slice() -> None:
         "capped": 6,
         "empty_iou_foreground": 0,
         "empty_iou_bone": 0,
+        "not_finite": 0,
     }
     assert found.summary.quality["iou_bone"] == found.summary.quality["iou_foreground"] == 1
     assert found.summary.drift == {}
@@ -159,3 +160,15 @@ def test_ranking_is_sorted_and_means_stay_inside(values: list[float | None]) -> 
 
 def test_means_leave_out_what_is_not_finite() -> None:
     assert mean_figures([{"x": float("nan")}, {"x": 2.0}, {"x": float("inf")}, {}]) == {"x": 2.0}
+
+
+def test_figures_that_are_not_finite_are_counted_and_named() -> None:
+    nan, inf = float("nan"), float("inf")
+    bad = SliceScores("a", "1", {"psnr_db": nan, "ssim": 0.5}, {"to_teacher_psnr_db": inf}, {})
+    good = SliceScores("a", "2", {"psnr_db": 30.0, "ssim": 0.7}, {"to_teacher_psnr_db": 20.0}, {})
+    found = summarise([bad, good], {"a": {"mae_hu": nan}})
+    assert found.counts["not_finite"] == 3
+    assert found.quality["psnr_db"] == 30.0
+    assert bad.to_dict()["not_finite"] == ["psnr_db", "to_teacher_psnr_db"]
+    assert good.to_dict()["not_finite"] == []
+    assert ranked([bad, good]) == [good], "a slice without a finite figure has no rank"

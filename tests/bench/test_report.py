@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import re
 from dataclasses import replace
@@ -12,14 +13,17 @@ from pathlib import Path
 import bench_fakes as fakes
 import numpy as np
 import pytest
+from browser import needs_chromium, visit
 from PIL import Image
 from rich.console import Console
 
 from sccg_bench.checks import best_row, control_warning, limits, outcomes
 from sccg_bench.latency import Latency
+from sccg_bench.page import script_hash
 from sccg_bench.protocols import Pair
 from sccg_bench.quality import Judge, blurred
 from sccg_bench.report.charts import drift_chart, latency_chart, pareto
+from sccg_bench.report.csv import models_csv, slices_csv, write_csv
 from sccg_bench.report.html import html, write_html
 from sccg_bench.report.markdown import markdown
 from sccg_bench.report.sheets import save_strips, strips
@@ -102,7 +106,11 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path: Path) -> No
     write_html(tmp_path / "report.html", FOUND.results, strips(FOUND))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
-    assert not {"script", "link", "iframe", "object", "form", "base"} & {tag for tag, _ in page.tags}
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}], "one script, inside the page"
+    policy = next(attributes["content"] or "" for tag, attributes in page.tags if "http-equiv" in attributes)
+    assert f"script-src '{script_hash(text)}'" in policy
+    assert "default-src 'none'" in policy
+    assert not {"link", "iframe", "object", "form", "base"} & {tag for tag, _ in page.tags}
     for tag, attributes in page.tags:
         assert not {"href", "srcset", "action", "data", "poster"} & attributes.keys(), tag
         assert (attributes.get("src") or "data:").startswith("data:image/png;base64,") or "src" not in attributes
@@ -116,7 +124,7 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path: Path) -> No
 
 def test_every_picture_is_a_png_and_has_an_alternative_text() -> None:
     pictures = [attributes for tag, attributes in Page(html(FOUND.results, strips(FOUND))).tags if tag == "img"]
-    assert len(pictures) == 1 + 3  # the latency chart and three strips; one model makes no Pareto front
+    assert len(pictures) == 1 + 3 * 3  # latency chart, three strips and sliders; one model makes no Pareto front
     for attributes in pictures:
         assert len(attributes["alt"] or "") > 40
         data = base64.b64decode((attributes["src"] or "").partition(",")[2])
@@ -126,7 +134,8 @@ def test_every_picture_is_a_png_and_has_an_alternative_text() -> None:
 def test_everything_foreign_is_escaped() -> None:
     found = made(name=EVIL)
     text = html(found.results, strips(found))
-    assert "<script" not in text
+    assert text.count("<script") == 1
+    assert "<script>alert" not in text
     assert "".join(Page(text).words).count(EVIL) >= 3
     for line in markdown(found.results).splitlines():
         assert "<script" not in line
@@ -260,3 +269,77 @@ def test_every_table_is_rectangular_and_marked() -> None:
         assert len(table.lines) == len(table.marks)
         assert {len(line) for line in table.lines} == {len(table.header)}
         assert max(table.text) < len(table.header)
+
+
+def lines_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_csv_has_a_line_per_model_and_one_per_slice(tmp_path: Path) -> None:
+    models = lines_of(models_csv(FOUND.results))
+    assert [line["name"] for line in models] == [row.name for row in FOUND.results.rows]
+    int8 = models[2]
+    row = FOUND.results.rows[2]
+    assert float(int8["latency_ms.p50"]) == 4.5
+    assert int8["latency_ms.p99"] == ""
+    assert (int8["latency_ms.size"], int8["latency_native_ms.size"]) == ("512x512", "64x64")
+    assert float(int8["drift.to_teacher_psnr_db"]) == row.drift["to_teacher_psnr_db"]
+    assert (int8["status"], int8["precision_ran"], int8["cpu"]) == ("measured", "int8:13", "Xeon")
+    assert (models[-1]["status"], models[-1]["latency_ms.p50"]) == ("cited", "2730.0")
+    assert models[3]["note"] == f"RuntimeError: {EVIL}"
+    slices = lines_of(slices_csv(FOUND.results))
+    assert len(slices) == sum(len(row.per_slice) for row in FOUND.results.rows) == 18
+    assert {(line["case"], line["slice"]) for line in slices} == {(p.case, p.slice) for p in FOUND.pairs}
+    assert float(slices[-1]["quality.psnr_db"]) == row.per_slice[-1]["quality"]["psnr_db"]
+    assert [path.read_text(encoding="utf-8") for path in write_csv(tmp_path, FOUND.results)] == [
+        models_csv(FOUND.results),
+        slices_csv(FOUND.results),
+    ]
+
+
+def test_the_csv_holds_no_formula_and_of_little_is_still_csv() -> None:
+    evil = Results(machine={}, provenance={}, rows=(Row(name="=1+1", status="failed", note='@x\n"y"'),))
+    line = lines_of(models_csv(evil))[0]
+    assert (line["name"], line["note"]) == ("'=1+1", '\'@x "y"')
+    assert slices_csv(evil) == "name,role,case,slice\n"
+
+
+def test_figures_left_out_of_the_means_are_shown() -> None:
+    assert "not finite" not in [label for table in tables(FOUND.results) for label in table.header]
+    row = FOUND.results.rows[2]
+    bad = replace(FOUND.results, rows=(replace(row, counts={**row.counts, "not_finite": 3}),))
+    table = next(each for each in tables(bad) if each.title == "Quality")
+    assert table.lines[0][table.header.index("not finite")] == "3"
+
+
+def test_layers_left_in_float_are_named() -> None:
+    model = replace(FOUND.results.rows[2], float_layers=("stem.conv", "tail.conv"))
+    for text in (html(replace(FOUND.results, rows=(model,))), markdown(replace(FOUND.results, rows=(model,)))):
+        assert "Layers left in float" in text
+        assert "stem.conv, tail.conv" in text
+    assert "Layers left in float" not in html(FOUND.results)
+
+
+@needs_chromium
+def test_in_a_browser_the_slider_moves_and_nothing_is_complained_of(tmp_path: Path) -> None:
+    second = replace(FOUND.results.rows[2], name="other")
+    results = replace(FOUND.results, rows=(*FOUND.results.rows, second))
+    write_html(tmp_path / "report.html", results, strips(FOUND))
+    plain = visit(tmp_path / "report.html", tmp_path)
+    assert plain.console == ()
+    assert plain.dom.count('style="--at: 50%;"') == 3, "the page's own script ran"
+    assert len(set(np.asarray(Image.open(io.BytesIO(plain.picture)).convert("L")).ravel().tolist())) > 20
+    used = visit(
+        tmp_path / "report.html",
+        tmp_path,
+        """
+        const range = document.querySelector(".slide input"), over = document.querySelector(".stack .over");
+        range.value = 20; range.dispatchEvent(new Event("input"));
+        document.querySelectorAll("details").forEach((each) => { each.open = false; });
+        dispatchEvent(new Event("beforeprint"));
+        document.title = getComputedStyle(over).clipPath + " " + document.querySelectorAll("details:not([open])").length
+          + " " + (document.documentElement.scrollWidth > innerWidth);
+        """,
+    )
+    assert used.console == ()
+    assert "<title>inset(0px 0px 0px 20%) 0 false</title>" in used.dom, "slider, printing, nothing wider than the page"

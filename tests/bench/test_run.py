@@ -14,7 +14,7 @@ import pytest
 from sccg_bench.latency import Latency, LatencyPlan
 from sccg_bench.protocols import Pair
 from sccg_bench.results import Results, Row, not_measured_row
-from sccg_bench.run import CONTROL_NAME, BenchOptions, _unsteady, run_bench
+from sccg_bench.run import CONTROL_NAME, BenchOptions, _not_finite, _unsteady, run_bench
 from sccg_bench.worker import Worker, WorkerError
 from sccg_runtime.errors import InputError
 
@@ -81,6 +81,7 @@ def test_without_slices_only_latency_is_measured_and_export_drift_is_shown_as_su
     assert rows[0].quality is None
     assert rows[0].engine_drift == {"engine_to_fp32_psnr_db": 47.5}
     assert rows[0].engine_drift_from == "export"
+    assert rows[0].float_layers == ("stem",)
 
 
 def test_without_references_one_slice_still_gives_drift() -> None:
@@ -219,6 +220,14 @@ def test_an_unsteady_model_is_warned_about() -> None:
         _unsteady(Row(name="m", latency_ms=replace(steady, block_p50_high=14.9))) or ""
     )
     assert _unsteady(Row(name="m")) is None
+
+
+def test_figures_that_are_not_finite_become_a_warning() -> None:
+    parts = ({"not_finite": ["hf_corr", "ssim"]}, {"not_finite": ["hf_corr"]}, {"not_finite": []})
+    row = Row(name="m", counts={"not_finite": 3}, per_slice=parts)
+    assert _not_finite(row) == "m: 3 figures are not finite and were left out of the means: hf_corr 2x, ssim 1x"
+    assert _not_finite(Row(name="m", counts={"not_finite": 0})) is None
+    assert _not_finite(Row(name="m")) is None
 
 
 def test_rows_have_every_key_of_the_schema() -> None:

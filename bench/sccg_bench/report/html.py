@@ -1,16 +1,14 @@
-"""One self-contained ``report.html``: opens from disk, asks no network, needs no script, prints cleanly."""
+"""One self-contained ``report.html``: opens from disk, asks no network, prints cleanly; its script moves sliders."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from sccg_bench.checks import best_row, control_warning
+from sccg_bench.page import render
 from sccg_bench.report.charts import drift_chart, latency_chart
 from sccg_bench.report.sheets import Strip
 from sccg_bench.report.summary import summarise
@@ -31,19 +29,13 @@ def html(results: Results, strips: Sequence[Strip] = ()) -> str:
     strips
         From :func:`sccg_bench.report.sheets.strips`; none leaves the pictures out.
     """
-    environment = Environment(
-        loader=PackageLoader("sccg_bench", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["picture"] = data_uri
     best = best_row(results)
     shown: dict[str, list[Strip]] = {}
     for strip in strips:
         shown.setdefault(strip.row, []).append(strip)
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report/templates",
+        "report.html.j2",
         title=f"Bench report: {_DIRECTIONS.get(results.direction or '', 'MR ↔ CT')}",
         results=results,
         cards=summarise(results),
@@ -61,11 +53,6 @@ def html(results: Results, strips: Sequence[Strip] = ()) -> str:
 def write_html(path: Path, results: Results, strips: Sequence[Strip] = ()) -> None:
     """Write :func:`html`, whole or not at all."""
     write_text(path, html(results, strips))
-
-
-def data_uri(png: bytes) -> str:
-    """A PNG as ``data:`` URI."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _lines(values: dict[str, Any]) -> list[tuple[str, str]]:

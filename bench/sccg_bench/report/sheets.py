@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -40,6 +41,9 @@ class Strip:
         For people who see it, and for those who do not.
     png
         The picture.
+    output_png, base_png, base_name
+        The model's slice alone and the one that it is compared with (``teacher`` or ``reference``), in grey at their
+        own size, for the slider; empty where there is nothing to compare with.
     """
 
     row: str
@@ -48,6 +52,9 @@ class Strip:
     caption: str
     alt: str
     png: bytes
+    output_png: bytes = b""
+    base_png: bytes = b""
+    base_name: str = ""
 
 
 def strips(found: BenchResult, roles: Sequence[str] = ("model",)) -> list[Strip]:
@@ -86,6 +93,9 @@ def strips(found: BenchResult, roles: Sequence[str] = ("model",)) -> list[Strip]
                     alt=f"{which.capitalize()} slice {where} of {row.name}, from left to right: input {source}, "
                     f"reference {target}, teacher, {row.name}, and the difference to the {base_name}; {closeness}.",
                     png=strip_png(panels, outputs[index], base, base_name),
+                    output_png=b"" if base is None else grey_png(outputs[index]),
+                    base_png=b"" if base is None else grey_png(base),
+                    base_name=base_name,
                 )
             )
     return made
@@ -125,6 +135,14 @@ def strip_png(
         bar.ax.tick_params(labelsize=8)
         bar.set_label("grey levels of 255", fontsize=8)
     return png_bytes(figure, _DPI)
+
+
+def grey_png(image: FloatArray) -> bytes:
+    """A slice (1, H, W) in [-1, 1] as an 8-bit grey PNG of its own size."""
+    grey = np.clip(np.rint(to_u8(image)), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grey.reshape(image.shape[1:])).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def stacked_png(pngs: Sequence[bytes]) -> bytes:

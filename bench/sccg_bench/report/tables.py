@@ -40,6 +40,7 @@ def tables(results: Results) -> list[Table]:
             latency_table(results),
             drift_table(results),
             engine_table(results),
+            float_table(results),
             quality_table(results),
             limits_table(results),
             targets_table(results),
@@ -117,6 +118,21 @@ def engine_table(results: Results) -> Table:
     return _table("Engine drift", caption, [row for row in results.rows if row.engine_drift], columns, ("measured",))
 
 
+def float_table(results: Results) -> Table:
+    """What a quantised model left in float, by name."""
+    rows = [row for row in results.rows if row.float_layers]
+    columns: list[Column] = [
+        ("layers", lambda row: str(len(row.float_layers or ()))),
+        ("operations that ran", operations),
+        ("names", lambda row: ", ".join(row.float_layers or ())),
+    ]
+    caption = (
+        "Layers of quantised models that stayed in float, by the names that the export wrote down. What ran is what "
+        "the engine itself reports."
+    )
+    return _table("Layers left in float", caption, rows, columns, ("operations that ran", "names"))
+
+
 def quality_table(results: Results) -> Table:
     """Every model against the reference."""
     columns: list[Column] = [
@@ -133,6 +149,8 @@ def quality_table(results: Results) -> Table:
         ("capped", lambda row: str((row.counts or {}).get("capped", NOTHING))),
         ("empty masks", _empty_masks),
     ]
+    if any((row.counts or {}).get("not_finite") for row in results.rows):
+        columns.append(("not finite", lambda row: str((row.counts or {}).get("not_finite", 0))))
     if any(row.figure("quality", "mae_hu") is not None for row in results.rows):
         columns[8:8] = [
             ("MAE HU", _figure("quality", "mae_hu", 1)),

@@ -1,0 +1,148 @@
+"""``sccg-compress reader-study``: make the blinded page and its key; score the answers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sccg_compress.console import result, say, write_json
+from sccg_runtime.errors import InputError
+from sccg_runtime.files import write_text
+
+if TYPE_CHECKING:
+    from sccg_bench.reader.score import Score, Share
+    from sccg_bench.reader.study import Level
+    from sccg_runtime.bundle import Bundle
+    from sccg_teacher_student.data.source import DataSource
+
+DEFAULT_SLICES = 20
+PAGE = "reader-study.html"
+
+
+def make_reader_study(
+    bundle: Path,
+    out: Path,
+    *,
+    data: Path | None,
+    intensity: Path | None,
+    split: str | None,
+    slices: int | None,
+    seed: int | None,
+    force: bool,
+) -> None:
+    """Write page and key.
+
+    Parameters
+    ----------
+    bundle
+        What makes the synthetic slices, run by the runtime's session.
+    out
+        An ``.html`` file, or a folder for ``reader-study.html``; the key lies beside it as ``NAME-key.json``.
+    data, intensity, split
+        Paired slices, as for bench.
+    slices
+        Levels, each shown once real and once synthetic; None: 20, or as many as there are.
+    seed
+        Repeats a study; None draws one, which the key keeps.
+    force
+        Replace a page and a key that are there.
+
+    Raises
+    ------
+    InputError
+        The bundle, the data or ``out`` cannot be used, or there are not as many pairs.
+    """
+    from sccg_bench.reader.study import key_json, make_study, page
+    from sccg_compress.sources import choose_data, say_other_intensities
+    from sccg_runtime.bundle import read_bundle
+    from sccg_teacher_student.data.splits import bench_cases
+
+    target = out if out.suffix.lower() in (".html", ".htm") else out / PAGE
+    key = target.with_name(f"{target.stem}-key.json")
+    there = [path for path in (target, key) if path.exists()]
+    if there and not force:
+        raise InputError(f"{there[0]} exists, and answers may depend on it: choose another --out, or say --force")
+    read = read_bundle(bundle)
+    source = choose_data(data, None, intensity)
+    say_other_intensities(bundle.name, read.contract, source)
+    drawn = secrets.randbelow(2**31) if seed is None else seed
+    cases = bench_cases(source, split)
+    study = make_study(_levels(read, source, cases, slices, drawn), read.contract.direction, drawn, read.sha256)
+    made_from = {"bundle": bundle.name, "sha256": read.sha256, "data": source.path.name, "cases": list(cases)}
+    write_text(key, key_json(study, made_from | {"simulated_data": source.simulated}))
+    write_text(target, page(study, source.simulated))
+    half = len(study.shown) // 2
+    result(f"{target}: {half} real and {half} synthetic {study.target} slices, blinded and shuffled")
+    result(f"{key}: which is which; keep it from the readers")
+
+
+def _levels(bundle: Bundle, source: DataSource, cases: Sequence[str], slices: int | None, seed: int) -> list[Level]:
+    """Random levels of the cases, with what the bundle makes of them."""
+    from sccg_bench.reader.study import Level
+    from sccg_runtime.direction import modalities
+    from sccg_runtime.engine import Session, open_session
+
+    names = [(case, name) for case in cases for name in source.slices(case)]
+    wanted = min(DEFAULT_SLICES, len(names)) if slices is None else slices
+    if wanted > len(names):
+        raise InputError(f"--slices {wanted}: {source.path} has {len(names)} pairs in {', '.join(cases)}")
+    takes, gives = modalities(bundle.contract.direction)
+    sessions: dict[tuple[int, int], Session] = {}
+    levels = []
+    for index in sorted(np.random.default_rng(seed).permutation(len(names))[:wanted]):
+        pair = source.load(*names[index])
+        given, real = (pair.mr, pair.ct) if takes == "MR" else (pair.ct, pair.mr)
+        if given is None or real is None:
+            missing = takes if given is None else gives
+            raise InputError(f"{pair.case}/{pair.slice} has no {missing}: a reader study needs pairs of MR and CT")
+        size = (given.shape[1], given.shape[2])
+        if size not in sessions:
+            if bundle.contract.trained_spacing_mm is None and size != bundle.contract.trained_size:
+                trained = "x".join(map(str, bundle.contract.trained_size))
+                say(f"{bundle.name} learned at {trained} pixels; slices of {size[0]}x{size[1]}: judge with care")
+            sessions[size] = open_session(bundle, size=size)
+        levels.append(Level(pair.case, pair.slice, real, sessions[size](given)))
+    return levels
+
+
+def score_reader_study(answers: Sequence[Path], key: Path, json_out: str | None) -> None:
+    """Print the shares of positive answers, real and synthetic, beside the paper's.
+
+    Raises
+    ------
+    InputError
+        See :func:`sccg_bench.reader.score.score`.
+    """
+    from sccg_bench.reader.score import score
+
+    found = score(key, answers)
+    write_json(json_out, found.to_dict())
+    if json_out != "-":
+        for line in lines(found):
+            result(line)
+    for who, count in found.missing.items():
+        say(f"{who}: {count} pictures without an answer, left out")
+
+
+def lines(found: Score) -> list[str]:
+    """What the terminal shows."""
+    from sccg_bench.reader.score import PAPER_SHARE, POSITIVE, REMARK
+
+    told = [f"readers: {len(found.readers)}; positive: answers {POSITIVE} and 5"]
+    told += [f"{kind:<10} {_share(share)}" for kind, share in found.groups.items()]
+    paper = PAPER_SHARE.get(found.direction)
+    if paper is not None:
+        told.append(f"paper      {paper:.0%} of synthetic (cited: ten radiographers, other data and network)")
+    if len(found.readers) > 1:
+        told += [
+            f"  {who}: {kind} {_share(share)}" for who, own in found.readers.items() for kind, share in own.items()
+        ]
+    return [*told, REMARK]
+
+
+def _share(share: Share) -> str:
+    return f"{share.share:.1%} positive [{share.low:.1%} to {share.high:.1%}], {share.positive} of {share.answers}"
