@@ -33,9 +33,9 @@ def export_model(
     out: Path | None,
     seed: int,
     budget: DriftBudget,
-    saturation_safe: bool,
-    old_cpu_check: bool,
     json_out: str | None,
+    saturation_safe: bool = False,
+    old_cpu_check: bool = True,
 ) -> Path:
     """Export and print what it did to the picture; gives the bundle's path."""
     from sccg_export.calibration import choose_calibration

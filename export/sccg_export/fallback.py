@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from sccg_bench.latency import LatencyPlan, take_turns, time_block, warm_up
@@ -114,11 +115,10 @@ def put_back_figures(fallback: Fallback, before: Engine, image: FloatArray) -> d
 
 def cost_ms(without: Session, with_float: Session, image: FloatArray) -> dict[str, Any]:
     """p50 in ms of two engines that took turns in this process, on the same slice."""
-    calls = {"without": lambda: without(image), "with": lambda: with_float(image)}
+    calls = {"without": partial(without, image), "with": partial(with_float, image)}
     slow = {name: warm_up(call, COST_PLAN) for name, call in calls.items()}
-    found = take_turns(
-        {name: lambda call=call: time_block(call, COST_PLAN) for name, call in calls.items()}, slow, COST_PLAN
-    )
+    blocks = {name: partial(time_block, call, COST_PLAN) for name, call in calls.items()}
+    found = take_turns(blocks, slow, COST_PLAN)
     return {
         "size": list(image.shape[1:]),
         "threads": with_float.describe().threads,

@@ -131,7 +131,9 @@ def _kept_float(model: onnx.ModelProto, keep_float: tuple[str, ...]) -> list[str
 def _layers(model: onnx.ModelProto) -> tuple[list[str], list[str], list[str]]:
     """Names of (convolutions between Q/DQ nodes, convolutions that are not, sums that read at least one Q/DQ pair)."""
     dequantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    quantised, left, sums = [], [], []
+    quantised: list[str] = []
+    left: list[str] = []
+    sums: list[str] = []
     for node in model.graph.node:
         if node.op_type in _CONVOLUTIONS:
             (quantised if all(name in dequantised for name in node.input[:2]) else left).append(node.name)
