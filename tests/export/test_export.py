@@ -14,7 +14,7 @@ import pytest
 import torch
 from small_models import digest, head, run_torch
 
-from sccg_bench.quality import QualityResult, quality
+from sccg_bench.quality import quality
 from sccg_export.bundle_writer import pack, pack_golden
 from sccg_export.calibration import choose_calibration
 from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export, run_network

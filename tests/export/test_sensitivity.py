@@ -14,7 +14,7 @@ from ruined import node_of, with_outlier
 from small_models import digest
 
 from sccg_bench.quality import QualityResult
-from sccg_export.export import DriftRefusedError, ExportRequest, export
+from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export
 from sccg_export.fallback import MAX_PUT_BACK, fall_back
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
@@ -28,12 +28,11 @@ from sccg_teacher_student.checkpoint import Checkpoint
 targets = pytest.mark.parametrize("target", ["openvino", "ort"])
 
 
-@targets
+@pytest.mark.parametrize("exported", ["openvino-int8"], indirect=True)
 def test_a_layer_ruined_by_eight_bits_ranks_first_and_alone_goes_back_to_float(
-    target: str, request_for: Callable[..., ExportRequest], student: Checkpoint, tmp_path: Path
+    exported: tuple[ExportRequest, ExportResult, Path], student: Checkpoint, tmp_path: Path
 ) -> None:
-    wanted = request_for(target)
-    plain = export(wanted, tmp_path / "plain.sccg").bundle.contract
+    wanted, plain = exported[0], exported[1].bundle.contract
     reached = plain.drift["engine_drift"]["engine_to_fp32_psnr_db"]
     budget = replace(wanted.budget, min_mean_psnr_db=reached - 3, min_worst_psnr_db=20)
     ruined = with_outlier(student, 0)
@@ -65,29 +64,33 @@ def test_a_layer_ruined_by_eight_bits_ranks_first_and_alone_goes_back_to_float(
     assert "put_back" not in plain.drift
 
 
-@targets
+@pytest.mark.parametrize("exported", ["ort-int8"], indirect=True)
 def test_where_one_is_not_enough_the_next_in_the_ranking_follows(
-    target: str, request_for: Callable[..., ExportRequest], student: Checkpoint, tmp_path: Path
+    exported: tuple[ExportRequest, ExportResult, Path], student: Checkpoint
 ) -> None:
-    wanted = request_for(target)
-    reached = export(wanted, tmp_path / "plain.sccg").bundle.contract.drift["engine_drift"]["engine_to_fp32_psnr_db"]
+    """ONNX Runtime rounds a map if its maker or its reader works in eight bits: both must go back."""
+    wanted, plain = exported[0], exported[1]
+    reached = plain.quality.summary.engine_drift["engine_to_fp32_psnr_db"]
+    assert reached is not None
     budget = replace(wanted.budget, min_mean_psnr_db=reached - 3, min_worst_psnr_db=20)
-    ruined = with_outlier(student, 0, 1)
+    ruined = with_outlier(student, 0)
     graph = export_graph(ruined.generator, (64, 64))
-    names = {node_of(graph, f"blocks.{block}.conv2.weight") for block in (0, 1)}
-    drift = export(replace(wanted, checkpoint=ruined, budget=budget), tmp_path / "a.sccg").bundle.contract.drift
-    told = drift["put_back"]
-    assert {one["layer"] for one in told["layers"]} == names
-    assert [one["layer"] for one in told["layers"]] == [one["layer"] for one in told["ranking"][:2]]
-    first, second = told["layers"]
-    assert second["psnr_db"] == pytest.approx(first["psnr_db"] + second["gain_db"])
+    workshop = Workshop(replace(wanted, checkpoint=ruined, budget=budget), graph)
+    found = fall_back(workshop, workshop.engine(), lambda line: None, saturation_safe=False)
+    assert found.engine.refused is None
+    names = {node_of(graph, f"blocks.0.{part}.weight") for part in ("conv1", "conv2")}
+    assert {one.layer for one in found.layers} == names
+    assert [one.layer for one in found.layers] == [one.layer for one in found.ranking[:2]]
+    first, second = found.layers
+    assert second.gain_db > 3
+    assert second.psnr_db == pytest.approx(first.psnr_db + second.gain_db)
 
 
 def test_what_no_layer_can_mend_is_refused_and_the_earlier_bundle_stays(
     request_for: Callable[..., ExportRequest], student: Checkpoint, tmp_path: Path
 ) -> None:
     out = tmp_path / "model.sccg"
-    export(request_for(), out)
+    out.write_bytes(b"the earlier bundle")
     before = digest(out)
     wanted = request_for(checkpoint=with_outlier(student, 0), budget=DriftBudget(min_mean_psnr_db=95))
     with pytest.raises(DriftRefusedError, match=r"\(below 95\).*; worst case\d+/") as caught:
@@ -162,7 +165,8 @@ def test_layers_are_kept_in_float_by_their_name_in_the_graph(
     convolution = node_of(graph, "blocks.1.conv1.weight")
     total = next(name for name in everything.int8_layers if in_graph[name] == "Add")
     fewer = module.build(graph, "int8", (64, 64), calibration, keep_float=(convolution, total))
-    assert set(everything.int8_layers) - set(fewer.int8_layers) == {convolution, total}
+    gone = {convolution, total} if target == "openvino" else {convolution}  # ORT's sum reads what others rounded
+    assert set(everything.int8_layers) - set(fewer.int8_layers) == gone
     assert set(fewer.float_layers) - set(everything.float_layers) == {convolution}
     with pytest.raises(InputError, match="no operation named nothing, nowhere to keep in float"):
         module.build(graph, "int8", (64, 64), calibration, keep_float=("nowhere", convolution, "nothing"))
