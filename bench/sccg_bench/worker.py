@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Any, BinaryIO, Self, cast
 
 from sccg_bench.latency import LatencyPlan
@@ -49,6 +49,8 @@ class Worker:
         CPU threads of the engine; also set as ``OMP_NUM_THREADS`` and the like before the child imports anything.
     timeout_s
         Longest time that one request may take; then the child is killed.
+    environment
+        Variables that the child has beside this process's, from before it imports anything.
 
     Raises
     ------
@@ -63,7 +65,13 @@ class Worker:
     ...     worker.block(plan)
     """
 
-    def __init__(self, runnable: Runnable, threads: int, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        runnable: Runnable,
+        threads: int,
+        timeout_s: float = TIMEOUT_S,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.name = runnable.name
         self._timeout_s = timeout_s
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -78,7 +86,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._noise,
-            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": path},
+            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **environment, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C reaches the parent only, which then closes its children in order
         )
         self._reader = threading.Thread(target=self._read, daemon=True, name=f"bench {self.name}")

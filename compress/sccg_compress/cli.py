@@ -192,6 +192,16 @@ def export(
     max_psnr_drop: Annotated[float, typer.Option(help="Most PSNR in dB lost against the reference.")] = 0.1,
     max_ssim_drop: Annotated[float, typer.Option(help="Most SSIM lost against the reference.")] = 0.002,
     max_mae_rise: Annotated[float, typer.Option(help="Most grey levels of MAE gained against the reference.")] = 0.5,
+    max_teacher_psnr_drop: Annotated[
+        float | None,
+        typer.Option(help="Most PSNR to the teacher in dB lost on the FP32 network; default: told, never refused."),
+    ] = None,
+    saturation_safe: Annotated[
+        bool, typer.Option("--saturation-safe", help="Seven-bit INT8 weights, for CPUs without VNNI.")
+    ] = False,
+    no_old_cpu_check: Annotated[
+        bool, typer.Option("--no-old-cpu-check", help="Do not run INT8 OpenVINO engines with AVX2 kernels as well.")
+    ] = False,
     json_out: JsonOption = None,
 ) -> None:
     """Make a .sccg bundle for CPU engines and measure what that changed; refuse if it was too much."""
@@ -220,7 +230,10 @@ def export(
             min_delta_psnr_db=-max_psnr_drop,
             min_delta_ssim=-max_ssim_drop,
             max_delta_mae_u8=max_mae_rise,
+            max_teacher_psnr_drop_db=max_teacher_psnr_drop,
         ),
+        saturation_safe=saturation_safe,
+        old_cpu_check=not no_old_cpu_check,
         json_out=json_out,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sccg_compress.console import result, say, write_json
 from sccg_compress.models import find_model
@@ -33,6 +34,8 @@ def export_model(
     seed: int,
     budget: DriftBudget,
     json_out: str | None,
+    saturation_safe: bool = False,
+    old_cpu_check: bool = True,
 ) -> Path:
     """Export and print what it did to the picture; gives the bundle's path."""
     from sccg_export.calibration import choose_calibration
@@ -73,6 +76,8 @@ def export_model(
         measured_on_simulated=source.simulated,
         teacher_outputs=teacher_outputs,
         budget=budget,
+        saturation_safe=saturation_safe,
+        old_cpu_check=old_cpu_check,
     )
     folder = found.run or found.checkpoint.parent
     path = out or folder / f"{checkpoint.spec.name}-{target}-{precision}.sccg"
@@ -107,6 +112,10 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
         "precision_ran": contract.precision_ran,
         "slices": len(made.outputs),
         "figures": figures,
+        "teacher": contract.drift["teacher"],
+        "put_back": contract.drift.get("put_back"),
+        "simulated_isa": contract.drift.get("simulated_isa"),
+        "seven_bit_weights": contract.drift.get("seven_bit_weights"),
     }
     write_json(json_out, values)
     if json_out == "-":
@@ -116,6 +125,34 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
     shown = ("engine_to_fp32_psnr_db", "engine_delta_psnr_db", "engine_delta_ssim", "to_teacher_psnr_db")
     told = [f"{name} {value:.3f}" for name in shown if (value := figures.get(name)) is not None]
     result(f"on {len(made.outputs)} held-out slices: {', '.join(told)}")
+    for line in drift_lines(contract.drift):
+        result(line)
+
+
+def drift_lines(drift: Mapping[str, Any]) -> list[str]:
+    """The rest of a contract's drift in words: teacher, layers that went back to float, simulated ISA."""
+    lines = []
+    teacher = drift["teacher"]
+    if teacher["measured"]:
+        engine, fp32 = teacher["engine_psnr_db"], teacher["fp32_psnr_db"]
+        lines.append(f"to the teacher: engine {engine:.2f} dB, its FP32 network {fp32:.2f} dB")
+    else:
+        lines.append(f"to the teacher: not measured: {teacher['reason']}")
+    if (put_back := drift.get("put_back")) is not None:
+        gains = ", ".join(f"{one['layer']} ({one['gain_db']:+.2f} dB)" for one in put_back["layers"])
+        cost = put_back["cost"]
+        lines.append(
+            f"back in float32, most harmful first: {gains}; p50 {cost['with_p50_ms']:.2f} instead of "
+            f"{cost['without_p50_ms']:.2f} ms at {'x'.join(map(str, cost['size']))}"
+        )
+    if drift.get("seven_bit_weights"):
+        lines.append("weights of seven bits in all int8 layers")
+    if (isa := drift.get("simulated_isa")) is not None and isa["measured"]:
+        figure = isa["engine_drift"]["engine_to_fp32_psnr_db"]
+        lines.append(f"simulated ISA {isa['isa']}: engine_to_fp32_psnr_db {figure:.3f}, p50 {isa['p50_ms']:.2f} ms")
+    elif isa is not None:
+        lines.append(f"simulated ISA {isa['isa']}: not measured: {isa['reason']}")
+    return lines
 
 
 def _worst_picture(made: ExportResult, request: ExportRequest) -> bytes:

@@ -20,6 +20,8 @@ class Built:
         Convolutions by precision where the graph alone can tell; None where the engine must be asked.
     float_layers
         Names of the convolutions that stayed in float although INT8 was asked for.
+    int8_layers
+        Names of the convolutions and sums that read eight-bit maps: what can be put back to float with ``keep_float``.
     """
 
     members: Mapping[str, bytes]
@@ -27,3 +29,4 @@ class Built:
     engine_version: str
     precision_ran: dict[str, int] | None
     float_layers: tuple[str, ...]
+    int8_layers: tuple[str, ...] = ()

@@ -3,109 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from sccg_bench.protocols import Pair
-from sccg_bench.quality import QualityResult, quality
-from sccg_export.built import Built
+from sccg_bench.worker import WorkerError
 from sccg_export.bundle_writer import pack, pack_golden
-from sccg_export.calibration import Calibration
-from sccg_export.gate import DriftBudget, check_drift
-from sccg_export.graph import Graph, export_graph
+from sccg_export.contract_writer import contract_of, drift_figures
+from sccg_export.fallback import fall_back, put_back_figures
+from sccg_export.graph import export_graph
+from sccg_export.old_cpu import ISA, OldCpu, not_measured, run_as_old_cpu, why_not
+from sccg_export.request import DriftRefusedError, ExportRequest, ExportResult, check_request
 from sccg_export.targets import load_target
-from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, Bundle, read_bundle
-from sccg_runtime.contract import FORMAT_VERSION, Contract, Precision, parse_target
-from sccg_runtime.engine import Session, open_session
-from sccg_runtime.errors import InputError, RefusedError
+from sccg_export.workshop import Engine, Workshop, run_network
+from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, read_bundle
+from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import replacing, sha256
 from sccg_runtime.intensity import FloatArray, Intensity
 from sccg_runtime.selftest import selftest
-from sccg_teacher_student.checkpoint import Checkpoint
 from sccg_teacher_student.data.phantom import phantom_pairs
 from sccg_teacher_student.distill import side
-from sccg_teacher_student.record import TrainingRecord
+
+__all__ = ["DriftRefusedError", "ExportRequest", "ExportResult", "export", "run_network"]
 
 GOLDEN_SLICES = 2
 BRAIN_WINDOW_HU = (0.0, 80.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportRequest:
-    """What to make.
-
-    Attributes
-    ----------
-    checkpoint, record
-        The network, and what it learned from.
-    target, precision
-        ``openvino`` or ``ort``; ``fp32`` or ``int8``.
-    size
-        (rows, columns) that the engine is compiled for.
-    calibration
-        Needed for ``int8``.
-    pairs
-        Held-out slices that drift is measured on.
-    measured_on, measured_on_simulated
-        Name of the data set that they come from (no path: the bundle travels), and whether it is the phantom.
-    teacher_outputs
-        What the teacher made of them, or None where no teacher is at hand.
-    budget
-        Of the gate.
-    """
-
-    checkpoint: Checkpoint
-    record: TrainingRecord
-    target: str
-    precision: Precision
-    size: tuple[int, int]
-    calibration: Calibration | None
-    pairs: Sequence[Pair]
-    measured_on: str
-    measured_on_simulated: bool
-    teacher_outputs: Sequence[FloatArray] | None = None
-    budget: DriftBudget = field(default_factory=DriftBudget)
-
-
 @dataclass(frozen=True, slots=True)
-class ExportResult:
-    """What was made.
+class _Golden:
+    """Phantom slices with the FP32 network's answers, each array (K, 1, H, W) float32 at the engine's size."""
 
-    Attributes
-    ----------
-    bundle
-        As read back from the file.
-    quality
-        Figures on the held-out slices.
-    outputs, fp32_outputs
-        Of the engine and of its FP32 network, one (1, H, W) per pair.
-    """
-
-    bundle: Bundle
-    quality: QualityResult
-    outputs: list[FloatArray]
-    fp32_outputs: list[FloatArray]
-
-
-class DriftRefusedError(RefusedError):
-    """The gate said no; carries what it saw, so that the worst slice can be shown."""
-
-    def __init__(self, message: str, result: ExportResult) -> None:
-        super().__init__(message)
-        self.result = result
+    inputs: FloatArray
+    fp32_outputs: FloatArray
 
 
 def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambda line: None) -> ExportResult:
     """Write the bundle ``out``, whole or not at all; an earlier one stays if anything fails.
 
-    An INT8 engine over its budget is built once more with its last two convolutions in float32, which take the noise
-    out of the picture for about 2 ms more; only if that fails too, export is refused.
+    Layers of an INT8 engine over its budget go back to float32, most harmful first (:mod:`sccg_export.fallback`); only
+    if that does not help either, export is refused. With ``request.old_cpu_check``, an engine that keeps its budget
+    here but not with AVX2 kernels is built once more with seven-bit weights (:mod:`sccg_export.old_cpu`).
 
     Raises
     ------
@@ -116,106 +57,96 @@ def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambd
     InputError
         Target, precision, size or slices do not fit.
     """
-    _check_sizes(request)
+    check_request(request)
     load_target(request.target, request.precision)
     say(f"graph: {request.checkpoint.spec.name}")
     graph = export_graph(request.checkpoint.generator, request.record.trained_size)
-    try:
-        return _attempt(request, graph, out, say, float_output=False)
-    except DriftRefusedError as error:
-        if request.precision != "int8":
-            raise
-        say(f"{error}: the last two convolutions go back to float32")
-    return _attempt(request, graph, out, say, float_output=True)
-
-
-def _attempt(
-    request: ExportRequest, graph: Graph, out: Path, say: Callable[[str], None], *, float_output: bool
-) -> ExportResult:
-    """Build, write, read back, run and judge one engine."""
-    target = load_target(request.target, request.precision)
-    say(f"engine: {request.target} {request.precision}")
-    built = target.build(graph, request.precision, request.size, request.calibration, float_output=float_output)
+    workshop = Workshop(request, graph)
     inputs = _golden_inputs(request)
-    fp32_golden = np.stack(run_network(request.checkpoint, inputs))
-
-    out.parent.mkdir(parents=True, exist_ok=True)
+    golden = _Golden(np.stack(inputs), np.stack(run_network(request.checkpoint, inputs)))
     with replacing(out) as temporary:
-        draft = _contract(request, graph, built, {}, {"measured": False})
-        golden = pack_golden(np.stack(inputs), fp32_golden, fp32_golden)
-        bundle = _write(temporary, draft, built, golden, b"{}")
-        session = open_session(bundle)
-        engine_golden = np.stack([session(image) for image in inputs])
-
-        say(f"drift on {len(request.pairs)} held-out slices")
-        fp32_outputs = run_network(request.checkpoint, _inputs(request))
-        if not all(np.isfinite(output).all() for output in fp32_outputs):
-            raise RefusedError("the FP32 network gives values that are not finite: there is nothing to compare with")
-        outputs = _run_engine(bundle, session, _inputs(request))
-        ct = request.record.output_intensity if request.record.direction == "mr2ct" else request.record.input_intensity
-        result = quality(request.pairs, outputs, request.teacher_outputs, fp32_outputs, request.record.direction, ct)
-        drift = _drift(request, result)
-        ran = session.describe().precision_ran if built.precision_ran is None else built.precision_ran
-        contract = _contract(request, graph, built, ran, drift)
-        golden = pack_golden(np.stack(inputs), fp32_golden, engine_golden)
-        detail = drift | {"per_slice": [scores.to_dict() for scores in result.slices]}
-        bundle = _write(temporary, contract, built, golden, json.dumps(detail, indent=1, allow_nan=False).encode())
-        made = ExportResult(bundle, result, outputs, fp32_outputs)
-        try:
-            check_drift(result, request.budget)
-        except RefusedError as error:
-            raise DriftRefusedError(str(error), made) from None
-        if request.precision == "int8" and not ran.get("int8"):
+        made = _make(workshop, golden, temporary, say, saturation_safe=request.saturation_safe)
+        if request.precision == "int8" and not (made.bundle.contract.precision_ran or {}).get("int8"):
             raise RefusedError("int8 was asked for, but no convolution runs in int8")
-        tested = selftest(bundle)
+        tested = selftest(made.bundle)
         if not tested.passed:
             raise RefusedError(f"the bundle fails its own self-test ({tested.to_engine_db:.1f} dB; {tested.limits})")
     return made
 
 
-def run_network(checkpoint: Checkpoint, images: Sequence[FloatArray]) -> list[FloatArray]:
-    """Outputs of the FP32 network in PyTorch, one (1, H, W) per image."""
-    with torch.inference_mode():
-        return [
-            np.array(checkpoint.generator(torch.from_numpy(np.array(image))[None])[0].numpy(), np.float32)
-            for image in images
-        ]
+def _make(
+    workshop: Workshop,
+    golden: _Golden,
+    path: Path,
+    say: Callable[[str], None],
+    *,
+    saturation_safe: bool,
+    saturated: OldCpu | None = None,
+) -> ExportResult:
+    """Build an engine that keeps its budget here and on old CPUs, and write it to ``path``."""
+    request = workshop.request
+    engine, extra = _within_budget(workshop, golden, say, saturation_safe)
+    if request.precision != "int8":
+        return _write(workshop, engine, golden, path, extra)
+    extra["seven_bit_weights"] = saturation_safe
+    reason = why_not(request.target) if request.old_cpu_check else "this check was left out"
+    if reason is not None:
+        say(f"simulated ISA {ISA}: not measured: {reason}")
+        return _write(workshop, engine, golden, path, extra | {"simulated_isa": not_measured(reason)})
+    written = _write(workshop, engine, golden, path, extra)
+    say(f"simulated ISA {ISA}: the same bundle in a child process")
+    try:
+        old = run_as_old_cpu(path, workshop)
+    except WorkerError as error:
+        raise RefusedError(f"simulated ISA {ISA}: the engine fails: {error}; see --no-old-cpu-check") from None
+    if old.refused is not None and not saturation_safe:
+        say(f"simulated ISA {ISA}: {old.refused}: weights of seven bits instead")
+        return _make(workshop, golden, path, say, saturation_safe=True, saturated=old)
+    if old.refused is not None:
+        shown = ExportResult(written.bundle, old.quality, old.outputs, workshop.fp32_outputs)
+        hint = "--no-old-cpu-check exports for newer CPUs only"
+        raise DriftRefusedError(f"simulated ISA {ISA}: {old.refused}; {hint}", shown)
+    told = old.to_dict()
+    if saturated is not None:
+        told["with_eight_bit_weights"] = saturated.to_dict()
+    return _write(workshop, engine, golden, path, extra | {"simulated_isa": told})
 
 
-def _check_sizes(request: ExportRequest) -> None:
-    stride = request.checkpoint.spec.stride
-    sizes = {"size": request.size, "trained size": request.record.trained_size}
-    sizes |= {f"slice {pair.case}/{pair.slice}": _size(side(pair, request.record.direction)) for pair in request.pairs}
-    for what, size in sizes.items():
-        if any(length % stride for length in size):
-            raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be multiples of {stride}")
-    if not request.pairs:
-        raise InputError("export needs held-out slices to measure its drift on")
-    if request.calibration is not None:
-        calibrated = {_size(image) for image in request.calibration.images}
-        if len(calibrated) != 1 or any(length % stride for size in calibrated for length in size):
-            listed = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(calibrated)) or "none"
-            raise InputError(f"calibration slices must have one size whose sides are multiples of {stride}: {listed}")
+def _within_budget(
+    workshop: Workshop, golden: _Golden, say: Callable[[str], None], saturation_safe: bool
+) -> tuple[Engine, dict[str, Any]]:
+    """(an engine that the gate let through, what it says of layers that went back to float)."""
+    request = workshop.request
+    say(f"engine: {request.target} {request.precision}; drift on {len(request.pairs)} held-out slices")
+    engine = workshop.engine(saturation_safe=saturation_safe)
+    extra: dict[str, Any] = {}
+    if engine.refused is not None and engine.built.int8_layers and request.precision == "int8":
+        before = engine
+        fallback = fall_back(workshop, before, say, saturation_safe=saturation_safe)
+        engine = fallback.engine
+        if engine.refused is None:
+            extra["put_back"] = put_back_figures(fallback, before, golden.inputs[0])
+    if engine.refused is not None:
+        shown = ExportResult(engine.bundle, engine.quality, engine.outputs, workshop.fp32_outputs)
+        raise DriftRefusedError(engine.refused, shown)
+    return engine, extra
 
 
-def _size(image: FloatArray) -> tuple[int, int]:
-    return image.shape[1], image.shape[2]
-
-
-def _inputs(request: ExportRequest) -> list[FloatArray]:
-    return [side(pair, request.record.direction) for pair in request.pairs]
-
-
-def _run_engine(bundle: Bundle, session: Session, images: Sequence[FloatArray]) -> list[FloatArray]:
-    """Run slices at their own size, opening another session where it is not the engine's."""
-    sessions = {session.describe().size: session}
-    outputs = []
-    for image in images:
-        size = _size(image)
-        if size not in sessions:
-            sessions[size] = open_session(bundle, size=size)
-        outputs.append(sessions[size](image))
-    return outputs
+def _write(workshop: Workshop, engine: Engine, golden: _Golden, path: Path, extra: Mapping[str, Any]) -> ExportResult:
+    """Pack, write, and read back through the reader that clinics use."""
+    request, built = workshop.request, engine.built
+    drift = {**drift_figures(request, built, engine.quality, workshop.fp32_to_teacher_db), **extra}
+    detail = drift | {"per_slice": [scores.to_dict() for scores in engine.quality.slices]}
+    answers = np.stack([engine.session(image) for image in golden.inputs])
+    members = {
+        **built.members,
+        GOLDEN_MEMBER: pack_golden(golden.inputs, golden.fp32_outputs, answers),
+        DRIFT_MEMBER: json.dumps(detail, indent=1, allow_nan=False).encode(),
+    }
+    ran = engine.session.describe().precision_ran if built.precision_ran is None else built.precision_ran
+    contract = contract_of(request, workshop.graph, built, ran, drift)
+    path.write_bytes(pack(replace(contract, members={name: sha256(data) for name, data in members.items()}), members))
+    return ExportResult(read_bundle(path), engine.quality, engine.outputs, workshop.fp32_outputs)
 
 
 def _golden_inputs(request: ExportRequest) -> list[FloatArray]:
@@ -230,69 +161,3 @@ def _golden_inputs(request: ExportRequest) -> list[FloatArray]:
     images = [side(pair, record.direction) for pair in list(pairs)[1::2]]
     top, left = (side_px - rows) // 2, (side_px - columns) // 2
     return [np.ascontiguousarray(image[:, top : top + rows, left : left + columns]) for image in images]
-
-
-def _drift(request: ExportRequest, result: QualityResult) -> dict[str, Any]:
-    summary = result.summary
-    return {
-        "measured": True,
-        "data": request.measured_on,
-        "simulated_data": request.measured_on_simulated,
-        "slices": len(request.pairs),
-        "engine_drift": summary.engine_drift,
-        "drift": summary.drift,
-        "quality": summary.quality,
-        "per_patient": [patient.to_dict() for patient in summary.patients],
-        "budget": asdict(request.budget),
-    }
-
-
-def _contract(
-    request: ExportRequest, graph: Graph, built: Built, ran: dict[str, int] | None, drift: dict[str, Any]
-) -> Contract:
-    record, checkpoint = request.record, request.checkpoint
-    unknown = {}
-    if record.trained_spacing_mm is None:
-        unknown["trained_spacing_mm"] = "the training data does not state its spacing"
-    if record.teacher_sha256 is None:
-        unknown["teacher_sha256"] = "the network is itself a teacher"
-    if request.calibration is None:
-        unknown["calibration"] = f"{request.precision} needs none"
-    if built.float_layers:
-        drift = drift | {"float_layers": list(built.float_layers)}
-    return Contract(
-        format_version=FORMAT_VERSION,
-        direction=record.direction,
-        input_intensity=record.input_intensity,
-        output_intensity=record.output_intensity,
-        trained_size=record.trained_size,
-        trained_spacing_mm=record.trained_spacing_mm,
-        engine_size=request.size,
-        stride=checkpoint.spec.stride,
-        target=parse_target(request.target),
-        precision_asked=request.precision,
-        precision_ran=ran,
-        engine=built.engine,
-        engine_version=built.engine_version,
-        opset=graph.opset,
-        student=checkpoint.spec.name,
-        generator=checkpoint.spec.to_dict(),
-        generator_sha256=checkpoint.sha256,
-        teacher_sha256=record.teacher_sha256,
-        calibration=None if request.calibration is None else dict(request.calibration.to_dict()),
-        input_statistics=record.input_statistics,
-        drift=drift,
-        drift_measured_on="engine",
-        simulated_data=record.simulated_data,
-        members={},
-        created_by=f"sccg-compress {version('sccg-compress')}",
-        unknown=unknown,
-    )
-
-
-def _write(path: Path, contract: Contract, built: Built, golden: bytes, drift: bytes) -> Bundle:
-    """Pack, write, and read back through the reader that clinics use."""
-    members = {**built.members, GOLDEN_MEMBER: golden, DRIFT_MEMBER: drift}
-    hashed = replace(contract, members={name: sha256(content) for name, content in members.items()})
-    path.write_bytes(pack(hashed, members))
-    return read_bundle(path)

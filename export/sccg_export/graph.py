@@ -62,7 +62,7 @@ def export_graph(generator: nn.Module, size: tuple[int, int]) -> Graph:
     """
     folded = fold_for_export(generator)
     example = torch.linspace(-1, 1, size[0] * size[1]).reshape(1, 1, *size)
-    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+    with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             folded,
@@ -107,7 +107,7 @@ def _compare(graph: Graph, example: FloatArray, expected: FloatArray) -> None:
         raise RefusedError(f"the exported graph differs from PyTorch by up to {worst:.2g} on [-1, 1]")
 
 
-class _quiet:  # noqa: N801
+class quiet:  # noqa: N801
     """Hold some loggers at ERROR for a while."""
 
     def __init__(self, *names: str) -> None:

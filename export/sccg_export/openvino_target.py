@@ -19,6 +19,7 @@ from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core, 
 from sccg_runtime.errors import InputError
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+_CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 _MOVING = frozenset({"Pad", "Transpose", "Reshape", "SpaceToDepth", "DepthToSpace", "Slice", "StridedSlice"})
 
 
@@ -28,14 +29,15 @@ def build(
     size: tuple[int, int],
     calibration: Calibration | None,
     *,
-    float_output: bool = False,
+    keep_float: tuple[str, ...] = (),
+    saturation_safe: bool = False,
 ) -> Built:
-    """Make OpenVINO's ``model.xml`` and ``model.bin`` at ``size`` (rows, columns).
+    """Make OpenVINO's ``model.xml`` and ``model.bin`` at ``size`` (rows, columns); see :class:`TargetModule`.
 
     Raises
     ------
     InputError
-        INT8 without calibration slices.
+        INT8 without calibration slices, or an unknown name in ``keep_float``.
     """
     openvino = import_openvino()
     model = openvino_core().read_model(graph.to_bytes())
@@ -43,7 +45,7 @@ def build(
         if calibration is None:
             raise InputError("int8 needs calibration slices")
         model.reshape([1, 1, *calibration.images[0].shape[-2:]])
-        model = _quantise(model, calibration, float_output)
+        model = _quantise(model, calibration, keep_float, saturation_safe)
     model.reshape([1, 1, *size])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
@@ -54,7 +56,8 @@ def build(
         engine="OpenVINO",
         engine_version=openvino_version(),
         precision_ran=None,
-        float_layers=_float_layers(model) if precision == "int8" else (),
+        float_layers=_convolutions(model, quantised=False) if precision == "int8" else (),
+        int8_layers=(*_convolutions(model, quantised=True), *_quantised_sums(model)) if precision == "int8" else (),
     )
 
 
@@ -67,8 +70,9 @@ def compile_float32(graph: Graph, size: tuple[int, int], threads: int) -> tuple[
     return compiled.create_infer_request(), openvino_version(), precision_ran(compiled)
 
 
-def _quantise(model: Any, calibration: Calibration, float_output: bool) -> Any:
+def _quantise(model: Any, calibration: Calibration, keep_float: tuple[str, ...], saturation_safe: bool) -> Any:
     """Per-channel symmetric weights, per-tensor activations; ranges from all calibration slices."""
+    kept = _kept_float(model, keep_float)
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
         # its progress bar goes to stdout, where results belong
@@ -77,39 +81,47 @@ def _quantise(model: Any, calibration: Calibration, float_output: bool) -> Any:
         import nncf
 
         nncf.set_log_level(logging.ERROR)
+        fixes = nncf.OverflowFix
+        overflow_fix = fixes.ENABLE if saturation_safe else fixes.FIRST_LAYER
         dataset = nncf.Dataset([image[None] for image in calibration.images])
         return nncf.quantize(
             model,
             dataset,
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(calibration.images),
-            ignored_scope=nncf.IgnoredScope(names=_kept_float(model, float_output)),
+            ignored_scope=nncf.IgnoredScope(names=kept),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow_fix),
         )
 
 
-def _kept_float(model: Any, float_output: bool) -> list[str]:
-    """Operations that lose more by eight bits than they gain in time.
+def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
+    """Operations that lose more by eight bits than they gain in time, by OpenVINO's names.
 
     - Everything up to and with the first convolution: a slice's mean and variance in eight bits are ruinous, and so is
       its input, whose brightest pixel decides how finely soft tissue is told apart.
     - What works on one number per channel (FiLM): a few microseconds, and every pixel depends on it.
     - Products and sums of a map with such numbers: three roundings in a row where one is enough.
-    - With ``float_output``, the last two convolutions on maps.
     - DepthToSpace: else the output itself is rounded to eight bits over the range of its outliers.
     """
+    nodes = model.get_ordered_ops()
+    unknown = sorted(set(keep_float) - {_graph_name(node) for node in nodes})
+    if unknown:
+        raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
     kept: list[str] = []
-    convolutions: list[str] = []
     in_stem = True
-    for node in model.get_ordered_ops():
+    for node in nodes:
         kind = node.get_type_name()
         if kind in ("Constant", "Parameter", "Result"):
             continue
-        if in_stem or kind == "DepthToSpace" or _touches_vector(node):
+        if in_stem or kind == "DepthToSpace" or _graph_name(node) in keep_float or _touches_vector(node):
             kept.append(str(node.get_friendly_name()))
-        elif kind == "Convolution":
-            convolutions.append(str(node.get_friendly_name()))
         in_stem = in_stem and kind != "Convolution"
-    return kept + (convolutions[-2:] if float_output else [])
+    return kept
+
+
+def _graph_name(node: Any) -> str:
+    """The ONNX node's name; of a convolution with bias, OpenVINO makes ``NAME/WithoutBiases`` and the sum ``NAME``."""
+    return str(node.get_friendly_name()).removesuffix("/WithoutBiases")
 
 
 def _touches_vector(node: Any) -> bool:
@@ -119,14 +131,27 @@ def _touches_vector(node: Any) -> bool:
     return any(shape.rank.get_length() == 4 and list(shape.to_shape())[2:] == [1, 1] for shape in shapes)
 
 
-def _float_layers(model: Any) -> tuple[str, ...]:
-    """Convolutions whose data input is not quantised; what only moves pixels may lie in between."""
-    found = []
-    for node in model.get_ordered_ops():
-        if node.get_type_name() in ("Convolution", "ConvolutionBackpropData", "GroupConvolution"):
-            before = node.input_value(0).get_node()
-            while before.get_type_name() in _MOVING:
-                before = before.input_value(0).get_node()
-            if before.get_type_name() != "FakeQuantize":
-                found.append(str(node.get_friendly_name()))
-    return tuple(found)
+def _convolutions(model: Any, *, quantised: bool) -> tuple[str, ...]:
+    """Convolutions whose data input is (not) quantised."""
+    return tuple(
+        _graph_name(node)
+        for node in model.get_ordered_ops()
+        if node.get_type_name() in _CONVOLUTIONS and _reads_int8(node.input_value(0)) == quantised
+    )
+
+
+def _quantised_sums(model: Any) -> tuple[str, ...]:
+    """Sums of two maps of which one at least is quantised."""
+    return tuple(
+        _graph_name(node)
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "Add" and any(_reads_int8(value) for value in node.input_values())
+    )
+
+
+def _reads_int8(value: Any) -> bool:
+    """Whether a value was quantised; what only moves pixels may lie in between."""
+    before = value.get_node()
+    while before.get_type_name() in _MOVING:
+        before = before.input_value(0).get_node()
+    return bool(before.get_type_name() == "FakeQuantize")

@@ -37,14 +37,17 @@ def build(
     size: tuple[int, int],
     calibration: Calibration | None,
     *,
-    float_output: bool = False,
+    keep_float: tuple[str, ...] = (),
+    saturation_safe: bool = False,
 ) -> Built:
     """Make ``model.onnx``; its height and width stay free, so ``size`` only names the contract's engine size.
+
+    See :class:`sccg_export.targets.TargetModule`.
 
     Raises
     ------
     InputError
-        INT8 without calibration slices.
+        INT8 without calibration slices, or an unknown name in ``keep_float``.
     """
     import onnxruntime
 
@@ -52,14 +55,15 @@ def build(
     if precision == "int8":
         if calibration is None:
             raise InputError("int8 needs calibration slices")
-        model = _quantise(graph, calibration, float_output)
-    quantised, left = _count(model)
+        model = _quantise(graph, calibration, keep_float, saturation_safe)
+    quantised, left, sums = _layers(model)
     return Built(
         members={"model.onnx": bytes(model.SerializeToString())},
         engine="ONNX Runtime",
         engine_version=str(onnxruntime.__version__),
-        precision_ran={name: count for name, count in (("fp32", len(left)), ("int8", quantised)) if count},
+        precision_ran={name: count for name, count in (("fp32", len(left)), ("int8", len(quantised))) if count},
         float_layers=tuple(left) if precision == "int8" else (),
+        int8_layers=(*quantised, *sums),
     )
 
 
@@ -75,7 +79,9 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return None if image is None else {INPUT: image[None]}
 
 
-def _quantise(graph: Graph, calibration: Calibration, float_output: bool) -> onnx.ModelProto:
+def _quantise(
+    graph: Graph, calibration: Calibration, keep_float: tuple[str, ...], saturation_safe: bool
+) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source, prepared, target = (Path(folder) / name for name in ("in.onnx", "prepared.onnx", "out.onnx"))
@@ -88,26 +94,30 @@ def _quantise(graph: Graph, calibration: Calibration, float_output: bool) -> onn
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED_OPS),
             per_channel=True,
+            reduce_range=saturation_safe,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             # Ranges are averages over slices: the one brightest slice would make all others coarse.
             extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.02},
-            nodes_to_exclude=_kept_float(onnx.load(prepared), float_output),
+            nodes_to_exclude=_kept_float(onnx.load(prepared), keep_float),
         )
         return onnx.load(target)
 
 
-def _kept_float(model: onnx.ModelProto, float_output: bool) -> list[str]:
+def _kept_float(model: onnx.ModelProto, keep_float: tuple[str, ...]) -> list[str]:
     """Nodes that lose more by eight bits than they gain in time.
 
     The first convolution, whose input's brightest pixel would decide how finely soft tissue is told apart; the last,
     because its output is the picture; and all that works on one number per channel (FiLM).
     """
+    unknown = sorted(set(keep_float) - {node.name for node in model.graph.node})
+    if unknown:
+        raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
     convolutions = [node.name for node in model.graph.node if node.op_type in _CONVOLUTIONS]
     weights = {tensor.name for tensor in model.graph.initializer}
     vectors: set[str] = set()  # maps of one pixel
-    kept = {convolutions[0], *convolutions[-2 if float_output else -1 :]}
+    kept = {convolutions[0], convolutions[-1], *keep_float}
     for node in model.graph.node:
         computed = [name for name in node.input if name and name not in weights]
         if node.op_type == "ReduceMean" or (computed and all(name in vectors for name in computed)):
@@ -118,15 +128,15 @@ def _kept_float(model: onnx.ModelProto, float_output: bool) -> list[str]:
     return sorted(kept)
 
 
-def _count(model: onnx.ModelProto) -> tuple[int, list[str]]:
-    """(convolutions between Q/DQ nodes, names of those that are not)."""
-    producer = {name: node for node in model.graph.node for name in node.output}
-    quantised, left = 0, []
+def _layers(model: onnx.ModelProto) -> tuple[list[str], list[str], list[str]]:
+    """Names of (convolutions between Q/DQ nodes, convolutions that are not, sums that read at least one Q/DQ pair)."""
+    dequantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    quantised: list[str] = []
+    left: list[str] = []
+    sums: list[str] = []
     for node in model.graph.node:
         if node.op_type in _CONVOLUTIONS:
-            inputs = [producer.get(name) for name in node.input[:2]]
-            if all(before is not None and before.op_type == "DequantizeLinear" for before in inputs):
-                quantised += 1
-            else:
-                left.append(node.name)
-    return quantised, left
+            (quantised if all(name in dequantised for name in node.input[:2]) else left).append(node.name)
+        elif node.op_type == "Add" and any(name in dequantised for name in node.input):
+            sums.append(node.name)
+    return quantised, left, sums

@@ -30,9 +30,26 @@ class TargetModule(Protocol):
         size: tuple[int, int],
         calibration: Calibration | None,
         *,
-        float_output: bool = False,
+        keep_float: tuple[str, ...] = (),
+        saturation_safe: bool = False,
     ) -> Built:
-        """Make the engine's files; with ``float_output`` the last two convolutions stay in float32."""
+        """Make the engine's files.
+
+        Parameters
+        ----------
+        graph, precision, size, calibration
+            What to build, for (rows, columns); ``calibration`` sets the ranges of ``int8``.
+        keep_float
+            Operations of the graph, by ONNX node name, that stay in float32 although ``int8`` is asked for, beside
+            those that the target always leaves.
+        saturation_safe
+            Weights of seven bits in all layers, for CPUs whose INT8 kernels add in 16 bits and saturate.
+
+        Raises
+        ------
+        InputError
+            INT8 without calibration slices, or a name in ``keep_float`` that the graph does not have.
+        """
 
 
 def load_target(name: str, precision: Precision) -> TargetModule:

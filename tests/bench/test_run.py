@@ -153,6 +153,8 @@ def test_the_child_is_pinned_and_imports_nothing_that_would_count_as_the_models_
 ) -> None:
     with Worker(fakes.Environment("m"), 3) as worker:
         assert worker.open((16, 16))["precision_ran"] == {"omp": "3", "imported": []}
+    with Worker(fakes.Environment("m"), 3, environment={"OMP_NUM_THREADS": "7"}) as worker:
+        assert worker.open((16, 16))["precision_ran"]["omp"] == "7"
     with Worker(fakes.Broken("m", how="dies"), 1) as worker, pytest.raises(WorkerError):
         worker.open((16, 16))
     assert capfd.readouterr() == ("", "")

@@ -13,6 +13,7 @@ import torch
 from command_line import Cli, Lab
 from PIL import Image
 
+from sccg_compress.export_command import drift_lines
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import load_checkpoint
@@ -49,6 +50,41 @@ def test_a_refused_gate_is_exit_code_3_with_a_picture_and_no_bundle(run: Cli, la
     with Image.open(picture) as image:
         assert min(image.size) > 64
     assert not out.exists()
+
+
+def test_int8_says_what_old_cpus_make_of_it_and_how_far_the_teacher_is(run: Cli, lab: Lab) -> None:
+    said = run("export", "--int8")
+    assert said.code == 0, said
+    told = read_bundle(lab.run / "s2d-16x2-openvino-int8.sccg").contract.drift
+    assert told["simulated_isa"]["isa"] == "AVX2"
+    assert "simulated ISA AVX2: " in said.out
+    teacher = told["teacher"]
+    assert f"to the teacher: engine {teacher['engine_psnr_db']:.2f} dB" in said.out
+    assert f"its FP32 network {teacher['fp32_psnr_db']:.2f} dB" in said.out
+
+
+def test_without_the_check_for_old_cpus_the_output_says_so(run: Cli, lab: Lab) -> None:
+    said = run("export", "--int8", "--no-old-cpu-check", "--saturation-safe")
+    assert said.code == 0, said
+    assert "simulated ISA AVX2: not measured: this check was left out" in said.out
+    assert "weights of seven bits in all int8 layers" in said.out
+
+
+def test_a_budget_for_the_teacher_refuses_where_it_is_given(run: Cli, lab: Lab) -> None:
+    said = run("export", "--target", "ort", "--max-teacher-psnr-drop", -50)
+    said.refused("drop of to_teacher_psnr_db", "(above -50)", code=3)
+    assert not (lab.run / "s2d-16x2-ort-fp32.sccg").exists()
+
+
+def test_layers_that_went_back_to_float_are_printed_with_gain_and_cost() -> None:
+    layers = [{"layer": "conv_3", "gain_db": 4.25}, {"layer": "sum_1", "gain_db": 0.5}]
+    cost = {"with_p50_ms": 3.5, "without_p50_ms": 3.25, "size": [256, 192]}
+    drift = {"teacher": {"measured": False, "reason": "none"}, "put_back": {"layers": layers, "cost": cost}}
+    assert drift_lines(drift) == [
+        "to the teacher: not measured: none",
+        "back in float32, most harmful first: conv_3 (+4.25 dB), sum_1 (+0.50 dB); "
+        "p50 3.50 instead of 3.25 ms at 256x192",
+    ]
 
 
 def test_the_training_checkpoint_of_a_run_exports_too(run: Cli, lab: Lab) -> None:

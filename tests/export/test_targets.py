@@ -24,7 +24,7 @@ only = pytest.mark.parametrize
 
 
 def compiled(result: ExportResult) -> dict[str, str]:
-    """Convolutions of the compiled OpenVINO model by original name: precision that they run in."""
+    """Convolutions of the compiled OpenVINO model by their ONNX node's name: precision that they run in."""
     openvino = import_openvino()
     members = result.bundle.members
     model = openvino.Core().read_model(members["model.xml"], members["model.bin"])
@@ -35,7 +35,7 @@ def compiled(result: ExportResult) -> dict[str, str]:
         info = node.get_rt_info()
         if info["layerType"].astype(str) in ("Convolution", "Deconvolution"):
             for name in info["originalLayersNames"].astype(str).split(","):
-                found[name] = info["runtimePrecision"].astype(str)
+                found[name.removesuffix("/WithoutBiases")] = info["runtimePrecision"].astype(str)
     return found
 
 

@@ -1,0 +1,121 @@
+"""What export is asked for and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sccg_bench.protocols import Pair
+from sccg_bench.quality import QualityResult
+from sccg_export.calibration import Calibration
+from sccg_export.gate import DriftBudget
+from sccg_runtime.bundle import Bundle
+from sccg_runtime.contract import Precision
+from sccg_runtime.errors import InputError, RefusedError
+from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.checkpoint import Checkpoint
+from sccg_teacher_student.distill import side
+from sccg_teacher_student.record import TrainingRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """What to make.
+
+    Attributes
+    ----------
+    checkpoint, record
+        The network, and what it learned from.
+    target, precision
+        ``openvino`` or ``ort``; ``fp32`` or ``int8``.
+    size
+        (rows, columns) that the engine is compiled for.
+    calibration
+        Needed for ``int8``.
+    pairs
+        Held-out slices that drift is measured on.
+    measured_on, measured_on_simulated
+        Name of the data set that they come from (no path: the bundle travels), and whether it is the phantom.
+    teacher_outputs
+        What the teacher made of them, or None where no teacher is at hand.
+    budget
+        Of the gate.
+    saturation_safe
+        Seven-bit weights in every INT8 layer, whether or not the check for old CPUs asks for them.
+    old_cpu_check
+        Run an INT8 OpenVINO engine with AVX2 kernels, too, as CPUs without VNNI do.
+    """
+
+    checkpoint: Checkpoint
+    record: TrainingRecord
+    target: str
+    precision: Precision
+    size: tuple[int, int]
+    calibration: Calibration | None
+    pairs: Sequence[Pair]
+    measured_on: str
+    measured_on_simulated: bool
+    teacher_outputs: Sequence[FloatArray] | None = None
+    budget: DriftBudget = field(default_factory=DriftBudget)
+    saturation_safe: bool = False
+    old_cpu_check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What was made.
+
+    Attributes
+    ----------
+    bundle
+        As read back from the file; of a refused engine, as it would have been written.
+    quality
+        Figures on the held-out slices.
+    outputs, fp32_outputs
+        Of the engine and of its FP32 network, one (1, H, W) per pair.
+    """
+
+    bundle: Bundle
+    quality: QualityResult
+    outputs: list[FloatArray]
+    fp32_outputs: list[FloatArray]
+
+
+class DriftRefusedError(RefusedError):
+    """The gate said no; carries what it saw, so that the worst slice can be shown."""
+
+    def __init__(self, message: str, result: ExportResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def check_request(request: ExportRequest) -> None:
+    """Find out before any work what cannot end well.
+
+    Raises
+    ------
+    InputError
+        A size does not fit the network's stride, slices are missing, or the budget names a teacher that is not there.
+    """
+    stride = request.checkpoint.spec.stride
+    sizes = {"size": request.size, "trained size": request.record.trained_size}
+    sizes |= {
+        f"slice {pair.case}/{pair.slice}": size_of(side(pair, request.record.direction)) for pair in request.pairs
+    }
+    for what, size in sizes.items():
+        if any(length % stride for length in size):
+            raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be multiples of {stride}")
+    if not request.pairs:
+        raise InputError("export needs held-out slices to measure its drift on")
+    if request.budget.max_teacher_psnr_drop_db is not None and request.teacher_outputs is None:
+        raise InputError("a budget for the drift to the teacher needs the teacher: say --teacher FILE")
+    if request.calibration is not None:
+        calibrated = {size_of(image) for image in request.calibration.images}
+        if len(calibrated) != 1 or any(length % stride for size in calibrated for length in size):
+            listed = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(calibrated)) or "none"
+            raise InputError(f"calibration slices must have one size whose sides are multiples of {stride}: {listed}")
+
+
+def size_of(image: FloatArray) -> tuple[int, int]:
+    """(rows, columns) of a slice (1, H, W)."""
+    return image.shape[1], image.shape[2]

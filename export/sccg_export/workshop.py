@@ -1,0 +1,151 @@
+"""Builds engines of one network, runs them on the held-out slices and judges them; nothing is written to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from sccg_bench.metrics import psnr_db
+from sccg_bench.quality import Judge, QualityResult
+from sccg_bench.scale import to_u8
+from sccg_export.built import Built
+from sccg_export.calibration import Calibration
+from sccg_export.contract_writer import contract_of
+from sccg_export.gate import check_drift
+from sccg_export.graph import Graph, quiet
+from sccg_export.request import ExportRequest, size_of
+from sccg_export.targets import TargetModule, load_target
+from sccg_runtime.bundle import Bundle
+from sccg_runtime.engine import Session, open_session
+from sccg_runtime.errors import RefusedError
+from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.checkpoint import Checkpoint
+from sccg_teacher_student.distill import side
+
+QUICK_CALIBRATION = 24
+"""Slices that set the ranges where an engine is only to be compared with others of its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One engine, built, run on the held-out slices and judged.
+
+    Attributes
+    ----------
+    built
+        Its files.
+    bundle
+        The same with a draft of the contract, in memory.
+    session
+        At the engine's size.
+    outputs
+        (1, H, W) in [-1, 1], one per pair.
+    quality
+        Their figures.
+    refused
+        What the gate said, or None if it let the engine through.
+    """
+
+    built: Built
+    bundle: Bundle
+    session: Session
+    outputs: list[FloatArray]
+    quality: QualityResult
+    refused: str | None
+
+    @property
+    def psnr_db(self) -> float:
+        """Mean PSNR in dB to the FP32 network, u8 scale."""
+        return self.quality.summary.engine_drift["engine_to_fp32_psnr_db"] or 0.0
+
+
+class Workshop:
+    """Holds what all engines of one export share: graph, held-out slices, what FP32 network and teacher made of them.
+
+    Raises
+    ------
+    RefusedError
+        The FP32 network gives values that are not finite.
+    """
+
+    def __init__(self, request: ExportRequest, graph: Graph) -> None:
+        self.request, self.graph = request, graph
+        self.inputs = [side(pair, request.record.direction) for pair in request.pairs]
+        self.fp32_outputs = run_network(request.checkpoint, self.inputs)
+        if not all(np.isfinite(output).all() for output in self.fp32_outputs):
+            raise RefusedError("the FP32 network gives values that are not finite: there is nothing to compare with")
+        record = request.record
+        ct = record.output_intensity if record.direction == "mr2ct" else record.input_intensity
+        self._judge = Judge(request.pairs, record.direction, request.teacher_outputs, ct)
+        self.fp32_to_teacher_db: float | None = None
+        if request.teacher_outputs is not None:
+            self.fp32_to_teacher_db = self._judge.judge(self.fp32_outputs).summary.drift["to_teacher_psnr_db"]
+
+    def engine(self, keep_float: tuple[str, ...] = (), *, saturation_safe: bool = False) -> Engine:
+        """Build an engine, run it on all held-out slices and put it before the gate."""
+        built, bundle = self._build(self.request.calibration, keep_float, saturation_safe)
+        session = open_session(bundle)
+        outputs = _run(bundle, session, self.inputs)
+        result, refused = self.judge(outputs)
+        return Engine(built, bundle, session, outputs, result, refused)
+
+    def judge(self, outputs: Sequence[FloatArray]) -> tuple[QualityResult, str | None]:
+        """(figures, what the gate said) of outputs, one per held-out slice."""
+        result = self._judge.judge(outputs, self.fp32_outputs)
+        try:
+            check_drift(result, self.request.budget, self.fp32_to_teacher_db)
+        except RefusedError as error:
+            return result, str(error)
+        return result, None
+
+    def quick_psnr_db(self, keep_float: tuple[str, ...], indices: Sequence[int], saturation_safe: bool) -> float:
+        """PSNR in dB to the FP32 network (u8 scale, mean over the slices ``indices``) of an engine made in haste."""
+        calibration = self.request.calibration
+        if calibration is not None:
+            step = -(-len(calibration.images) // QUICK_CALIBRATION)
+            calibration = replace(calibration, images=calibration.images[::step], names=calibration.names[::step])
+        _, bundle = self._build(calibration, keep_float, saturation_safe)
+        with quiet("sccg_runtime.engine"):  # sums alone in eight bits are computed in float, which is as it should be
+            outputs = _run(bundle, open_session(bundle), [self.inputs[index] for index in indices])
+        pairs = zip(outputs, (self.fp32_outputs[index] for index in indices), strict=True)
+        return float(np.mean([psnr_db(to_u8(output), to_u8(fp32))[0] for output, fp32 in pairs]))
+
+    def _build(
+        self, calibration: Calibration | None, keep_float: tuple[str, ...], saturation_safe: bool
+    ) -> tuple[Built, Bundle]:
+        request = self.request
+        target: TargetModule = load_target(request.target, request.precision)
+        built = target.build(
+            self.graph,
+            request.precision,
+            request.size,
+            calibration,
+            keep_float=keep_float,
+            saturation_safe=saturation_safe,
+        )
+        draft = contract_of(request, self.graph, built, built.precision_ran or {}, {"measured": False})
+        return built, Bundle(request.target, draft, built.members, "")
+
+
+def run_network(checkpoint: Checkpoint, images: Sequence[FloatArray]) -> list[FloatArray]:
+    """Outputs of the FP32 network in PyTorch, one (1, H, W) per image."""
+    with torch.inference_mode():
+        return [
+            np.array(checkpoint.generator(torch.from_numpy(np.array(image))[None])[0].numpy(), np.float32)
+            for image in images
+        ]
+
+
+def _run(bundle: Bundle, session: Session, images: Sequence[FloatArray]) -> list[FloatArray]:
+    """Run slices at their own size, opening another session where it is not the engine's."""
+    sessions: dict[tuple[int, int], Callable[[FloatArray], FloatArray]] = {session.describe().size: session}
+    outputs = []
+    for image in images:
+        size = size_of(image)
+        if size not in sessions:
+            sessions[size] = open_session(bundle, size=size)
+        outputs.append(sessions[size](image))
+    return outputs
