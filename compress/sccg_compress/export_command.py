@@ -24,6 +24,7 @@ def export_model(
     *,
     target: str,
     precision: Precision,
+    gpu_arch: str | None = None,
     data: Path | None,
     intensity: Path | None,
     direction: str | None,
@@ -41,7 +42,7 @@ def export_model(
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.distill import side
 
-    load_target(target, precision)  # before anything that takes time
+    load_target(target, precision, gpu_arch)  # before anything that takes time
     found = find_model(model)
     if found.checkpoint is None or (model is not None and model.suffix == ".sccg"):
         raise InputError(f"{model} is a bundle already; export takes a run folder or a checkpoint")
@@ -73,6 +74,7 @@ def export_model(
         measured_on_simulated=source.simulated,
         teacher_outputs=teacher_outputs,
         budget=budget,
+        gpu_arch=gpu_arch,
     )
     folder = found.run or found.checkpoint.parent
     path = out or folder / f"{checkpoint.spec.name}-{target}-{precision}.sccg"
@@ -105,6 +107,7 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
         "target": contract.target,
         "precision_asked": contract.precision_asked,
         "precision_ran": contract.precision_ran,
+        "drift_measured_on": contract.drift_measured_on,
         "slices": len(made.outputs),
         "figures": figures,
     }
@@ -115,7 +118,8 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
     result(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, {contract.engine} {contract.engine_version}, {ran}")
     shown = ("engine_to_fp32_psnr_db", "engine_delta_psnr_db", "engine_delta_ssim", "to_teacher_psnr_db")
     told = [f"{name} {value:.3f}" for name in shown if (value := figures.get(name)) is not None]
-    result(f"on {len(made.outputs)} held-out slices: {', '.join(told)}")
+    where = "" if contract.drift_measured_on == "engine" else " (measured on the graph, not the engine)"
+    result(f"on {len(made.outputs)} held-out slices{where}: {', '.join(told)}")
 
 
 def _worst_picture(made: ExportResult, request: ExportRequest) -> bytes:

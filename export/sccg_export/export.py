@@ -34,6 +34,7 @@ from sccg_teacher_student.record import TrainingRecord
 
 GOLDEN_SLICES = 2
 BRAIN_WINDOW_HU = (0.0, 80.0)
+_ADVICE = {"bf16": "; bf16 keeps only 8 significant bits: ask for --fp16, --fp32 or --int8"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class ExportRequest:
     checkpoint, record
         The network, and what it learned from.
     target, precision
-        ``openvino`` or ``ort``; ``fp32`` or ``int8``.
+        Names of :data:`sccg_export.targets.TARGETS`, and a precision that it has.
     size
         (rows, columns) that the engine is compiled for.
     calibration
@@ -58,6 +59,8 @@ class ExportRequest:
         What the teacher made of them, or None where no teacher is at hand.
     budget
         Of the gate.
+    gpu_arch
+        Compute capability to build for, such as ``"8.9"``; None for the target's default.
     """
 
     checkpoint: Checkpoint
@@ -71,6 +74,7 @@ class ExportRequest:
     measured_on_simulated: bool
     teacher_outputs: Sequence[FloatArray] | None = None
     budget: DriftBudget = field(default_factory=DriftBudget)
+    gpu_arch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambd
         Target, precision, size or slices do not fit.
     """
     _check_sizes(request)
-    load_target(request.target, request.precision)
+    load_target(request.target, request.precision, request.gpu_arch)
     say(f"graph: {request.checkpoint.spec.name}")
     graph = export_graph(request.checkpoint.generator, request.record.trained_size)
     try:
@@ -135,7 +139,13 @@ def _attempt(
     """Build, write, read back, run and judge one engine."""
     target = load_target(request.target, request.precision)
     say(f"engine: {request.target} {request.precision}")
-    built = target.build(graph, request.precision, request.size, request.calibration, float_output=float_output)
+    options = {} if request.gpu_arch is None else {"gpu_arch": request.gpu_arch}
+    built = target.build(
+        graph, request.precision, request.size, request.calibration, float_output=float_output, **options
+    )
+    if built.note:
+        say(built.note)
+    opened = built.open or (lambda bundle, size: open_session(bundle, size=size))
     inputs = _golden_inputs(request)
     fp32_golden = np.stack(run_network(request.checkpoint, inputs))
 
@@ -144,17 +154,17 @@ def _attempt(
         draft = _contract(request, graph, built, {}, {"measured": False})
         golden = pack_golden(np.stack(inputs), fp32_golden, fp32_golden)
         bundle = _write(temporary, draft, built, golden, b"{}")
-        session = open_session(bundle)
+        session = opened(bundle, request.size)
         engine_golden = np.stack([session(image) for image in inputs])
 
         say(f"drift on {len(request.pairs)} held-out slices")
         fp32_outputs = run_network(request.checkpoint, _inputs(request))
         if not all(np.isfinite(output).all() for output in fp32_outputs):
             raise RefusedError("the FP32 network gives values that are not finite: there is nothing to compare with")
-        outputs = _run_engine(bundle, session, _inputs(request))
+        outputs = _run_engine(bundle, session, _inputs(request), opened)
         ct = request.record.output_intensity if request.record.direction == "mr2ct" else request.record.input_intensity
         result = quality(request.pairs, outputs, request.teacher_outputs, fp32_outputs, request.record.direction, ct)
-        drift = _drift(request, result)
+        drift = _drift(request, result) | ({"build": dict(built.details)} if built.details else {})
         ran = session.describe().precision_ran if built.precision_ran is None else built.precision_ran
         contract = _contract(request, graph, built, ran, drift)
         golden = pack_golden(np.stack(inputs), fp32_golden, engine_golden)
@@ -164,11 +174,10 @@ def _attempt(
         try:
             check_drift(result, request.budget)
         except RefusedError as error:
-            raise DriftRefusedError(str(error), made) from None
+            raise DriftRefusedError(f"{error}{_ADVICE.get(request.precision, '')}", made) from None
         if request.precision == "int8" and not ran.get("int8"):
             raise RefusedError("int8 was asked for, but no convolution runs in int8")
-        tested = selftest(bundle)
-        if not tested.passed:
+        if built.open is None and not (tested := selftest(bundle)).passed:
             raise RefusedError(f"the bundle fails its own self-test ({tested.to_engine_db:.1f} dB; {tested.limits})")
     return made
 
@@ -206,14 +215,19 @@ def _inputs(request: ExportRequest) -> list[FloatArray]:
     return [side(pair, request.record.direction) for pair in request.pairs]
 
 
-def _run_engine(bundle: Bundle, session: Session, images: Sequence[FloatArray]) -> list[FloatArray]:
+def _run_engine(
+    bundle: Bundle,
+    session: Session,
+    images: Sequence[FloatArray],
+    opened: Callable[[Bundle, tuple[int, int]], Session],
+) -> list[FloatArray]:
     """Run slices at their own size, opening another session where it is not the engine's."""
     sessions = {session.describe().size: session}
     outputs = []
     for image in images:
         size = _size(image)
         if size not in sessions:
-            sessions[size] = open_session(bundle, size=size)
+            sessions[size] = opened(bundle, size)
         outputs.append(sessions[size](image))
     return outputs
 
@@ -282,7 +296,7 @@ def _contract(
         calibration=None if request.calibration is None else dict(request.calibration.to_dict()),
         input_statistics=record.input_statistics,
         drift=drift,
-        drift_measured_on="engine",
+        drift_measured_on=built.measured_on,
         simulated_data=record.simulated_data,
         members={},
         created_by=f"sccg-compress {version('sccg-compress')}",

@@ -20,11 +20,12 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import INPUT, Graph
+from sccg_export.requirements import REQUIREMENTS
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["ort"].precisions
 # The CPU provider has integer kernels for these; Q/DQ around others (transposed convolution, instance norm) only
 # costs time. Pad moves integers as they are, so it may stay between two quantised layers.
 QUANTISED_OPS = ("Conv", "Add", "Pad")
