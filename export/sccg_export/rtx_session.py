@@ -121,9 +121,9 @@ def open_engine(bundle: Bundle, size: tuple[int, int]) -> Session:
     contract = bundle.contract
     engine = trt.Runtime(trt_logger()).deserialize_cuda_engine(bundle.members["model.engine"])
     if engine is None:
-        built_for = f"TensorRT-RTX {contract.engine_version}, SM {contract.drift.get('build', {}).get('gpu_arch')}"
         raise BundleError(
-            f"{bundle.name} was built for {built_for}; this is {trt.__version__}, SM {arch}: export it with --gpu-arch"
+            f"{bundle.name} was built with TensorRT-RTX {contract.engine_version}; {trt.__version__} on a GPU of SM "
+            f"{arch} cannot load it: export it here with --gpu-arch {arch}"
         )
     context = engine.create_execution_context()
     shape = (1, 1, *size)

@@ -70,14 +70,6 @@ def test_standardisation_and_means_stay_in_float32() -> None:
     assert {found[name] for node in means for name in (node.input[0], node.output[0])} == {FLOAT}
 
 
-def test_a_brightness_that_would_leave_the_range_of_fp16_does_no_harm() -> None:
-    """The sum of squares over a large slice is beyond 65504: in FP16 the standardised slice would be zero."""
-    graph = export_graph(fresh("s2d-16x2"), (64, 64))
-    image = head(512, 512)
-    assert float(np.sum(image**2)) > 65504
-    assert np.abs(run(to_half(graph.model), image) - run(graph.model, image)).max() < 5e-3
-
-
 def test_a_weight_that_fp16_cannot_hold_is_refused_by_name() -> None:
     network = fresh("s2d-16x2-plain")
     graph = export_graph(network, (64, 64))
