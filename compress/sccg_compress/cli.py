@@ -175,13 +175,20 @@ def distill(
 @app.command()
 def export(
     model: Annotated[Path | None, typer.Argument(help="Run folder or checkpoint; default: the newest run.")] = None,
-    target: Annotated[str, typer.Option(help="openvino or ort.")] = "openvino",
+    target: Annotated[str, typer.Option(help="openvino, ort or tensorrt-rtx; see doctor.")] = "openvino",
     fp32: Annotated[bool, typer.Option("--fp32", help="Float32 (default).")] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="openvino: weights stored in FP16, arithmetic float32; tensorrt-rtx: FP16.")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 arithmetic, on CPUs that have it.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit integers, calibrated on training slices.")] = False,
     data: DataOption = None,
     intensity: IntensityOption = None,
     direction: DirectionOption = None,
     teacher: Annotated[Path | None, typer.Option(help="Measure drift to this teacher; default: the run's.")] = None,
+    gpu_arch: Annotated[
+        str | None, typer.Option(help="tensorrt-rtx: compute capability of the card. [default: 8.6, RTX 30]")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="Engine size as ROWSxCOLUMNS; default: the trained size.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Bundle to write; default: RUN/STUDENT-TARGET-PRECISION.sccg.")
@@ -204,19 +211,21 @@ def export(
     ] = False,
     json_out: JsonOption = None,
 ) -> None:
-    """Make a .sccg bundle for CPU engines and measure what that changed; refuse if it was too much."""
+    """Make a .sccg bundle for one engine and measure what that changed; refuse if it was too much."""
     from sccg_compress.export_command import export_model
     from sccg_export.gate import DriftBudget
 
-    if fp32 and int8:
-        raise InputError("--fp32 and --int8 exclude each other")
+    given: dict[Precision, bool] = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
+    asked = [name for name, wanted in given.items() if wanted]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(f'--{name}' for name in asked)} exclude each other")
     if out is not None and (out.suffix != ".sccg" or out.is_dir()):
         raise InputError(f"--out {out}: a bundle is a file whose name ends in .sccg")
-    precision: Precision = "int8" if int8 else "fp32"
     export_model(
         model,
         target=target,
-        precision=precision,
+        precision=asked[0] if asked else "fp32",
+        gpu_arch=gpu_arch,
         data=data,
         intensity=intensity,
         direction=direction,
@@ -384,6 +393,14 @@ def reader_study_score(
     from sccg_compress.reader_command import score_reader_study
 
     score_reader_study(answers, key, json_out)
+
+
+@app.command()
+def doctor(json_out: JsonOption = None) -> None:
+    """Show what each target needs, what of it is here, and how to get the rest."""
+    from sccg_compress.doctor_command import show_doctor
+
+    show_doctor(json_out)
 
 
 @app.command()

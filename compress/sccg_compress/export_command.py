@@ -25,6 +25,7 @@ def export_model(
     *,
     target: str,
     precision: Precision,
+    gpu_arch: str | None = None,
     data: Path | None,
     intensity: Path | None,
     direction: str | None,
@@ -44,7 +45,7 @@ def export_model(
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.distill import side
 
-    load_target(target, precision)  # before anything that takes time
+    load_target(target, precision, gpu_arch)  # before anything that takes time
     found = find_model(model)
     if found.checkpoint is None or (model is not None and model.suffix == ".sccg"):
         raise InputError(f"{model} is a bundle already; export takes a run folder or a checkpoint")
@@ -78,6 +79,7 @@ def export_model(
         budget=budget,
         saturation_safe=saturation_safe,
         old_cpu_check=old_cpu_check,
+        gpu_arch=gpu_arch,
     )
     folder = found.run or found.checkpoint.parent
     path = out or folder / f"{checkpoint.spec.name}-{target}-{precision}.sccg"
@@ -110,6 +112,7 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
         "target": contract.target,
         "precision_asked": contract.precision_asked,
         "precision_ran": contract.precision_ran,
+        "drift_measured_on": contract.drift_measured_on,
         "slices": len(made.outputs),
         "figures": figures,
         "teacher": contract.drift["teacher"],
@@ -124,7 +127,8 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
     result(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, {contract.engine} {contract.engine_version}, {ran}")
     shown = ("engine_to_fp32_psnr_db", "engine_delta_psnr_db", "engine_delta_ssim", "to_teacher_psnr_db")
     told = [f"{name} {value:.3f}" for name in shown if (value := figures.get(name)) is not None]
-    result(f"on {len(made.outputs)} held-out slices: {', '.join(told)}")
+    where = "" if contract.drift_measured_on == "engine" else " (measured on the graph, not the engine)"
+    result(f"on {len(made.outputs)} held-out slices{where}: {', '.join(told)}")
     for line in drift_lines(contract.drift):
         result(line)
 
@@ -140,11 +144,11 @@ def drift_lines(drift: Mapping[str, Any]) -> list[str]:
         lines.append(f"to the teacher: not measured: {teacher['reason']}")
     if (put_back := drift.get("put_back")) is not None:
         gains = ", ".join(f"{one['layer']} ({one['gain_db']:+.2f} dB)" for one in put_back["layers"])
-        cost = put_back["cost"]
-        lines.append(
-            f"back in float32, most harmful first: {gains}; p50 {cost['with_p50_ms']:.2f} instead of "
-            f"{cost['without_p50_ms']:.2f} ms at {'x'.join(map(str, cost['size']))}"
-        )
+        told = "what that costs in time was not measured: the engine does not run here"
+        if (cost := put_back["cost"]) is not None:
+            size = "x".join(map(str, cost["size"]))
+            told = f"p50 {cost['with_p50_ms']:.2f} instead of {cost['without_p50_ms']:.2f} ms at {size}"
+        lines.append(f"back in float32, most harmful first: {gains}; {told}")
     if drift.get("seven_bit_weights"):
         lines.append("weights of seven bits in all int8 layers")
     if (isa := drift.get("simulated_isa")) is not None and isa["measured"]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sccg_runtime.bundle import Bundle
+from sccg_runtime.engine import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,14 @@ class Built:
         Names of the convolutions that stayed in float although INT8 was asked for.
     int8_layers
         Names of the convolutions and sums that read eight-bit maps: what can be put back to float with ``keep_float``.
+    open
+        How to run it at a size (rows, columns) where sccg-runtime cannot; None where it can.
+    measured_on
+        What ``open`` runs: the engine, or the graph that it was built from.
+    details
+        Facts about the build, for the contract's drift.
+    note
+        What the command says of the engine, or empty.
     """
 
     members: Mapping[str, bytes]
@@ -30,3 +42,7 @@ class Built:
     precision_ran: dict[str, int] | None
     float_layers: tuple[str, ...]
     int8_layers: tuple[str, ...] = ()
+    open: Callable[[Bundle, tuple[int, int]], Session] | None = None
+    measured_on: Literal["engine", "graph"] = "engine"
+    details: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sccg_export.graph import INPUT
 from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256
@@ -40,6 +41,19 @@ class Calibration:
         """For the contract: count, seed, names, and the hash of the pixels."""
         digest = sha256(b"".join(np.ascontiguousarray(image).tobytes() for image in self.images))
         return {"slices": len(self.images), "seed": self.seed, "names": list(self.names), "sha256": digest}
+
+
+class Slices:
+    """Calibration slices one by one, in an order of chance: the moving average weighs the last ones most."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        order = np.random.default_rng(calibration.seed).permutation(len(calibration.images))
+        self._images = (calibration.images[index] for index in order)
+
+    def get_next(self) -> dict[str, FloatArray] | None:
+        """``{"input": (1, 1, H, W)}``, then None."""
+        image = next(self._images, None)
+        return None if image is None else {INPUT: image[None]}
 
 
 def choose_calibration(

@@ -41,6 +41,8 @@ def drift_figures(
         }
     if built.float_layers:
         drift["float_layers"] = list(built.float_layers)
+    if built.details:
+        drift["build"] = dict(built.details)
     return drift
 
 
@@ -78,7 +80,7 @@ def contract_of(
         calibration=None if request.calibration is None else dict(request.calibration.to_dict()),
         input_statistics=record.input_statistics,
         drift=dict(drift),
-        drift_measured_on="engine",
+        drift_measured_on=built.measured_on,
         simulated_data=record.simulated_data,
         members={},
         created_by=f"sccg-compress {version('sccg-compress')}",

@@ -20,6 +20,7 @@ from sccg_export.request import DriftRefusedError, ExportRequest, ExportResult, 
 from sccg_export.targets import load_target
 from sccg_export.workshop import Engine, Workshop, run_network
 from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, read_bundle
+from sccg_runtime.engine import openable
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import replacing, sha256
 from sccg_runtime.intensity import FloatArray, Intensity
@@ -58,7 +59,7 @@ def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambd
         Target, precision, size or slices do not fit.
     """
     check_request(request)
-    load_target(request.target, request.precision)
+    load_target(request.target, request.precision, request.gpu_arch)
     say(f"graph: {request.checkpoint.spec.name}")
     graph = export_graph(request.checkpoint.generator, request.record.trained_size)
     workshop = Workshop(request, graph)
@@ -68,8 +69,7 @@ def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambd
         made = _make(workshop, golden, temporary, say, saturation_safe=request.saturation_safe)
         if request.precision == "int8" and not (made.bundle.contract.precision_ran or {}).get("int8"):
             raise RefusedError("int8 was asked for, but no convolution runs in int8")
-        tested = selftest(made.bundle)
-        if not tested.passed:
+        if openable(made.bundle.contract) and not (tested := selftest(made.bundle)).passed:
             raise RefusedError(f"the bundle fails its own self-test ({tested.to_engine_db:.1f} dB; {tested.limits})")
     return made
 
@@ -119,6 +119,8 @@ def _within_budget(
     request = workshop.request
     say(f"engine: {request.target} {request.precision}; drift on {len(request.pairs)} held-out slices")
     engine = workshop.engine(saturation_safe=saturation_safe)
+    if engine.built.note:
+        say(engine.built.note)
     extra: dict[str, Any] = {}
     if engine.refused is not None and engine.built.int8_layers and request.precision == "int8":
         before = engine

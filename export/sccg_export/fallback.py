@@ -96,6 +96,8 @@ def fall_back(workshop: Workshop, refused: Engine, say: Callable[[str], None], *
 def put_back_figures(fallback: Fallback, before: Engine, image: FloatArray) -> dict[str, Any]:
     """What went back, in which order, what each gained, and what all together cost; for contract and ``drift.json``.
 
+    The cost is None where the engine itself cannot be run here.
+
     Parameters
     ----------
     fallback
@@ -105,11 +107,12 @@ def put_back_figures(fallback: Fallback, before: Engine, image: FloatArray) -> d
     image
         A slice (1, H, W) of the engine's size, to take times with.
     """
+    runs_here = before.built.measured_on == "engine"
     return {
         "layers": [asdict(one) for one in fallback.layers],
         "ranking": [asdict(one) for one in fallback.ranking],
         "without": {"psnr_db": before.psnr_db, "refused": before.refused},
-        "cost": cost_ms(before.session, fallback.engine.session, image),
+        "cost": cost_ms(before.session, fallback.engine.session, image) if runs_here else None,
     }
 
 

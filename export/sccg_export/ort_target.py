@@ -6,10 +6,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnxruntime.quantization import (
-    CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
@@ -18,13 +16,13 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from sccg_export.built import Built
-from sccg_export.calibration import Calibration
-from sccg_export.graph import INPUT, Graph
+from sccg_export.calibration import Calibration, Slices
+from sccg_export.graph import Graph
+from sccg_export.requirements import REQUIREMENTS
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError
-from sccg_runtime.intensity import FloatArray
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["ort"].precisions
 # The CPU provider has integer kernels for these; Q/DQ around others (transposed convolution, instance norm) only
 # costs time. Pad moves integers as they are, so it may stay between two quantised layers.
 QUANTISED_OPS = ("Conv", "Add", "Pad")
@@ -67,18 +65,6 @@ def build(
     )
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Slices in an order of chance, since the moving average weighs the last ones most."""
-
-    def __init__(self, calibration: Calibration) -> None:
-        order = np.random.default_rng(calibration.seed).permutation(len(calibration.images))
-        self._images = (calibration.images[index] for index in order)
-
-    def get_next(self) -> dict[str, FloatArray] | None:
-        image = next(self._images, None)
-        return None if image is None else {INPUT: image[None]}
-
-
 def _quantise(
     graph: Graph, calibration: Calibration, keep_float: tuple[str, ...], saturation_safe: bool
 ) -> onnx.ModelProto:
@@ -90,7 +76,7 @@ def _quantise(
         quantize_static(
             prepared,
             target,
-            _Reader(calibration),
+            Slices(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED_OPS),
             per_channel=True,

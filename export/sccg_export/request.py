@@ -27,7 +27,7 @@ class ExportRequest:
     checkpoint, record
         The network, and what it learned from.
     target, precision
-        ``openvino`` or ``ort``; ``fp32`` or ``int8``.
+        Names of :data:`sccg_export.targets.TARGETS`, and a precision that it has.
     size
         (rows, columns) that the engine is compiled for.
     calibration
@@ -44,6 +44,8 @@ class ExportRequest:
         Seven-bit weights in every INT8 layer, whether or not the check for old CPUs asks for them.
     old_cpu_check
         Run an INT8 OpenVINO engine with AVX2 kernels, too, as CPUs without VNNI do.
+    gpu_arch
+        Compute capability to build for, such as ``"8.9"``; None for the target's default.
     """
 
     checkpoint: Checkpoint
@@ -59,6 +61,7 @@ class ExportRequest:
     budget: DriftBudget = field(default_factory=DriftBudget)
     saturation_safe: bool = False
     old_cpu_check: bool = False
+    gpu_arch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ ENGINE_NAMES = {"openvino": "openvino", "ort": "onnxruntime", "tensorrt-rtx": "t
 
 @dataclass(slots=True)
 class BundleRunnable:
-    """A ``.sccg`` file on the CPU, through the very session that clinics run."""
+    """A ``.sccg`` file: on the CPU through the very session that clinics run, or TensorRT-RTX's engine on the GPU."""
 
     name: str
     bundle: Path
@@ -28,12 +28,17 @@ class BundleRunnable:
         from sccg_runtime.engine import open_session
 
         bundle = read_bundle(self.bundle)
-        session = open_session(bundle, size=size, threads=threads)
+        if bundle.contract.target == "tensorrt-rtx":
+            from sccg_export.rtx_session import open_engine
+
+            session = open_engine(bundle, size)
+        else:
+            session = open_session(bundle, size=size, threads=threads)
         told = session.describe()
         self._facts = {
             "engine": ENGINE_NAMES[bundle.contract.target],
             "engine_version": told.engine_version,
-            "device": "cpu",
+            "device": "cuda" if told.device.startswith("CUDA") else "cpu",
             "precision": bundle.contract.precision_asked,
             "precision_ran": dict(told.precision_ran),
             "size_mib": self.bundle.stat().st_size / 2**20,
@@ -43,7 +48,7 @@ class BundleRunnable:
         return session
 
     def synchronize(self) -> None:
-        """Nothing to wait for on a CPU."""
+        """Nothing to wait for: on a GPU, too, a call ends when its output is here."""
 
     def describe(self) -> dict[str, Any]:
         """Facts for the row, known after :meth:`open`."""

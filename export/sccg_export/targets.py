@@ -10,11 +10,16 @@ from typing import Protocol, cast
 from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
-from sccg_runtime.contract import Precision
+from sccg_export.requirements import why_not
+from sccg_runtime.contract import Precision, parse_target
 from sccg_runtime.errors import InputError
 
 TARGETS: Mapping[str, str] = MappingProxyType(
-    {"openvino": "sccg_export.openvino_target", "ort": "sccg_export.ort_target"}
+    {
+        "openvino": "sccg_export.openvino_target",
+        "ort": "sccg_export.ort_target",
+        "tensorrt-rtx": "sccg_export.tensorrt_rtx_target",
+    }
 )
 
 
@@ -32,6 +37,7 @@ class TargetModule(Protocol):
         *,
         keep_float: tuple[str, ...] = (),
         saturation_safe: bool = False,
+        **options: str,
     ) -> Built:
         """Make the engine's files.
 
@@ -44,6 +50,8 @@ class TargetModule(Protocol):
             those that the target always leaves.
         saturation_safe
             Weights of seven bits in all layers, for CPUs whose INT8 kernels add in 16 bits and saturate.
+        options
+            The target's own, such as ``gpu_arch``.
 
         Raises
         ------
@@ -52,17 +60,25 @@ class TargetModule(Protocol):
         """
 
 
-def load_target(name: str, precision: Precision) -> TargetModule:
+def load_target(name: str, precision: Precision, gpu_arch: str | None = None) -> TargetModule:
     """Import a target's module.
 
     Raises
     ------
     InputError
-        There is no such target, or it does not have that precision.
+        There is no such target, it does not have that precision or GPU architecture, or a package or CPU feature that
+        it needs is not here.
     """
     if name not in TARGETS:
         raise InputError(f"target {name!r} is none of {', '.join(TARGETS)}")
     module = cast("TargetModule", importlib.import_module(TARGETS[name]))
     if precision not in module.PRECISIONS:
         raise InputError(f"target {name} has no {precision}; it has {', '.join(module.PRECISIONS)}")
+    archs = getattr(module, "GPU_ARCHS", ())
+    if gpu_arch is not None and gpu_arch not in archs:
+        known = f"one of {', '.join(archs)}" if archs else "for --target tensorrt-rtx only"
+        raise InputError(f"--gpu-arch {gpu_arch}: it is {known}")
+    reason = why_not(parse_target(name), precision)
+    if reason is not None:
+        raise InputError(reason)
     return module

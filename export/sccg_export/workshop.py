@@ -27,6 +27,8 @@ from sccg_teacher_student.distill import side
 
 QUICK_CALIBRATION = 24
 """Slices that set the ranges where an engine is only to be compared with others of its kind."""
+Opener = Callable[[Bundle, tuple[int, int]], Session]
+_ADVICE = {"bf16": "; bf16 keeps only 8 significant bits: ask for --fp16, --fp32 or --int8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,9 @@ class Workshop:
     def engine(self, keep_float: tuple[str, ...] = (), *, saturation_safe: bool = False) -> Engine:
         """Build an engine, run it on all held-out slices and put it before the gate."""
         built, bundle = self._build(self.request.calibration, keep_float, saturation_safe)
-        session = open_session(bundle)
-        outputs = _run(bundle, session, self.inputs)
+        opened = opener(built)
+        session = opened(bundle, self.request.size)
+        outputs = _run(bundle, session, self.inputs, opened)
         result, refused = self.judge(outputs)
         return Engine(built, bundle, session, outputs, result, refused)
 
@@ -98,7 +101,7 @@ class Workshop:
         try:
             check_drift(result, self.request.budget, self.fp32_to_teacher_db)
         except RefusedError as error:
-            return result, str(error)
+            return result, f"{error}{_ADVICE.get(self.request.precision, '')}"
         return result, None
 
     def quick_psnr_db(self, keep_float: tuple[str, ...], indices: Sequence[int], saturation_safe: bool) -> float:
@@ -107,9 +110,11 @@ class Workshop:
         if calibration is not None:
             step = -(-len(calibration.images) // QUICK_CALIBRATION)
             calibration = replace(calibration, images=calibration.images[::step], names=calibration.names[::step])
-        _, bundle = self._build(calibration, keep_float, saturation_safe)
+        built, bundle = self._build(calibration, keep_float, saturation_safe)
+        opened = opener(built)
         with quiet("sccg_runtime.engine"):  # sums alone in eight bits are computed in float, which is as it should be
-            outputs = _run(bundle, open_session(bundle), [self.inputs[index] for index in indices])
+            session = opened(bundle, self.request.size)
+            outputs = _run(bundle, session, [self.inputs[index] for index in indices], opened)
         pairs = zip(outputs, (self.fp32_outputs[index] for index in indices), strict=True)
         return float(np.mean([psnr_db(to_u8(output), to_u8(fp32))[0] for output, fp32 in pairs]))
 
@@ -117,7 +122,8 @@ class Workshop:
         self, calibration: Calibration | None, keep_float: tuple[str, ...], saturation_safe: bool
     ) -> tuple[Built, Bundle]:
         request = self.request
-        target: TargetModule = load_target(request.target, request.precision)
+        target: TargetModule = load_target(request.target, request.precision, request.gpu_arch)
+        options = {} if request.gpu_arch is None else {"gpu_arch": request.gpu_arch}
         built = target.build(
             self.graph,
             request.precision,
@@ -125,6 +131,7 @@ class Workshop:
             calibration,
             keep_float=keep_float,
             saturation_safe=saturation_safe,
+            **options,
         )
         draft = contract_of(request, self.graph, built, built.precision_ran or {}, {"measured": False})
         return built, Bundle(request.target, draft, built.members, "")
@@ -139,13 +146,18 @@ def run_network(checkpoint: Checkpoint, images: Sequence[FloatArray]) -> list[Fl
         ]
 
 
-def _run(bundle: Bundle, session: Session, images: Sequence[FloatArray]) -> list[FloatArray]:
+def opener(built: Built) -> Opener:
+    """How to run an engine at a size: its own way, or the clinics'."""
+    return built.open or (lambda bundle, size: open_session(bundle, size=size))
+
+
+def _run(bundle: Bundle, session: Session, images: Sequence[FloatArray], opened: Opener) -> list[FloatArray]:
     """Run slices at their own size, opening another session where it is not the engine's."""
-    sessions: dict[tuple[int, int], Callable[[FloatArray], FloatArray]] = {session.describe().size: session}
+    sessions = {session.describe().size: session}
     outputs = []
     for image in images:
         size = size_of(image)
         if size not in sessions:
-            sessions[size] = open_session(bundle, size=size)
+            sessions[size] = opened(bundle, size)
         outputs.append(sessions[size](image))
     return outputs

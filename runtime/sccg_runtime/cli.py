@@ -137,6 +137,7 @@ def _summary(result: ConvertResult, out: Path) -> str:
 
 def _info(options: argparse.Namespace) -> int:
     from sccg_runtime.bundle import read_bundle
+    from sccg_runtime.engine import openable
 
     bundle = read_bundle(options.bundle)
     contract = bundle.contract
@@ -158,7 +159,8 @@ def _info(options: argparse.Namespace) -> int:
             if spacing
             else f"spacing unknown ({contract.unknown['trained_spacing_mm']})"
         ),
-        "engine": f"{contract.engine} {contract.engine_version}, {contract.engine_size[0]}x{contract.engine_size[1]}",
+        "engine": f"{contract.engine} {contract.engine_version}, {contract.engine_size[0]}x{contract.engine_size[1]}"
+        + ("" if openable(contract) else "; needs an NVIDIA GPU, sccg-runtime cannot run it"),
         "precision": f"{contract.precision_asked}; ran "
         + (
             ", ".join(f"{name} {count}" for name, count in ran.items())

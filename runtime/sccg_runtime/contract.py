@@ -52,7 +52,7 @@ class Contract:
     precision_ran
         Convolutions by the precision that the engine reported, such as ``{"int8": 10, "fp32": 1}``.
     engine, engine_version
-        Name and version of the inference engine that the drift was measured with.
+        Name and version of the inference engine that the model was built for.
     opset
         ONNX operator set, where ONNX was on the way.
     student
@@ -114,6 +114,8 @@ class Contract:
             raise BundleError("contract: sizes must be between 1 and 4096 pixels, the stride at least 1")
         if any(side % self.stride for side in self.engine_size):
             raise BundleError(f"contract: engine_size {self.engine_size} is not a multiple of stride {self.stride}")
+        if self.drift_measured_on == "graph" and self.target in ("openvino", "ort"):
+            raise BundleError(f"contract: drift of an {self.target} engine must be measured on the engine")
         spacing = self.trained_spacing_mm
         if spacing is not None and not all(0.01 <= value <= 20 for value in spacing):
             raise BundleError(f"contract: trained_spacing_mm {spacing} is no pixel spacing")

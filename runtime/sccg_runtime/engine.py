@@ -119,6 +119,17 @@ def open_session(bundle: Bundle, *, size: tuple[int, int] | None = None, threads
     return _OPENERS[contract.target](bundle, wanted, count)
 
 
+def checked_session(run: Callable[[FloatArray], FloatArray], description: Description) -> Session:
+    """A session of another engine, with the same checks of shape, type and finite values.
+
+    Parameters
+    ----------
+    run
+        (1, 1, H, W) float32 -> (1, 1, H, W) float32.
+    """
+    return _Session(run, description)
+
+
 def physical_cores() -> int:
     """Physical cores that this process may run on; logical ones where the system does not tell."""
     try:
@@ -219,7 +230,11 @@ def _open_openvino(bundle: Bundle, size: tuple[int, int], threads: int) -> Sessi
 
 
 def precision_ran(compiled: Any) -> dict[str, int]:
-    """Convolutions and matrix products of a compiled OpenVINO model by the precision that they run in."""
+    """Convolutions and matrix products of a compiled OpenVINO model by the precision that they run in.
+
+    For weights stored in FP16, OpenVINO's ``runtimePrecision`` names the stored type; then the kernel's name, such as
+    ``brgconv_avx512_f32``, says what is computed.
+    """
     counts: dict[str, int] = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()
@@ -227,6 +242,8 @@ def precision_ran(compiled: Any) -> dict[str, int]:
             continue
         if info["layerType"].astype(str) in _COUNTED:
             name = info["runtimePrecision"].astype(str)
+            if name == "f16" and "primitiveType" in info and info["primitiveType"].astype(str).endswith("_f32"):
+                name = "f32"
             name = _PRECISIONS.get(name, name)
             counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))
@@ -271,8 +288,8 @@ def _open_ort(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
 
 def _refuse_tensorrt(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
     raise MissingDependencyError(
-        f"{bundle.name} holds a {bundle.contract.target} engine for {size[0]}x{size[1]}: sccg-runtime runs on the CPU; "
-        "export the student with --target openvino"
+        f"{bundle.name} holds a {bundle.contract.target} engine, which needs an NVIDIA GPU and cannot run here: "
+        "sccg-runtime computes on the CPU; export the student with --target openvino"
     )
 
 

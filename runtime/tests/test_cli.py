@@ -60,6 +60,13 @@ def test_info_shows_what_a_bundle_is(bundle_file, capsys):
     assert json.loads(capsys.readouterr().out)["student"] == "tiny"
 
 
+def test_info_says_that_an_engine_for_a_gpu_does_not_run_here(bundle_file, make, capsys):
+    assert main(["info", str(bundle_file(make.contract(target="tensorrt-rtx", drift_measured_on="graph")))]) == 0
+    printed = capsys.readouterr().out
+    assert "needs an NVIDIA GPU, sccg-runtime cannot run it" in printed
+    assert "measured on the graph" in printed
+
+
 def test_info_lets_no_control_sequences_through(bundle_file, make, capsys):
     assert main(["info", str(bundle_file(make.contract(student="\x1b[2Jtiny")))]) == 0
     assert "\x1b" not in capsys.readouterr().out

@@ -79,7 +79,7 @@ def test_a_damaged_model_gives_one_line(make, tmp_path):
 def test_tensorrt_is_refused_with_advice(bundle_file, make, target):
     contract = make.contract(target=target)
     assert not openable(contract)
-    with pytest.raises(MissingDependencyError, match="--target openvino"):
+    with pytest.raises(MissingDependencyError, match=r"needs an NVIDIA GPU and cannot run here.*--target openvino"):
         open_session(read_bundle(bundle_file(contract)))
 
 
@@ -140,6 +140,18 @@ def test_bf16_needs_a_cpu_that_has_it(bundle_file, make):
     else:
         with pytest.raises(MissingDependencyError, match="BF16"):
             open_session(bundle)
+
+
+def test_weights_stored_in_fp16_are_computed_in_float32_and_counted_so(make, tmp_path):
+    contract = make.contract(precision_asked="fp16")
+    members = make.members_for(tmp_path, contract)
+    openvino = engine.import_openvino()
+    model = openvino.Core().read_model(members["model.xml"], members["model.bin"])
+    openvino.save_model(model, tmp_path / "half.xml", compress_to_fp16=True)
+    halved = {f"model.{kind}": (tmp_path / f"half.{kind}").read_bytes() for kind in ("xml", "bin")}
+    assert len(halved["model.bin"]) < len(members["model.bin"])
+    session = open_session(read_bundle(make.pack(tmp_path / "half.sccg", contract, members | halved)))
+    assert session.describe().precision_ran == {"fp32": 2}
 
 
 def test_int8_that_does_not_run_in_int8_is_said(bundle_file, make, caplog):

@@ -121,6 +121,19 @@ def test_when_nothing_could_be_measured_it_does_not_end_as_done(
     said.refused("no model could be measured")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="an NVIDIA GPU is here")
+@pytest.mark.usefixtures("brief")
+def test_an_engine_for_a_gpu_that_is_not_here_is_a_row_that_says_so(run: Cli, lab: Lab) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed: pip install '.[rtx]'")
+    assert run("export", "--target", "tensorrt-rtx").code == 0
+    said = run("bench", lab.run, "--size", 64, "--threads", 1, "--device", "cpu")
+    assert said.code == 0, said
+    row = rows_of(lab.run / "report" / "result.json")["s2d-16x2-tensorrt-rtx-fp32"]
+    assert (row["status"], row["latency_ms"]) == ("not measured", None)
+    assert "needs an NVIDIA GPU" in row["note"]
+    assert "not measured" in (lab.run / "report" / "report.md").read_text(encoding="utf-8")
+
+
 class BrokenRunnable:
     """Fails wherever it is opened."""
 

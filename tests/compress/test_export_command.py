@@ -149,6 +149,46 @@ def test_drift_is_measured_on_the_cases_that_the_network_did_not_learn_from(run:
     assert drift["data"] == "flat"
 
 
+def test_precisions_exclude_each_other(run: Cli, lab: Lab) -> None:
+    run("export", "--fp16", "--int8").refused("--fp16 and --int8 exclude each other")
+    run("export", "--fp32", "--bf16").refused("--fp32 and --bf16 exclude each other")
+
+
+def test_fp16_is_said_to_be_a_way_of_storing_and_shown_as_what_ran(run: Cli, lab: Lab) -> None:
+    said = run("export", "--fp16")
+    assert said.code == 0, said
+    assert "weights are stored in FP16; arithmetic stays float32" in said.err
+    assert "13 fp32" in said.out
+    contract = read_bundle(lab.run / "s2d-16x2-openvino-fp16.sccg").contract
+    assert (contract.precision_asked, contract.precision_ran) == ("fp16", {"fp32": 13})
+
+
+def test_bf16_is_one_line_where_the_cpu_has_none(run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccg_export.requirements.cpu_capabilities", lambda: frozenset({"FP32", "INT8"}))
+    run("export", "--bf16").refused("this CPU computes no bf16", "--fp32, --fp16 or --int8")
+    assert list(lab.run.glob("*.sccg")) == []
+
+
+def test_a_missing_package_is_named_with_its_extra(run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccg_export.requirements.installed", lambda name: None)
+    run("export", "--target", "tensorrt-rtx").refused(
+        "tensorrt-rtx-cu12, which is not installed", "pip install '.[rtx]'"
+    )
+
+
+def test_an_rtx_engine_says_what_was_measured(run: Cli, lab: Lab) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed: pip install '.[rtx]'")
+    if torch.cuda.is_available():
+        pytest.skip("an NVIDIA GPU is here: drift may be measured on the engine")
+    said = run("export", "--target", "tensorrt-rtx", "--fp16", "--gpu-arch", "8.9", "--json", "made.json")
+    assert said.code == 0, said
+    assert "engine for SM 8.9; no NVIDIA GPU here" in said.err
+    assert "(measured on the graph, not the engine)" in said.out
+    told = json.loads((lab.root / "made.json").read_text(encoding="utf-8"))
+    assert (told["drift_measured_on"], told["precision_ran"]) == ("graph", {"fp16": 13})
+    run("export", "--gpu-arch", "8.9").refused("--gpu-arch 8.9: it is for --target tensorrt-rtx only")
+
+
 @pytest.mark.parametrize("target", ["openvino", "ort"])
 def test_another_size_is_the_engines_not_the_networks(target: str, run: Cli, lab: Lab) -> None:
     assert run("export", "--target", target, "--size", "128").code == 0

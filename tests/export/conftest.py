@@ -97,7 +97,7 @@ def request_for(student: Checkpoint, source: DataSource, held_out: list[Pair]) -
     return make
 
 
-@pytest.fixture(scope="session", params=["openvino-fp32", "openvino-int8", "ort-fp32", "ort-int8"])
+@pytest.fixture(scope="session", params=["openvino-fp32", "openvino-fp16", "openvino-int8", "ort-fp32", "ort-int8"])
 def exported(
     request: pytest.FixtureRequest,
     request_for: Callable[..., ExportRequest],

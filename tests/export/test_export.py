@@ -61,7 +61,7 @@ def test_the_contract_says_what_was_made_from_what(exported: Exported) -> None:
     assert made.created_by == f"sccg-compress {version('sccg-compress')}"
     assert made.drift_measured_on == "engine"
     if wanted.calibration is None:
-        assert made.unknown == {"calibration": "fp32 needs none"}
+        assert made.unknown == {"calibration": f"{wanted.precision} needs none"}
     else:
         assert made.unknown == {}
         assert made.calibration == wanted.calibration.to_dict()

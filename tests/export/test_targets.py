@@ -11,16 +11,20 @@ import onnx
 import pytest
 from small_models import head, run_torch, without_teacher_hash
 
-from sccg_export.export import ExportRequest, ExportResult, export
+from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export
+from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
 from sccg_export.ort_target import QUANTISED_OPS
+from sccg_export.requirements import cpu_capabilities
 from sccg_export.targets import load_target
 from sccg_runtime.engine import import_openvino, open_session
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_teacher_student.checkpoint import Checkpoint
+from sccg_teacher_student.networks.build import fold_for_export
 
 Exported = tuple[ExportRequest, ExportResult, Path]
 only = pytest.mark.parametrize
+has_bf16 = pytest.mark.skipif("BF16" not in cpu_capabilities(), reason="this CPU has no BF16")
 
 
 def compiled(result: ExportResult) -> dict[str, str]:
@@ -99,6 +103,53 @@ def test_fp32_engines_are_the_network(exported: Exported) -> None:
         np.testing.assert_allclose(session(image), run_torch(wanted.checkpoint.generator, image), atol=1e-3)
 
 
+@only("exported", ["openvino-fp16"], indirect=True)
+def test_openvino_fp16_is_the_network_with_rounded_weights_computed_in_float32(exported: Exported) -> None:
+    wanted, result, _ = exported
+    assert result.bundle.contract.precision_ran == {"fp32": 13}
+    rounded = fold_for_export(wanted.checkpoint.generator)
+    for weight in rounded.parameters():
+        weight.data = weight.data.half().float()
+    session = open_session(result.bundle, threads=1)
+    image = head(64, 64)
+    np.testing.assert_allclose(session(image), run_torch(rounded, image), atol=1e-5)
+    assert np.abs(session(image) - run_torch(wanted.checkpoint.generator, image)).max() > 5e-5, "weights were rounded"
+
+
+@only("exported", ["openvino-fp16"], indirect=True)
+def test_openvino_fp16_stores_half_the_bytes(
+    exported: Exported, request_for: Callable[..., ExportRequest], tmp_path: Path
+) -> None:
+    _, result, _ = exported
+    said: list[str] = []
+    float32 = export(request_for("openvino", "fp32"), tmp_path / "fp32.sccg", said.append).bundle
+    ratio = len(result.bundle.members["model.bin"]) / len(float32.members["model.bin"])
+    assert 0.4 < ratio < 0.6
+    assert not any("FP16" in line for line in said)
+    export(request_for("openvino", "fp16"), tmp_path / "fp16.sccg", said.append)
+    assert any("arithmetic stays float32" in line for line in said)
+
+
+@has_bf16
+def test_openvino_bf16_computes_in_bf16_and_is_judged_by_the_gate(
+    request_for: Callable[..., ExportRequest], tmp_path: Path
+) -> None:
+    made = export(request_for("openvino", "bf16"), tmp_path / "bf16.sccg").bundle.contract
+    assert made.precision_ran == {"bf16": 13}
+    assert 25 < made.drift["engine_drift"]["engine_to_fp32_psnr_db"] < 80, "bf16 differs from float32"
+    strict = DriftBudget(min_mean_psnr_db=90)
+    with pytest.raises(DriftRefusedError, match=r"below 90.*ask for --fp16, --fp32 or --int8"):
+        export(request_for("openvino", "bf16", budget=strict), tmp_path / "strict.sccg")
+    assert not (tmp_path / "strict.sccg").exists()
+
+
+def test_bf16_is_refused_before_any_work_where_the_cpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccg_export.requirements.cpu_capabilities", lambda: frozenset({"FP32", "INT8"}))
+    with pytest.raises(InputError, match=r"this CPU computes no bf16 .*lack BF16.*ask for --fp32"):
+        load_target("openvino", "bf16")
+    load_target("openvino", "fp16")
+
+
 @only("exported", ["ort-int8"], indirect=True)
 def test_ort_int8_is_qdq_with_unsigned_activations_and_signed_weights_per_channel(exported: Exported) -> None:
     _, result, _ = exported
@@ -175,8 +226,10 @@ def test_ort_counts_are_honest_where_some_convolutions_stay_in_float(
 def test_unknown_target_and_precision_are_refused_with_what_there_is() -> None:
     with pytest.raises(InputError, match="'tensorflow' is none of openvino, ort"):
         load_target("tensorflow", "int8")
-    with pytest.raises(InputError, match="openvino has no bf16; it has fp32, int8"):
-        load_target("openvino", "bf16")
+    with pytest.raises(InputError, match="ort has no bf16; it has fp32, int8"):
+        load_target("ort", "bf16")
+    with pytest.raises(InputError, match=r"--gpu-arch 8\.9: it is for --target tensorrt-rtx only"):
+        load_target("openvino", "fp32", "8.9")
 
 
 @only("target", ["openvino", "ort"])

@@ -1,0 +1,154 @@
+"""What each target needs, what of it is here, and how to get the rest. Imports no engine before it is asked."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
+from typing import Any
+
+from sccg_runtime.contract import Precision, Target
+from sccg_runtime.errors import MissingDependencyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """What a target needs.
+
+    Attributes
+    ----------
+    packages
+        Distributions, as pip names them.
+    install
+        The command that brings them.
+    precisions
+        That the target can be asked for; empty where export does not offer the target.
+    driver
+        What an NVIDIA driver is needed for, or empty.
+    """
+
+    packages: tuple[str, ...]
+    install: str
+    precisions: tuple[Precision, ...]
+    driver: str = ""
+
+
+REQUIREMENTS: Mapping[Target, Requirements] = MappingProxyType(
+    {
+        "openvino": Requirements(
+            packages=("openvino", "nncf"), install="pip install .", precisions=("fp32", "fp16", "bf16", "int8")
+        ),
+        "ort": Requirements(packages=("onnxruntime",), install="pip install .", precisions=("fp32", "int8")),
+        "tensorrt-rtx": Requirements(
+            packages=("tensorrt-rtx-cu12",),
+            install="pip install '.[rtx]'",
+            precisions=("fp32", "fp16", "int8"),
+            driver="to run engines and measure their drift; not to build them",
+        ),
+        "tensorrt": Requirements(
+            packages=("torch-tensorrt",),
+            install="pip install '.[gpu]'",
+            precisions=(),
+            driver="even to import torch_tensorrt",
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A target on this machine.
+
+    Attributes
+    ----------
+    target
+        Its name.
+    needs
+        In words.
+    versions
+        Of each package; None where it is missing.
+    missing
+        What is not here and how to get it, one line each.
+    precisions
+        Precision -> None where it can be exported here, else why not.
+    """
+
+    target: Target
+    needs: str
+    versions: dict[str, str | None]
+    missing: tuple[str, ...]
+    precisions: dict[str, str | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def examine(target: Target) -> Status:
+    """Look for what a target needs; a package that is missing or broken is told, never raised."""
+    needed = REQUIREMENTS[target]
+    found = {name: installed(name) for name in needed.packages}
+    missing = [f"{name}: {needed.install}" for name, one in found.items() if one is None]
+    if needed.driver and nvidia_driver() is None:
+        missing.append("NVIDIA driver: install that of your card")
+    elif needed.driver and "+cpu" in (installed("torch") or ""):
+        missing.append("PyTorch with CUDA: pip install --force-reinstall torch, of the same version without +cpu")
+    needs = ", ".join(needed.packages) + (f"; NVIDIA driver {needed.driver}" if needed.driver else "")
+    precisions = {name: why_not(target, name) for name in needed.precisions}
+    return Status(target=target, needs=needs, versions=found, missing=tuple(missing), precisions=precisions)
+
+
+def why_not(target: Target, precision: Precision) -> str | None:
+    """Why a precision cannot be exported here, in one line; None if it can."""
+    needed = REQUIREMENTS[target]
+    lacking = [name for name in needed.packages if installed(name) is None]
+    if lacking:
+        return f"target {target} needs {', '.join(lacking)}, which is not installed: {needed.install}"
+    if precision != "bf16":
+        return None
+    try:
+        known = cpu_capabilities()
+    except MissingDependencyError as error:
+        return str(error)
+    if "BF16" in known:
+        return None
+    return (
+        "this CPU computes no bf16 (OpenVINO's OPTIMIZATION_CAPABILITIES lack BF16): ask for --fp32, --fp16 or --int8"
+    )
+
+
+def installed(name: str) -> str | None:
+    """Version of a distribution, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_capabilities() -> frozenset[str]:
+    """What OpenVINO says this CPU is fast at, such as ``{"FP32", "INT8", "BF16"}``.
+
+    Raises
+    ------
+    MissingDependencyError
+        OpenVINO is not installed or does not load.
+    """
+    from sccg_runtime.engine import openvino_core
+
+    return frozenset(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def nvidia_driver() -> str | None:
+    """CUDA version that the NVIDIA driver supports, such as ``"12.8"``; None where there is no driver or no GPU."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+    number, devices = ctypes.c_int(0), ctypes.c_int(0)
+    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(devices)) == 0
+    if not works or devices.value == 0 or driver.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return None
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"

@@ -1,0 +1,73 @@
+"""INT8 as TensorRT takes it: QDQ with symmetric int8 activations, int8 weights per channel, and float32 biases."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+
+from sccg_export.calibration import Calibration, Slices
+from sccg_export.graph import Graph
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def quantise(graph: Graph, calibration: Calibration, keep_float: Iterable[str]) -> onnx.ModelProto:
+    """Put Q/DQ around convolutions, but for those named and :func:`always_float`."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source, prepared, target = (Path(folder) / name for name in ("in.onnx", "prepared.onnx", "out.onnx"))
+        source.write_bytes(graph.to_bytes())
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            target,
+            Slices(calibration),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={
+                "ActivationSymmetric": True,  # TensorRT rejects uint8 and zero points other than 0
+                "WeightSymmetric": True,
+                "QuantizeBias": False,  # and DequantizeLinear of int32
+                "CalibMovingAverage": True,
+                "CalibMovingAverageConstant": 0.02,
+            },
+            nodes_to_exclude=sorted({*always_float(onnx.load(prepared)), *keep_float}),
+        )
+        return onnx.load(target)
+
+
+def always_float(model: onnx.ModelProto) -> list[str]:
+    """Convolutions that lose more by eight bits than they gain.
+
+    The first, whose input's brightest pixel would decide how finely soft tissue is told apart; the last, because its
+    output is the picture; and those on one number per channel (FiLM).
+    """
+    shapes = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    found = [node for node in model.graph.node if node.op_type == "Conv"]
+    vectors = [node.name for node in found if shapes.get(node.input[0], [])[2:] == [1, 1]]
+    return [found[0].name, *vectors, found[-1].name]
+
+
+def convolutions(model: onnx.ModelProto, *, quantised: bool) -> tuple[str, ...]:
+    """Names of the convolutions that are (not) between Q/DQ nodes."""
+    producer = {name: node.op_type for node in model.graph.node for name in node.output}
+    return tuple(
+        node.name
+        for node in model.graph.node
+        if node.op_type in _CONVOLUTIONS
+        and all(producer.get(name) == "DequantizeLinear" for name in node.input[:2]) == quantised
+    )

@@ -1,0 +1,158 @@
+"""Target ``tensorrt-rtx``: engines for NVIDIA RTX cards, built ahead of time on a machine without a GPU.
+
+The network is strongly typed: every layer computes in the type that the graph gives it. Without a driver an engine can
+be neither inspected nor run, so the layers' types are checked in the parsed network, before it is built.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from types import MappingProxyType
+from typing import Any
+
+import onnx
+
+from sccg_export.built import Built
+from sccg_export.calibration import Calibration
+from sccg_export.graph import INPUT, Graph
+from sccg_export.half import to_half
+from sccg_export.requirements import REQUIREMENTS
+from sccg_export.rtx_session import gpu_arch as present_gpu_arch
+from sccg_export.rtx_session import import_tensorrt_rtx, open_engine, open_graph, trt_logger
+from sccg_export.symmetric_qdq import convolutions, quantise
+from sccg_runtime.contract import Precision
+from sccg_runtime.errors import InputError, RefusedError
+
+PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["tensorrt-rtx"].precisions
+DEFAULT_GPU_ARCH = "8.6"  # GeForce RTX 30
+GPU_ARCHS = MappingProxyType({"7.5": "SM75", "8.0": "SM80", "8.6": "SM86", "8.9": "SM89", "12.0": "SM120"})
+SIDES = (64, 1024)  # height and width of slices in pixels that an engine takes, its own size always included
+_CONVOLUTIONS = ("CONVOLUTION", "DECONVOLUTION")
+
+
+def build(
+    graph: Graph,
+    precision: Precision,
+    size: tuple[int, int],
+    calibration: Calibration | None,
+    *,
+    keep_float: tuple[str, ...] = (),
+    saturation_safe: bool = False,
+    gpu_arch: str = DEFAULT_GPU_ARCH,
+) -> Built:
+    """Make ``model.engine``, tuned for ``size`` (rows, columns).
+
+    Parameters
+    ----------
+    keep_float, saturation_safe
+        See :class:`sccg_export.targets.TargetModule`; GPUs add in 32 bits, so nothing saturates.
+    gpu_arch
+        Compute capability of the card that will run it, a key of ``GPU_ARCHS``.
+
+    Raises
+    ------
+    InputError
+        INT8 without calibration slices, or an architecture that is not known.
+    RefusedError
+        The network's types are not those that were asked for, or TensorRT-RTX cannot build it.
+    """
+    if gpu_arch not in GPU_ARCHS:
+        raise InputError(f"--gpu-arch {gpu_arch} is none of {', '.join(GPU_ARCHS)}")
+    model = graph.model
+    if precision == "fp16":
+        model = to_half(model)
+    elif precision == "int8":
+        if calibration is None:
+            raise InputError("int8 needs calibration slices")
+        model = quantise(graph, calibration, keep_float)
+    trt = import_tensorrt_rtx()
+    builder = trt.Builder(trt_logger())
+    network = parse(trt, builder, model)
+    ran, layers = inspect(network)
+    check_types(precision, ran, layers)
+    started = time.perf_counter()
+    engine = bytes(_serialise(trt, builder, network, size, gpu_arch))
+    seconds = time.perf_counter() - started
+    here = present_gpu_arch()
+    on_engine = here == gpu_arch
+    found = "no NVIDIA GPU here" if here is None else f"this GPU is SM {here}"
+    return Built(
+        members={"model.engine": engine},
+        engine="TensorRT-RTX",
+        engine_version=str(trt.__version__),
+        precision_ran=ran,
+        float_layers=convolutions(model, quantised=False) if precision == "int8" else (),
+        int8_layers=convolutions(model, quantised=True),
+        open=open_engine if on_engine else lambda _, size: open_graph(model, size, ran),
+        measured_on="engine" if on_engine else "graph",
+        details={
+            "gpu_arch": gpu_arch,
+            "engine_mib": len(engine) / 2**20,
+            "build_seconds": seconds,
+            "layers": layers,
+        },
+        note=f"engine for SM {gpu_arch}"
+        + ("" if on_engine else f"; {found}: drift is measured on the same graph in ONNX Runtime, not on the engine"),
+    )
+
+
+def parse(trt: Any, builder: Any, model: onnx.ModelProto) -> Any:
+    """TensorRT's strongly typed network of an ONNX graph (RefusedError where it has no such layer)."""
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, trt_logger())
+    if not parser.parse(model.SerializeToString()):
+        reason = " ".join(str(parser.get_error(0)).split()) if parser.num_errors else "no reason given"
+        raise RefusedError(f"TensorRT-RTX cannot read the graph: {reason[:200]}")
+    return network
+
+
+def inspect(network: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """(convolutions by precision, all layers by ``TYPE dtype`` of their first output) of a network.
+
+    A convolution whose image and weights both come from DequantizeLinear is an ``int8`` one.
+    """
+    precisions = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    made_by = {layer.get_output(i).name: layer.type.name for layer in layers for i in range(layer.num_outputs)}
+    ran: Counter[str] = Counter()
+    for layer in layers:
+        if layer.type.name in _CONVOLUTIONS:
+            inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
+            before = [made_by.get(one.name) for one in inputs[:2]]
+            name = layer.get_output(0).dtype.name
+            ran["int8" if before == ["DEQUANTIZE"] * 2 else precisions.get(name, name)] += 1
+    kinds = Counter(f"{layer.type.name} {layer.get_output(0).dtype.name}" for layer in layers)
+    return dict(sorted(ran.items())), dict(sorted(kinds.items()))
+
+
+def check_types(precision: Precision, ran: dict[str, int], layers: dict[str, int]) -> None:
+    """RefusedError where the network does not compute as asked; norms must be float32 in every precision."""
+    wrong = {
+        "fp32": set(ran) != {"fp32"},
+        "fp16": set(ran) != {"fp16"},
+        "int8": not ran.get("int8") or not set(ran) <= {"int8", "fp32"},
+    }[precision]
+    if wrong:
+        told = ", ".join(f"{count} {name}" for name, count in ran.items()) or "none"
+        raise RefusedError(f"{precision} was asked for, but TensorRT's network has convolutions of {told}")
+    halves = [name for name in layers if name in ("NORMALIZATION HALF", "REDUCE HALF")]
+    if halves:
+        raise RefusedError(f"norms and means must stay in float32, but TensorRT's network has {', '.join(halves)}")
+
+
+def _serialise(trt: Any, builder: Any, network: Any, size: tuple[int, int], gpu_arch: str) -> Any:
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # else FP32 convolutions round to 10 bits of mantissa
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(getattr(trt.ComputeCapability, GPU_ARCHS[gpu_arch]), 0)
+    profile = builder.create_optimization_profile()
+    least, most = (
+        (1, 1, *(choose(side, limit) for side in size)) for choose, limit in zip((min, max), SIDES, strict=True)
+    )
+    profile.set_shape(INPUT, least, (1, 1, *size), most)
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise RefusedError("TensorRT-RTX cannot build the engine: --debug shows its messages")
+    return engine
