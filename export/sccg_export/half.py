@@ -10,7 +10,7 @@ from sccg_runtime.errors import RefusedError
 
 # Sums over a whole map: their squares leave the range of FP16 (65504), their small parts vanish in it.
 FLOAT_OPS = frozenset({"InstanceNormalization", "ReduceMean"})
-_SIZES = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
+_SIZES: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:

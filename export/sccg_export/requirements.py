@@ -80,7 +80,7 @@ class Status:
     needs: str
     versions: dict[str, str | None]
     missing: tuple[str, ...]
-    precisions: dict[str, str | None]
+    precisions: dict[Precision, str | None]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

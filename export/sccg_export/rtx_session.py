@@ -132,7 +132,7 @@ def open_engine(bundle: Bundle, size: tuple[int, int]) -> Session:
     given, made = (torch.empty(shape, dtype=torch.float32, device="cuda") for _ in range(2))
     context.set_tensor_address(INPUT, given.data_ptr())
     context.set_tensor_address(OUTPUT, made.data_ptr())
-    stream = torch.cuda.Stream()
+    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def run(images: FloatArray) -> FloatArray:
         with torch.cuda.stream(stream):
