@@ -6,9 +6,11 @@ import copy
 from dataclasses import replace
 
 import torch
+from small_models import fresh
 
 from sccg_export.graph import Graph
 from sccg_teacher_student.checkpoint import Checkpoint
+from sccg_teacher_student.networks.spec import student_spec
 
 OUTLIER = 400.0
 
@@ -31,8 +33,12 @@ def with_outlier(checkpoint: Checkpoint, *blocks: int, factor: float = OUTLIER) 
 
 
 def with_saturating_pairs(checkpoint: Checkpoint) -> Checkpoint:
-    """Bright maps under weights that are all alike: 255 * 127 + 255 * 127 does not fit 16 bits."""
-    generator = copy.deepcopy(checkpoint.generator)
+    """Bright maps under weights that are all alike: 255 * 127 + 255 * 127 does not fit 16 bits.
+
+    The network is another one, without FiLM; only record and hash are those of ``checkpoint``.
+    """
+    spec = student_spec("s2d-16x2-plain")
+    generator = fresh(spec)
     parts = dict(generator.named_parameters())
     with torch.no_grad():
         parts["stem.conv.bias"].fill_(3)
@@ -40,9 +46,9 @@ def with_saturating_pairs(checkpoint: Checkpoint) -> Checkpoint:
             weight = parts[f"{name}.weight"]
             weight.fill_(total / weight[0].numel())
         parts["tail.weight"].mul_(0.2)
-    return replace(checkpoint, generator=generator)
+    return replace(checkpoint, generator=generator, spec=spec)
 
 
 def node_of(graph: Graph, weight: str) -> str:
     """Name of the ONNX node that reads a weight."""
-    return next(node.name for node in graph.model.graph.node if weight in node.input)
+    return next(str(node.name) for node in graph.model.graph.node if weight in node.input)

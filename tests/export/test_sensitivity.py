@@ -87,8 +87,9 @@ def test_where_one_is_not_enough_the_next_in_the_ranking_follows(
 
 
 def test_what_no_layer_can_mend_is_refused_and_the_earlier_bundle_stays(
-    request_for: Callable[..., ExportRequest], student: Checkpoint, tmp_path: Path
+    request_for: Callable[..., ExportRequest], student: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sccg_export.fallback.MAX_PUT_BACK", 2)
     out = tmp_path / "model.sccg"
     out.write_bytes(b"the earlier bundle")
     before = digest(out)
