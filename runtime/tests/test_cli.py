@@ -38,6 +38,33 @@ def test_the_choice_and_each_rejection_are_printed_before_the_work(bundle_file, 
     assert "named by --series" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("multi_frame", [False, True])
+def test_all_that_is_printed_holds_nothing_of_the_patient(
+    bundle_file, series, tmp_path, capsys, caplog, make, multi_frame
+):
+    import numpy as np
+
+    folder = series(change=lambda index: {"SeriesDescription": "SECRET of Doe"})
+    secret = {"SeriesInstanceUID": "1.2.3", "SeriesDescription": "SECRET of Doe", "SeriesNumber": 8}
+    if multi_frame:
+        stack = np.stack([np.rint(make.head(seed=index) * 1000).astype(np.uint16) for index in range(3)])
+        for path in folder.iterdir():
+            path.unlink()
+        make.save(make.enhanced("MR", stack, **secret), folder / "multi.dcm")
+    else:
+        made = make.dataset("MR", 40, np.zeros((64, 64), np.uint16), ImageType=["A", "B", "LOCALIZER"], **secret)
+        make.save(made, folder / "localizer.dcm")
+    arguments = ["convert", str(folder), str(tmp_path / "out"), "--bundle", str(bundle_file()), "--json", "-"]
+    with caplog.at_level("DEBUG"):
+        assert main(arguments) == 0
+        first = capsys.readouterr()
+        assert main([*arguments, "--force", "--series", "nothing of the kind"]) == 2
+    shown = "".join((*first, *capsys.readouterr(), caplog.text))
+    assert "converting series" in shown
+    for secret_text in ("SECRET", "Doe", "Muster", "Änne", make.PATIENT_ID, "1.2.3", "19700101", "Doctor"):
+        assert secret_text not in shown
+
+
 def test_json_goes_to_stdout_or_a_file(bundle_file, series, tmp_path, capsys):
     source, bundle = str(series()), str(bundle_file())
     assert main(["convert", source, str(tmp_path / "a"), "--bundle", bundle, "--json", "-"]) == 0
