@@ -83,7 +83,7 @@ def table(found: Sequence[Compared]) -> list[str]:
     """Lines ``model | figure | A | B | ratio | outcome``, in columns."""
     lines = [("model", "figure", "A", "B", "ratio", "outcome")]
     for each in found:
-        outcome = "" if each.verdict == "shown" else each.verdict
+        outcome: str = "" if each.verdict == "shown" else each.verdict
         if each.verdict == "shown" and each.ratio is None and each.note:
             outcome = f"no ratio: {each.note}"
         elif each.rule is not None:

@@ -84,6 +84,11 @@ def test_bench_of_the_newest_run_measures_teacher_student_and_every_bundle(run: 
     page = (lab.run / "report" / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in page
     assert (lab.run / "report" / "report.md").is_file()
+    models = (lab.run / "report" / "models.csv").read_text(encoding="utf-8")
+    assert len(models.splitlines()) == 1 + len(rows)
+    slices = (lab.run / "report" / "slices.csv").read_text(encoding="utf-8")
+    assert len(slices.splitlines()) == 1 + 4 * 5  # teacher, its control, its OpenVINO form, student, bundle
+    assert small["float_layers"], "the stem of an INT8 student stays in float"
 
 
 @pytest.mark.slow
