@@ -26,6 +26,7 @@ def state(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("force", [False, True])
 def test_a_kill_at_any_time_leaves_no_half_series(bundle_file, series, tmp_path, force):
     source, bundle, where = series(slices=SLICES), bundle_file(), tmp_path / "results"
