@@ -301,8 +301,9 @@ def distill(
 
 def _gauge(kept: Sequence[Base], label: Labeller, device: torch.device) -> DetailGauge:
     images = [base.load()[0][None] for base in kept]
-    pairs = [torch.from_numpy(np.stack(part)).to(device) for part in (images, [label(image) for image in images])]
-    return DetailGauge(*pairs)
+    labels = [label(image) for image in images]
+    given, wanted = (torch.from_numpy(np.stack(part)).to(device) for part in (images, labels))
+    return DetailGauge(given, wanted)
 
 
 def _fullest(bases: Sequence[Base]) -> FloatArray:

@@ -98,7 +98,8 @@ class DetailGauge:
         right = torch.fft.rfftfreq(columns, device=slices.device)[None]
         spectrum = torch.fft.rfft2(slices) * (torch.hypot(down, right) > CUTOFF_CYCLES_PER_PX)
         passed = torch.fft.irfft2(spectrum, s=(rows, columns))
-        return (passed**2 * self._head).sum((1, 2, 3)) + 1e-3
+        energy: Tensor = (passed**2 * self._head).sum((1, 2, 3)) + 1e-3
+        return energy
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
