@@ -164,10 +164,11 @@ def test_labels_are_the_teachers_outputs(tmp_path: Path) -> None:
     image = picture(5)[None]
     with torch.inference_mode():
         expected = teacher.generator(torch.from_numpy(image)[None])[0].numpy()
-    tolerance = 0.08 if "bf16" in engine else 1e-4
+    # bfloat16 rounds each product to 8 bits, and how sums are kept differs between processors
+    largest, mean = (0.2, 0.01) if "bf16" in engine else (1e-4, 1e-5)
     assert expected.std() > 0.05
-    assert np.abs(label(image) - expected).max() < tolerance
-    assert np.abs(label(image) - expected).mean() < tolerance / 8
+    assert np.abs(label(image) - expected).max() < largest
+    assert np.abs(label(image) - expected).mean() < mean
     first, second = label(image), label(picture(6)[None])
     assert not np.array_equal(first, second), "outputs are copies, not views of the engine's memory"
 
