@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
-from pathlib import Path
-
 import onnx
-from onnxruntime.quantization import (
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.quantization import QuantType
 
 from sccg_export.built import Built
-from sccg_export.calibration import Calibration, Slices
+from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
+from sccg_export.qdq import quantise_qdq
 from sccg_export.requirements import REQUIREMENTS
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError
@@ -53,7 +44,16 @@ def build(
     if precision == "int8":
         if calibration is None:
             raise InputError("int8 needs calibration slices")
-        model = _quantise(graph, calibration, keep_float, saturation_safe)
+        model = quantise_qdq(
+            graph,
+            calibration,
+            QUANTISED_OPS,
+            _always_float,
+            keep_float,
+            extra={},
+            activation_type=QuantType.QUInt8,
+            reduce_range=saturation_safe,
+        )
     quantised, left, sums = _layers(model)
     return Built(
         members={"model.onnx": bytes(model.SerializeToString())},
@@ -65,45 +65,16 @@ def build(
     )
 
 
-def _quantise(
-    graph: Graph, calibration: Calibration, keep_float: tuple[str, ...], saturation_safe: bool
-) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        source, prepared, target = (Path(folder) / name for name in ("in.onnx", "prepared.onnx", "out.onnx"))
-        source.write_bytes(graph.to_bytes())
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            target,
-            Slices(calibration),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTISED_OPS),
-            per_channel=True,
-            reduce_range=saturation_safe,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            # Ranges are averages over slices: the one brightest slice would make all others coarse.
-            extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.02},
-            nodes_to_exclude=_kept_float(onnx.load(prepared), keep_float),
-        )
-        return onnx.load(target)
-
-
-def _kept_float(model: onnx.ModelProto, keep_float: tuple[str, ...]) -> list[str]:
+def _always_float(model: onnx.ModelProto) -> list[str]:
     """Nodes that lose more by eight bits than they gain in time.
 
     The first convolution, whose input's brightest pixel would decide how finely soft tissue is told apart; the last,
     because its output is the picture; and all that works on one number per channel (FiLM).
     """
-    unknown = sorted(set(keep_float) - {node.name for node in model.graph.node})
-    if unknown:
-        raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
     convolutions = [node.name for node in model.graph.node if node.op_type in _CONVOLUTIONS]
     weights = {tensor.name for tensor in model.graph.initializer}
     vectors: set[str] = set()  # maps of one pixel
-    kept = {convolutions[0], convolutions[-1], *keep_float}
+    kept = {convolutions[0], convolutions[-1]}
     for node in model.graph.node:
         computed = [name for name in node.input if name and name not in weights]
         if node.op_type == "ReduceMean" or (computed and all(name in vectors for name in computed)):

@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Sequence
 
 import onnx
 
-from sccg_export.calibration import Calibration, Slices
+from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
+from sccg_export.qdq import quantise_qdq
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
-def quantise(graph: Graph, calibration: Calibration, keep_float: Iterable[str]) -> onnx.ModelProto:
+def quantise(graph: Graph, calibration: Calibration, keep_float: Sequence[str]) -> onnx.ModelProto:
     """Put Q/DQ around convolutions, but for those named and :func:`always_float`."""
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.quantization import QuantType
 
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        source, prepared, target = (Path(folder) / name for name in ("in.onnx", "prepared.onnx", "out.onnx"))
-        source.write_bytes(graph.to_bytes())
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            target,
-            Slices(calibration),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={
-                "ActivationSymmetric": True,  # TensorRT rejects uint8 and zero points other than 0
-                "WeightSymmetric": True,
-                "QuantizeBias": False,  # and DequantizeLinear of int32
-                "CalibMovingAverage": True,
-                "CalibMovingAverageConstant": 0.02,
-            },
-            nodes_to_exclude=sorted({*always_float(onnx.load(prepared)), *keep_float}),
-        )
-        return onnx.load(target)
+    return quantise_qdq(
+        graph,
+        calibration,
+        ["Conv"],
+        always_float,
+        keep_float,
+        extra={
+            "ActivationSymmetric": True,  # TensorRT rejects uint8 and zero points other than 0
+            "WeightSymmetric": True,
+            "QuantizeBias": False,  # and DequantizeLinear of int32
+        },
+        activation_type=QuantType.QInt8,
+    )
 
 
 def always_float(model: onnx.ModelProto) -> list[str]:

@@ -46,7 +46,7 @@ def build(
     Parameters
     ----------
     keep_float, saturation_safe
-        See :class:`sccg_export.targets.TargetModule`; GPUs add in 32 bits, so nothing saturates.
+        See :class:`sccg_export.targets.TargetModule`; the latter is refused: GPUs add in 32 bits.
     gpu_arch
         Compute capability of the card that will run it, a key of ``GPU_ARCHS``.
 
@@ -59,6 +59,8 @@ def build(
     """
     if gpu_arch not in GPU_ARCHS:
         raise InputError(f"--gpu-arch {gpu_arch} is none of {', '.join(GPU_ARCHS)}")
+    if saturation_safe:
+        raise InputError("seven-bit weights are for CPUs; nothing saturates on a GPU: leave out --saturation-safe")
     model = graph.model
     if precision == "fp16":
         model = to_half(model)

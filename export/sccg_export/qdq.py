@@ -1,0 +1,72 @@
+"""Static quantisation of an ONNX graph by ONNX Runtime's Q/DQ nodes; each target says which kind it takes."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from sccg_export.calibration import Calibration, Slices
+from sccg_export.graph import Graph
+from sccg_runtime.errors import InputError
+
+
+def quantise_qdq(
+    graph: Graph,
+    calibration: Calibration,
+    ops: Sequence[str],
+    always_float: Callable[[onnx.ModelProto], Sequence[str]],
+    keep_float: Sequence[str],
+    *,
+    extra: Mapping[str, Any],
+    **choices: Any,
+) -> onnx.ModelProto:
+    """Put Q/DQ nodes around operations of the types ``ops``, weights per channel.
+
+    Parameters
+    ----------
+    graph, calibration
+        What to quantise, and the slices that set its ranges. Ranges are averages over slices: the one brightest slice
+        would make all others coarse.
+    always_float
+        Given the prepared graph: names of the nodes that are left out.
+    keep_float
+        Further names.
+    extra, choices
+        The target's own options of ``quantize_static``: those in its ``extra_options``, and the others.
+
+    Raises
+    ------
+    InputError
+        A name in ``keep_float`` that the graph does not have.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source, prepared, target = (Path(folder) / name for name in ("in.onnx", "prepared.onnx", "out.onnx"))
+        source.write_bytes(graph.to_bytes())
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        unknown = sorted(set(keep_float) - {node.name for node in model.graph.node})
+        if unknown:
+            raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
+        quantize_static(
+            prepared,
+            target,
+            Slices(calibration),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(ops),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.02, **extra},
+            nodes_to_exclude=sorted({*always_float(model), *keep_float}),
+            **choices,
+        )
+        return onnx.load(target)
