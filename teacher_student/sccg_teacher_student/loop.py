@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_runtime.files import replacing
 from sccg_teacher_student.checkpoint import load_tensors_only, one_line
+from sccg_teacher_student.optimizers import MuonAdamW
 
 
 class Task(Protocol):
@@ -32,8 +33,11 @@ class Task(Protocol):
     scaled: bool
     """Whether gradients are float16's and need their loss scaled (Micikevicius et al. 2018)."""
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw a batch and give the named losses; ``"total"`` is minimised, the others are logged."""
+    def losses(self, generator: torch.Generator, share: float) -> dict[str, Tensor]:
+        """Draw a batch and give the named losses; ``"total"`` is minimised, the others are logged.
+
+        ``share`` of the run is done, 0 to 1.
+        """
 
     def trainable(self) -> list[nn.Parameter]:
         """What the loop's optimiser shall train beside the network (empty for most tasks)."""
@@ -57,8 +61,10 @@ class Schedule:
         Wall time of this and all earlier parts of the run; None: until ``steps`` are done.
     learning_rate
         Peak; linear warm-up over 5 % of the way, then cosine to a hundredth.
+    muon_ratio
+        Muon's learning rate over AdamW's; 0: no Muon.
     weight_decay, clip_norm
-        Of AdamW, and of the gradient.
+        Of the optimisers, and of the gradient.
     average_decay
         Of the exponential moving average of the weights, per step.
     """
@@ -66,6 +72,7 @@ class Schedule:
     steps: int | None
     seconds: float | None
     learning_rate: float = 2e-3
+    muon_ratio: float = 10.0
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
     average_decay: float = 0.999
@@ -129,7 +136,7 @@ class Trainer:
     step: int = 0
     seconds: float = 0.0
     average: AveragedModel = field(init=False)
-    optimizer: torch.optim.AdamW = field(init=False)
+    optimizer: MuonAdamW = field(init=False)
     generator: torch.Generator = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
 
@@ -138,8 +145,8 @@ class Trainer:
             raise InputError("a run needs either a number of steps or a time")
         update = _moving_average(self.schedule.average_decay)
         self.average = AveragedModel(self.task.network, multi_avg_fn=update, use_buffers=True)
-        learning = [*self.task.network.parameters(), *self.task.trainable()]
-        self.optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=self.schedule.weight_decay)
+        decay, ratio = self.schedule.weight_decay, self.schedule.muon_ratio
+        self.optimizer = MuonAdamW(self.task.network, self.task.trainable(), weight_decay=decay, muon_ratio=ratio)
         self.generator = torch.Generator().manual_seed(self.seed)
         device = next(self.task.network.parameters()).device.type
         self.scaler = torch.amp.GradScaler(device, enabled=self.task.scaled)
@@ -194,22 +201,18 @@ class Trainer:
         self.save()
 
     def _one_step(self) -> dict[str, float]:
-        rate = self.schedule.rate(self.share)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        losses = self.task.losses(self.generator)
+        self.optimizer.set_rate(self.schedule.rate(self.share))
+        losses = self.task.losses(self.generator, self.share)
         total = losses["total"]
         if not torch.isfinite(total):
             parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
             raise InputError(f"step {self.step}: the loss is not finite ({parts}); lower the learning rate")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         torch.autograd.backward(self.scaler.scale(total))
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), self.schedule.clip_norm)
-        if not torch.isfinite(norm) and self.scaler.get_scale() <= 1:
+        scale = self.scaler.get_scale()
+        norm = self.optimizer.step(self.scaler, self.schedule.clip_norm)
+        if not torch.isfinite(norm) and scale <= 1:
             raise InputError(f"step {self.step}: the gradient is not finite; lower the learning rate")
-        self.scaler.step(self.optimizer)  # left out where a scaled gradient overflowed; the scale is then halved
-        self.scaler.update()
         self.average.update_parameters(self.task.network)
         self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}

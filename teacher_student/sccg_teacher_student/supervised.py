@@ -31,7 +31,7 @@ class SupervisedTask:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._images, self._targets, self._batch = images, targets, batch
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, generator: torch.Generator, share: float) -> dict[str, Tensor]:
         """``total``: mean absolute difference on [-1, 1] of one batch."""
         chosen = torch.randint(len(self._images), (self._batch,), generator=generator)
         images = self._images[chosen].contiguous(memory_format=torch.channels_last)

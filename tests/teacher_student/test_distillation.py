@@ -50,7 +50,7 @@ def draws(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("part", [name for name in ONLY if name != "output"])
 def test_each_part_alone_trains_the_student(make_task: Any, part: str) -> None:
     task = make_task({part: 2.0})
-    losses = task.losses(draws())
+    losses = task.losses(draws(), 1.0)
     assert set(losses) == {"total", "output", part}
     assert float(losses[part].detach()) > 0
     assert float(losses["total"].detach()) == pytest.approx(2 * float(losses[part].detach()), rel=1e-5)
@@ -63,7 +63,7 @@ def test_each_part_alone_trains_the_student(make_task: Any, part: str) -> None:
 
 def test_total_is_the_weighted_sum(make_task: Any) -> None:
     weights = {"output": 1.0, "wavelet": 0.7, "detail": 0.03, "ssim": 0.1, "reference": 0.5}
-    losses = {name: float(value.detach()) for name, value in make_task(weights).losses(draws()).items()}
+    losses = {name: float(value.detach()) for name, value in make_task(weights).losses(draws(), 1.0).items()}
     assert set(losses) == {"total", *weights}
     assert losses["total"] == pytest.approx(sum(weights[name] * losses[name] for name in weights), rel=1e-5)
 
@@ -73,7 +73,7 @@ def test_reference_uses_only_views_that_have_one(tmp_path: Path) -> None:
     cache.fill(lambda image: -image, limit_gib=1, views=16)
     options: dict[str, Any] = {"batch": 2, "shift": 0, "device": torch.device("cpu"), "amp": None}
     task = DistillTask(build_generator(s2d_spec(4, 1)), cache, LossWeights(reference=1.0), **options)
-    losses = task.losses(draws())
+    losses = task.losses(draws(), 1.0)
     assert float(losses["reference"].detach()) == 0
     losses["total"].backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in task.network.parameters())
@@ -93,7 +93,7 @@ def test_a_batch_is_fixed_by_the_generator_and_moves_input_and_label_together(ma
 def test_the_critic_learns_and_the_students_gradient_passes_through_it(make_task: Any) -> None:
     task = make_task({"adversarial": 1.0})
     before = {name: value.clone() for name, value in task.state()["critic"].items()}
-    task.losses(draws())["total"].backward()
+    task.losses(draws(), 1.0)["total"].backward()
     after = task.state()["critic"]
     assert any(not torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
     assert task.network.tail.bias.grad.abs().sum() > 0
@@ -101,7 +101,7 @@ def test_the_critic_learns_and_the_students_gradient_passes_through_it(make_task
 
 def test_feature_matching_trains_its_projections_and_not_the_teacher(make_task: Any) -> None:
     task = make_task({"features": 1.0})
-    losses = task.losses(draws())
+    losses = task.losses(draws(), 1.0)
     losses["total"].backward()
     assert len(task.trainable()) == 2
     assert all(parameter.grad is not None for parameter in task.trainable())
@@ -113,7 +113,7 @@ def test_feature_matching_trains_its_projections_and_not_the_teacher(make_task: 
 def test_mixed_precision_runs_a_step(make_task: Any, part: str, amp: torch.dtype) -> None:
     task = make_task({part: 1.0}, amp=amp)
     assert task.scaled == (amp is torch.float16)
-    losses = task.losses(draws())
+    losses = task.losses(draws(), 1.0)
     assert losses["total"].dtype == torch.float32
     losses["total"].backward()
     assert torch.isfinite(losses["total"])
@@ -177,7 +177,7 @@ def test_only_students_that_clip_learn_with_a_margin(cache: LabelCache) -> None:
         task = DistillTask(build_generator(spec), cache, LossWeights(**ONLY | {"output": 1.0}), **options)
         label = task.draw(draws())[1]
         task.network.forward = lambda image, label=label: label  # the teacher's own output
-        found[spec.family] = float(task.losses(draws())["total"])
+        found[spec.family] = float(task.losses(draws(), 1.0)["total"])
     assert found["resnet"] == 0
     assert found["s2d"] > 0
 
@@ -188,14 +188,28 @@ def test_the_gauge_steers_what_the_detail_term_asks_for(make_task: Any) -> None:
     with torch.no_grad():
         task.network.tail.weight.mul_(0.01)  # a nearly flat output: no detail at all
         task.network.tail.bias.zero_()
-    losses = task.losses(draws())
+    losses = task.losses(draws(), 1.0)
     assert float(losses["gauge_ratio"]) < 0.1
     assert float(losses["gauge_gain"]) > 1
-    assert float(task.losses(draws())["detail"].detach()) > float(losses["detail"].detach()), "more is asked for now"
+    assert float(task.losses(draws(), 1.0)["detail"].detach()) > float(losses["detail"].detach()), (
+        "more is asked for now"
+    )
     assert task.network.training
     other = make_task({"detail": 1.0}, gauge=gauge_of_a_textured_case(every=1))
     other.restore(task.state())
     assert other.state() == task.state()
+
+
+def test_detail_is_asked_for_in_the_second_half_only(make_task: Any) -> None:
+    gauge = gauge_of_a_textured_case(every=1)
+    task = make_task({"output": 0.0, "wavelet": 0.0, "ssim": 0.0, "detail": 1.0}, gauge=gauge)
+    early = task.losses(draws(), 0.5)
+    assert float(early["total"].detach()) == 0
+    assert float(early["detail"].detach()) > 0, "it is shown all the time"
+    assert gauge.steps == 0
+    late = task.losses(draws(), 0.8)
+    assert float(late["total"].detach()) == pytest.approx(float(late["detail"].detach()))
+    assert gauge.steps == 1
 
 
 def gauge_of_a_textured_case(**options: Any) -> DetailGauge:

@@ -29,7 +29,7 @@ class Regression:
         self.spoil: Callable[[int, Tensor], Tensor] = lambda step, loss: loss
         self.at_step = at_step
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, generator: torch.Generator, share: float) -> dict[str, Tensor]:
         image = torch.randn(2, 1, 8, 8, generator=generator)
         self.at_step(self.calls)
         loss = ((self.network(image) - image.flip(3) + self.beside) ** 2).mean()

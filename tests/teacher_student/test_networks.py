@@ -20,7 +20,7 @@ from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.networks.s2d import SpaceToDepthStem
 from sccg_teacher_student.networks.spec import PRESETS, GeneratorSpec, resnet_spec, s2d_spec, student_spec
 
-S2D_BATCH = replace(s2d_spec(8, 3), norm="batch")
+S2D_NO_NORM = replace(s2d_spec(8, 3), norm="none")
 SPECS = [
     student_spec("resnet-4x2"),
     student_spec("resnet-4x2-in"),
@@ -29,10 +29,10 @@ SPECS = [
     replace(resnet_spec(4, 1), in_channels=2, out_channels=3),
     s2d_spec(8, 4),
     s2d_spec(8, 2, plain=True),
-    S2D_BATCH,
+    S2D_NO_NORM,
     replace(s2d_spec(8, 2), factor=8),
     replace(s2d_spec(8, 2), factor=2),
-    replace(S2D_BATCH, in_channels=3),
+    replace(S2D_NO_NORM, in_channels=3),
 ]
 
 
