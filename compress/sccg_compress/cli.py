@@ -13,6 +13,7 @@ from sccg_compress.distill_verb import distill
 from sccg_compress.doctor_verb import doctor
 from sccg_compress.export_verb import export
 from sccg_compress.reader_study_verb import reader_study_app
+from sccg_compress.sign_verb import sign, verify
 from sccg_runtime.errors import SccgError
 
 app = typer.Typer(
@@ -60,6 +61,8 @@ app.command()(bench)
 app.command()(report)
 app.command("bench-overhead")(bench_overhead)
 app.command()(compare)
+app.command()(sign)
+app.command()(verify)
 app.command()(doctor)
 app.command()(demo)
 app.add_typer(reader_study_app, name="reader-study")
