@@ -39,8 +39,9 @@ test-runtime: $(RUNTIME_VENV)/.installed  ## the runtime's tests where nothing e
 	$(RUNTIME_VENV)/bin/python -c "import importlib.util as u; assert u.find_spec('torch') is None, 'torch is here'"
 	cd runtime && ../$(RUNTIME_VENV)/bin/python -m pytest -q
 
-fuzz: $(INSTALLED)  ## 20,000 damaged DICOM files, folders, zips and bundles; CASES and SEED change that
-	$(BIN)/python runtime/tests/fuzz.py --cases $(or $(CASES),20000) --seed $(or $(SEED),1)
+fuzz: $(INSTALLED)  ## 20,000 damaged bundles, and as many DICOM files, folders and zips; CASES and SEED change that
+	$(BIN)/python runtime/tests/fuzz.py bundles --cases $(or $(CASES),20000) --seed $(or $(SEED),1)
+	$(BIN)/python runtime/tests/fuzz.py dicom --cases $(or $(CASES),20000) --seed $(or $(SEED),1)
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
