@@ -50,6 +50,9 @@ def export(
     no_old_cpu_check: Annotated[
         bool, typer.Option("--no-old-cpu-check", help="Do not run INT8 OpenVINO engines with AVX2 kernels as well.")
     ] = False,
+    model_repository: Annotated[
+        Path | None, typer.Option(help="Also add the network to this folder for Triton and OpenVINO Model Server.")
+    ] = None,
     json_out: JsonOption = None,
 ) -> None:
     """Make a .sccg bundle for one engine and measure what that changed; refuse if it was too much."""
@@ -84,5 +87,6 @@ def export(
         ),
         saturation_safe=saturation_safe,
         old_cpu_check=not no_old_cpu_check,
+        model_repository=model_repository,
         json_out=json_out,
     )
