@@ -1,11 +1,11 @@
-# make demo | test | check | test-runtime | fuzz | figures; VENV=path to use another environment
+# make demo | test | check | test-runtime | fuzz | docs | figures; VENV=path to use another environment
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUNTIME_VENV ?= .venv-runtime
 
-.PHONY: demo test check test-runtime fuzz figures clean
+.PHONY: demo test check test-runtime fuzz docs figures clean
 
 $(INSTALLED): pyproject.toml runtime/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,12 +19,16 @@ demo: $(INSTALLED)  ## the whole way on simulated data, in a few minutes
 test: $(INSTALLED)  ## all tests; real data only where SCCG_TEST_DATA names its folder
 	$(BIN)/python -m pytest -q
 
-check: $(INSTALLED)  ## style, types, direction of imports, README's figures
+check: $(INSTALLED)  ## style, types, direction of imports, README's figures, docs/cli.md
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy runtime/sccg_runtime bench/sccg_bench teacher_student/sccg_teacher_student export/sccg_export compress/sccg_compress
 	$(BIN)/lint-imports
 	$(BIN)/python -m sccg_compress.figures --check
+	$(BIN)/python -m sccg_compress.cli_docs --check
+
+docs: $(INSTALLED)  ## docs/cli.md from --help of every verb
+	$(BIN)/python -m sccg_compress.cli_docs
 
 figures: $(INSTALLED)  ## README's tables from results/*.json
 	$(BIN)/python -m sccg_compress.figures
