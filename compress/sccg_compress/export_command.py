@@ -10,7 +10,7 @@ from sccg_compress.console import result, say, write_json
 from sccg_compress.models import find_model
 from sccg_compress.sources import choose_data, choose_direction, record_of, say_other_intensities
 from sccg_runtime.contract import Precision
-from sccg_runtime.errors import InputError
+from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import write_bytes
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ def export_model(
         picture = path.with_name(f"{path.stem}-refused.png")
         write_bytes(picture, _worst_picture(error.result, request))
         raise type(error)(f"{error}; see {picture}; nothing was written to {path}", error.result) from None
-    served = None if model_repository is None else add_to_repository(model_repository, made.bundle)
+    try:
+        served = None if model_repository is None else add_to_repository(model_repository, made.bundle)
+    except (InputError, RefusedError) as error:
+        raise type(error)(f"{error}; the bundle is at {path}") from None
     _print(path, made, served, json_out)
     return path
 

@@ -200,7 +200,8 @@ def test_a_model_repository_is_made_beside_the_bundle(run: Cli, lab: Lab) -> Non
     assert bundle.sha256 in (version / "README.md").read_text(encoding="utf-8")
     rtx = ("export", "--target", "tensorrt-rtx", "--model-repository", "served models")
     run(*rtx).refused("tensorrt-rtx")
-    assert str(version.with_name("2")) in run(*arguments).out
+    (version.parent / "config.pbtxt").unlink()
+    run(*arguments).refused("has no config.pbtxt", "the bundle is at runs/first/s2d-16x2-ort-fp32.sccg")
 
 
 @pytest.mark.parametrize("target", ["openvino", "ort"])
