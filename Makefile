@@ -1,11 +1,11 @@
-# make demo | test | check | test-runtime | fuzz | figures; VENV=path to use another environment
+# make demo | test | check | test-runtime | fuzz | docs | figures; VENV=path to use another environment
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUNTIME_VENV ?= .venv-runtime
 
-.PHONY: demo test check test-runtime fuzz figures clean
+.PHONY: demo test check test-runtime fuzz docs figures clean
 
 $(INSTALLED): pyproject.toml runtime/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,12 +19,16 @@ demo: $(INSTALLED)  ## the whole way on simulated data, in a few minutes
 test: $(INSTALLED)  ## all tests; real data only where SCCG_TEST_DATA names its folder
 	$(BIN)/python -m pytest -q
 
-check: $(INSTALLED)  ## style, types, direction of imports, README's figures
+check: $(INSTALLED)  ## style, types, direction of imports, README's figures, docs/cli.md
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy runtime/sccg_runtime bench/sccg_bench teacher_student/sccg_teacher_student export/sccg_export compress/sccg_compress
 	$(BIN)/lint-imports
 	$(BIN)/python -m sccg_compress.figures --check
+	$(BIN)/python -m sccg_compress.cli_docs --check
+
+docs: $(INSTALLED)  ## docs/cli.md from --help of every verb
+	$(BIN)/python -m sccg_compress.cli_docs
 
 figures: $(INSTALLED)  ## README's tables from results/*.json
 	$(BIN)/python -m sccg_compress.figures
@@ -39,8 +43,9 @@ test-runtime: $(RUNTIME_VENV)/.installed  ## the runtime's tests where nothing e
 	$(RUNTIME_VENV)/bin/python -c "import importlib.util as u; assert u.find_spec('torch') is None, 'torch is here'"
 	cd runtime && ../$(RUNTIME_VENV)/bin/python -m pytest -q
 
-fuzz: $(INSTALLED)  ## 20,000 damaged DICOM files, folders, zips and bundles; CASES and SEED change that
-	$(BIN)/python runtime/tests/fuzz.py --cases $(or $(CASES),20000) --seed $(or $(SEED),1)
+fuzz: $(INSTALLED)  ## 20,000 damaged bundles, and as many DICOM files, folders and zips; CASES and SEED change that
+	$(BIN)/python runtime/tests/fuzz.py bundles --cases $(or $(CASES),20000) --seed $(or $(SEED),1)
+	$(BIN)/python runtime/tests/fuzz.py dicom --cases $(or $(CASES),20000) --seed $(or $(SEED),1)
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

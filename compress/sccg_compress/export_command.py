@@ -10,7 +10,7 @@ from sccg_compress.console import result, say, write_json
 from sccg_compress.models import find_model
 from sccg_compress.sources import choose_data, choose_direction, record_of, say_other_intensities
 from sccg_runtime.contract import Precision
-from sccg_runtime.errors import InputError
+from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import write_bytes
 
 if TYPE_CHECKING:
@@ -37,15 +37,19 @@ def export_model(
     json_out: str | None,
     saturation_safe: bool = False,
     old_cpu_check: bool = True,
+    model_repository: Path | None = None,
 ) -> Path:
     """Export and print what it did to the picture; gives the bundle's path."""
     from sccg_export.calibration import choose_calibration
     from sccg_export.export import DriftRefusedError, ExportRequest, export, run_network
+    from sccg_export.model_repository import add_to_repository, check_repository
     from sccg_export.targets import load_target
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.distill import side
 
     load_target(target, precision, gpu_arch)  # before anything that takes time
+    if model_repository is not None:
+        check_repository(model_repository, target)
     found = find_model(model)
     if found.checkpoint is None or (model is not None and model.suffix == ".sccg"):
         raise InputError(f"{model} is a bundle already; export takes a run folder or a checkpoint")
@@ -89,7 +93,11 @@ def export_model(
         picture = path.with_name(f"{path.stem}-refused.png")
         write_bytes(picture, _worst_picture(error.result, request))
         raise type(error)(f"{error}; see {picture}; nothing was written to {path}", error.result) from None
-    _print(path, made, json_out)
+    try:
+        served = None if model_repository is None else add_to_repository(model_repository, made.bundle)
+    except (InputError, RefusedError) as error:
+        raise type(error)(f"{error}; the bundle is at {path}") from None
+    _print(path, made, served, json_out)
     return path
 
 
@@ -102,7 +110,7 @@ def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...],
     return training_cases(source, seed=0)
 
 
-def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
+def _print(path: Path, made: ExportResult, served: Path | None, json_out: str | None) -> None:
     contract, summary = made.bundle.contract, made.quality.summary
     figures = {**summary.engine_drift, **summary.drift}
     values = {
@@ -119,6 +127,7 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
         "put_back": contract.drift.get("put_back"),
         "simulated_isa": contract.drift.get("simulated_isa"),
         "seven_bit_weights": contract.drift.get("seven_bit_weights"),
+        "model_repository": None if served is None else str(served),
     }
     write_json(json_out, values)
     if json_out == "-":
@@ -131,6 +140,8 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
     result(f"on {len(made.outputs)} held-out slices{where}: {', '.join(told)}")
     for line in drift_lines(contract.drift):
         result(line)
+    if served is not None:
+        result(f"{served}: for Triton and OpenVINO Model Server; its README.md says what clients must do")
 
 
 def drift_lines(drift: Mapping[str, Any]) -> list[str]:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sccg_compress.generated import write_or_check
 from sccg_runtime.errors import InputError
-from sccg_runtime.files import write_text
 
 if TYPE_CHECKING:
     from sccg_bench.results import Results, Row
@@ -79,17 +79,12 @@ def _cores(machine: dict[str, object]) -> object:
 
 def main() -> None:
     """Fill README.md, or with ``--check`` fail where it differs from the results."""
-    readme, results = Path("README.md"), Path("results")
+    readme = Path("README.md")
     try:
-        text = readme.read_text(encoding="utf-8")
-        wanted = filled(text, results)
+        wanted = filled(readme.read_text(encoding="utf-8"), Path("results"))
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
-    if "--check" in sys.argv[1:]:
-        if wanted != text:
-            sys.exit("error: README.md differs from results/*.json: run `make figures`")
-    elif wanted != text:
-        write_text(readme, wanted)
+    write_or_check(readme, wanted, "make figures")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,19 @@ from pathlib import Path
 from sccg_runtime.bundle import Bundle, read_bundle
 from sccg_runtime.convert import convert
 from sccg_runtime.options import ConvertOptions, ConvertResult
+from sccg_runtime.signature import verifier
 
 
-def load(path: Path | str) -> Bundle:
+def load(path: Path | str, *, public_key: Path | str | None = None) -> Bundle:
     """Read a ``.sccg`` file into memory and check every part of it against its SHA-256.
 
     Parameters
     ----------
     path
         The file.
+    public_key
+        PEM file of an elliptic-curve public key: the file's signature ``FILE.sccg.sig`` must fit it, which is found
+        out before anything in the bundle is used (needs the extra ``sign``). None: signatures are not looked at.
 
     Returns
     -------
@@ -27,13 +31,20 @@ def load(path: Path | str) -> Bundle:
     ------
     BundleError
         There is no such file, it is no bundle, damaged, too large, or of another format version.
+    NotTrustedError
+        The signature is missing, damaged, made with another key, or of other bytes.
+    InputError
+        ``public_key`` is no such key.
+    MissingDependencyError
+        A signature is to be checked and model-signing is not installed.
 
     Example
     -------
     >>> load("balanced.sccg").contract.input_intensity.modality
     'MR'
     """
-    return read_bundle(Path(path))
+    path = Path(path)
+    return read_bundle(path, verifier(path, None if public_key is None else Path(public_key)))
 
 
 def convert_series(

@@ -1,6 +1,6 @@
 """One ``.sccg`` file: a contract, an engine, golden slices and drift figures, read in memory and checked.
 
-A bundle is a zip with stored (not compressed) members. Nothing of it is ever unpacked to disk.
+A bundle is a zip with stored (not compressed) members in this order. Nothing of it is ever unpacked to disk.
 
 ===============  =====================================================================================
 member           content
@@ -138,8 +138,11 @@ def read_bundle(path: Path, verify: Callable[[bytes], None] | None = None) -> Bu
         raise BundleError(f"{name} is not a bundle or is damaged ({reason}): copy or export it again") from None
     if CONTRACT_MEMBER not in members:
         raise BundleError(f"{name} has no {CONTRACT_MEMBER}: not a bundle")
+    order = list(members)
     contract = Contract.from_json(members.pop(CONTRACT_MEMBER))
     _check_members(name, contract, members)
+    if order != [CONTRACT_MEMBER, *_members_of(contract.target)]:
+        raise BundleError(f"{name}: its members are in another order than export writes them in: it was changed")
     return Bundle(name=name, contract=contract, members=MappingProxyType(members), sha256=sha256(data))
 
 
@@ -170,8 +173,13 @@ def _members(name: str, data: bytes) -> dict[str, bytes]:
     return members
 
 
+def _members_of(target: Target) -> tuple[str, ...]:
+    """All members but the contract, in their order."""
+    return (*BUNDLE_MODEL_MEMBERS[target], GOLDEN_MEMBER, DRIFT_MEMBER)
+
+
 def _check_members(name: str, contract: Contract, members: Mapping[str, bytes]) -> None:
-    expected = {*BUNDLE_MODEL_MEMBERS[contract.target], GOLDEN_MEMBER, DRIFT_MEMBER}
+    expected = set(_members_of(contract.target))
     for problem, names in (
         ("lacks", expected - set(members)),
         ("holds unexpected", set(members) - expected),

@@ -15,6 +15,7 @@ from sccg_runtime import __version__
 from sccg_runtime.errors import SccgError
 
 if TYPE_CHECKING:
+    from sccg_runtime.bundle import Bundle
     from sccg_runtime.options import ConvertResult
 
 _EPILOG = "exit codes: 0 done, 2 bad input, 3 refused by a check, 4 not trusted"
@@ -58,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sccg-runtime {__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show a traceback for errors (may show file paths)")
+    common.add_argument(
+        "--require-signature",
+        metavar="PUBKEY",
+        type=Path,
+        help="refuse the bundle (exit code 4) unless FILE.sccg.sig is its signature and fits this public key",
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     convert = commands.add_parser(
@@ -100,7 +107,7 @@ def _convert(options: argparse.Namespace) -> int:
     result = convert_series(
         options.source,
         options.out,
-        load(options.bundle),
+        load(options.bundle, public_key=options.require_signature),
         series=options.series,
         sequence=options.sequence,
         min_slices=options.min_slices,
@@ -136,10 +143,9 @@ def _summary(result: ConvertResult, out: Path) -> str:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from sccg_runtime.bundle import read_bundle
     from sccg_runtime.engine import openable
 
-    bundle = read_bundle(options.bundle)
+    bundle = _read(options)
     contract = bundle.contract
     if options.json is not None:
         _write_json(options.json, json.loads(contract.to_json()) | {"sha256": bundle.sha256})
@@ -194,10 +200,9 @@ def _intensity(values: dict[str, Any]) -> str:
 def _selftest(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from sccg_runtime.bundle import read_bundle
     from sccg_runtime.selftest import require, selftest
 
-    result = selftest(read_bundle(options.bundle), threads=options.threads)
+    result = selftest(_read(options), threads=options.threads)
     if options.json is not None:
         _write_json(options.json, asdict(result))
     if options.json != "-":
@@ -210,6 +215,14 @@ def _selftest(options: argparse.Namespace) -> int:
         )
     require(result)
     return 0
+
+
+def _read(options: argparse.Namespace) -> Bundle:
+    """As :func:`sccg_runtime.load` does, without the imports of converting."""
+    from sccg_runtime.bundle import read_bundle
+    from sccg_runtime.signature import verifier
+
+    return read_bundle(options.bundle, verifier(options.bundle, options.require_signature))
 
 
 def _write_json(target: str, values: dict[str, Any]) -> None:

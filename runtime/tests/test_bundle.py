@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sccg_runtime.bundle import MAX_BYTES, read_bundle, read_golden
 from sccg_runtime.errors import BundleError, NotTrustedError, SccgError
@@ -74,6 +76,30 @@ def test_every_truncation_is_refused(bundle_file, tmp_path):
             read_bundle(target)
 
 
+@given(data=st.binary(max_size=400))
+@example(data=b"PK\x05\x06" + bytes(18))
+def test_no_bytes_but_a_bundle_are_taken(data, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.sccg"
+    path.write_bytes(data)
+    with pytest.raises(BundleError) as raised:
+        read_bundle(path)
+    assert str(raised.value).isprintable()
+
+
+@given(members=st.lists(st.tuples(st.text(min_size=1, max_size=20), st.binary(max_size=50)), max_size=6))
+@example(members=[("contract.json", b"{}")])
+@example(members=[("contract.json", b'{"format_version": 1}'), ("model.xml", b"")])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_no_zip_of_other_members_is_taken(members, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.sccg"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members:
+            archive.writestr(zipfile.ZipInfo(name.encode("utf-8", "replace").decode()), content)
+    with pytest.raises(BundleError) as raised:
+        read_bundle(path)
+    assert str(raised.value).isprintable()
+
+
 def test_a_changed_member_does_not_fit_its_hash(contents, make, tmp_path):
     contract, members = contents
     path = make.pack(tmp_path / "good.sccg", contract, members)
@@ -116,6 +142,15 @@ def test_duplicate_members_are_refused(bundle_file):
         archive.writestr("drift.json", b"{}")
     with pytest.raises(BundleError, match="twice"):
         read_bundle(path)
+
+
+@pytest.mark.parametrize("last", ["contract.json", "model.xml", "model.bin", "golden.npz"])
+def test_members_in_another_order_are_refused(bundle_file, tmp_path, last):
+    with zipfile.ZipFile(bundle_file()) as archive, zipfile.ZipFile(tmp_path / "moved.sccg", "w") as moved:
+        for name in sorted(archive.namelist(), key=lambda name: name == last):
+            moved.writestr(name, archive.read(name))
+    with pytest.raises(BundleError, match="another order"):
+        read_bundle(tmp_path / "moved.sccg")
 
 
 @pytest.mark.parametrize("name", ["model.bin", "golden.npz", "drift.json"])

@@ -13,7 +13,10 @@ import pytest
 import torch
 from command_line import Cli, Lab
 
-VERBS = ("phantom", "distill", "export", "bench", "bench-overhead", "compare", "reader-study", "report", "demo")
+VERBS = (
+    *("phantom", "distill", "export", "bench", "bench-overhead", "compare", "reader-study", "report", "demo"),
+    *("sign", "verify"),
+)
 
 
 def test_help_of_every_verb_is_there_and_names_its_options(run: Cli) -> None:

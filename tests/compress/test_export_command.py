@@ -189,6 +189,21 @@ def test_an_rtx_engine_says_what_was_measured(run: Cli, lab: Lab) -> None:
     run("export", "--gpu-arch", "8.9").refused("--gpu-arch 8.9: it is for --target tensorrt-rtx only")
 
 
+def test_a_model_repository_is_made_beside_the_bundle(run: Cli, lab: Lab) -> None:
+    arguments = ("export", "--target", "ort", "--model-repository", "served models")
+    said = run(*arguments, "--json", "made.json")
+    assert said.code == 0, said
+    version = Path("served models", "mr2ct-s2d-16x2-ort-fp32", "1")
+    assert f"{version}: for Triton and OpenVINO Model Server" in said.out
+    assert json.loads((lab.root / "made.json").read_text(encoding="utf-8"))["model_repository"] == str(version)
+    bundle = read_bundle(lab.run / "s2d-16x2-ort-fp32.sccg")
+    assert bundle.sha256 in (version / "README.md").read_text(encoding="utf-8")
+    rtx = ("export", "--target", "tensorrt-rtx", "--model-repository", "served models")
+    run(*rtx).refused("tensorrt-rtx")
+    (version.parent / "config.pbtxt").unlink()
+    run(*arguments).refused("has no config.pbtxt", "the bundle is at runs/first/s2d-16x2-ort-fp32.sccg")
+
+
 @pytest.mark.parametrize("target", ["openvino", "ort"])
 def test_another_size_is_the_engines_not_the_networks(target: str, run: Cli, lab: Lab) -> None:
     assert run("export", "--target", target, "--size", "128").code == 0

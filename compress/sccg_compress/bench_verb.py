@@ -1,0 +1,113 @@
+"""``bench``, ``bench-overhead``, ``report`` and ``compare``: measuring, and what is made of the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption, JsonOption, parse_size
+from sccg_runtime.errors import InputError
+
+
+def bench(
+    models: Annotated[
+        list[Path] | None, typer.Argument(help="Bundles, run folders, checkpoints; default: the newest run.")
+    ] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Teacher checkpoint; default: the run's.")] = None,
+    data: DataOption = None,
+    intensity: IntensityOption = None,
+    direction: DirectionOption = None,
+    split: Annotated[str | None, typer.Option(help="train, val, test or all; default: test, else val.")] = None,
+    size: Annotated[str, typer.Option(help="Size of the latency figures.")] = "512x512",
+    profile: Annotated[
+        str | None,
+        typer.Option(help="quick (64 queries and 3 s a model) or full (1024 and 600 s). [default: quick]"),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="The same as --profile full.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: physical cores.")] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu (no rows for GPUs) or cuda (an error where there is none).")
+    ] = "auto",
+    report: Annotated[Path | None, typer.Option(help="Folder of the report; default: RUN/report.")] = None,
+    json_out: JsonOption = None,
+) -> None:
+    """Measure latency, memory, quality and drift of teacher, students and bundles in one run."""
+    from sccg_bench.latency import parse_profile
+    from sccg_compress.bench_command import run_models
+
+    if full and profile not in (None, "full"):
+        raise InputError(f"--full and --profile {profile} exclude each other")
+    run_models(
+        models or [],
+        teacher=teacher,
+        data=data,
+        intensity=intensity,
+        direction=direction,
+        split=split,
+        size=parse_size(size),
+        profile=parse_profile("full" if full else profile or "quick"),
+        threads=threads,
+        device=device,
+        report=report,
+        json_out=json_out,
+    )
+
+
+def bench_overhead(
+    bundle: Annotated[Path, typer.Argument(help="Bundle whose engine is called.")],
+    size: Annotated[str, typer.Option(help="Size of the slices.")] = "512x512",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: physical cores.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each of the two.")] = 4,
+    queries: Annotated[int, typer.Option(min=1, help="Counted queries per turn.")] = 200,
+    json_out: JsonOption = None,
+) -> None:
+    """Median of a bare engine loop against bench's: what measuring itself adds (2 % at most is wanted)."""
+    from sccg_compress.overhead_command import measure_overhead
+
+    measure_overhead(bundle, size=parse_size(size), threads=threads, rounds=rounds, queries=queries, json_out=json_out)
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help="JSON files that bench wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("report"),
+) -> None:
+    """Write report.html, report.md and CSV again from bench's JSON (pictures are in bench's own report only)."""
+    from sccg_bench.report.csv import write_csv
+    from sccg_bench.report.html import write_html
+    from sccg_bench.report.markdown import write_markdown
+    from sccg_bench.results import read_results
+
+    folders: list[Path] = []
+    for path in results:
+        found = read_results(path)
+        folder = out if len(results) == 1 else out / path.stem
+        number = 1
+        while folder in folders:  # every bench run calls its file result.json
+            number += 1
+            folder = out / f"{path.stem}-{number}"
+        folders.append(folder)
+        write_html(folder / "report.html", found)
+        write_markdown(folder / "report.md", found)
+        write_csv(folder, found)
+        typer.echo(str(folder / "report.html"))
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="result.json of the run before.")],
+    b: Annotated[Path, typer.Argument(help="result.json of the run after.")],
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METRIC > NUMBER, or < NUMBER; with an x behind the number, a multiple of A's figure. Repeatable."
+        ),
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Row to look at; repeatable. Default: all of A.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare different machines, engines or slices.")] = False,
+    json_out: JsonOption = None,
+) -> None:
+    """Hold one bench run against another; exit code 3 names the rows that broke a --fail-if."""
+    from sccg_compress.compare_command import compare_files
+
+    compare_files(a, b, fail_if or [], rows=row or [], force=force, json_out=json_out)

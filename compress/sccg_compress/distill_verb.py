@@ -1,0 +1,103 @@
+"""``distill``: a slim student from a trained teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption, JsonOption, was_given
+from sccg_runtime.errors import InputError
+
+
+def distill(
+    context: typer.Context,
+    teacher: Annotated[Path | None, typer.Option(help="Checkpoint of the trained generator.")] = None,
+    direction: DirectionOption = None,
+    data: DataOption = None,
+    unpaired: Annotated[list[Path] | None, typer.Option(help="Folder of further input slices; repeatable.")] = None,
+    intensity: IntensityOption = None,
+    reverse_teacher: Annotated[
+        Path | None,
+        typer.Option(help="Teacher of the other direction: --unpaired then holds slices of the output modality."),
+    ] = None,
+    student: Annotated[
+        str, typer.Option(help="resnet-WxB[-bn|-in], s2d-CxB[-plain], or fast, balanced, faithful.")
+    ] = "balanced",
+    minutes: Annotated[float | None, typer.Option(help="Wall time, labels included. [default: 30]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --minutes.")] = None,
+    views: Annotated[int | None, typer.Option(help="Labelled views; default: a quarter of the minutes' worth.")] = None,
+    cache_gib: Annotated[float, typer.Option(help="Largest size of the label cache in GiB.")] = 4.0,
+    batch: Annotated[int, typer.Option(min=1, help="Slices per step.")] = 4,
+    learning_rate: Annotated[float, typer.Option(help="Peak of AdamW.")] = 2e-3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    amp: Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), off, bf16 or fp16.")] = "auto",
+    weight_wavelet: Annotated[float, typer.Option(help="Of the high Haar bands.")] = 0.7,
+    weight_detail: Annotated[float, typer.Option(help="Of the high bands' energy: against blur.")] = 0.06,
+    weight_ssim: Annotated[float, typer.Option(help="Of 1 - SSIM to the teacher.")] = 0.1,
+    weight_reference: Annotated[float, typer.Option(help="Of L1 to the real image (it buys PSNR by blurring).")] = 0.0,
+    weight_adversarial: Annotated[float, typer.Option(help="Of a least-squares GAN term.")] = 0.0,
+    weight_features: Annotated[float, typer.Option(help="Of feature matching; needs --feature-tap.")] = 0.0,
+    feature_tap: Annotated[
+        list[str] | None, typer.Option(help="TEACHER_MODULE=STUDENT_MODULE by module name; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/DATE-STUDENT-DIRECTION.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run folder.")] = None,
+    json_out: JsonOption = None,
+) -> None:
+    """Make a slim student from a trained teacher."""
+    from sccg_compress.distill_command import new_run, resume_run
+
+    if resume is not None:
+        beside = sorted(
+            f"--{name.replace('_', '-')}"
+            for name in context.params
+            if name not in ("resume", "json_out") and was_given(context, name)
+        )
+        if beside:
+            raise InputError(f"--resume goes on as the run began: leave out {', '.join(beside)}")
+        resume_run(resume, json_out=json_out)
+        return
+    if teacher is None:
+        raise InputError("say --teacher FILE, or --resume RUN")
+    from sccg_compress.sources import choose_data, choose_direction
+    from sccg_teacher_student.checkpoint import load_checkpoint
+    from sccg_teacher_student.distill import DistillConfig
+    from sccg_teacher_student.distillation import LossWeights
+    from sccg_teacher_student.features import parse_tap
+    from sccg_teacher_student.networks.spec import student_spec
+
+    student_spec(student)  # a wrong name is told before anything that takes time
+    checkpoint = load_checkpoint(teacher)
+    chosen = choose_direction(direction, checkpoint)
+    source = choose_data(data, checkpoint.record.data if checkpoint.record else None, intensity)
+    config = DistillConfig(
+        teacher=str(teacher.resolve()),
+        direction=chosen,
+        data=str(source.path.resolve()),
+        unpaired=tuple(str(path.resolve()) for path in unpaired or ()),
+        intensity=None if intensity is None else str(intensity.resolve()),
+        reverse_teacher=None if reverse_teacher is None else str(reverse_teacher.resolve()),
+        student=student,
+        minutes=30.0 if minutes is None and steps is None else minutes,
+        steps=steps,
+        views=views,
+        cache_gib=cache_gib,
+        batch=batch,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        amp=amp,
+        losses=LossWeights(
+            wavelet=weight_wavelet,
+            detail=weight_detail,
+            ssim=weight_ssim,
+            reference=weight_reference,
+            adversarial=weight_adversarial,
+            features=weight_features,
+        ),
+        taps=tuple(parse_tap(text) for text in feature_tap or ()),
+    )
+    new_run(config, out, json_out=json_out)

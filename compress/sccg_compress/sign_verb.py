@@ -1,0 +1,33 @@
+"""``sign`` and ``verify``: who made a bundle, and that nothing in it was changed since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BundleArgument = Annotated[Path, typer.Argument(help="The .sccg file.")]
+
+
+def sign(
+    bundle: BundleArgument,
+    key: Annotated[Path, typer.Option("--key", help="Private elliptic-curve key, PEM; asks for its password.")],
+) -> None:
+    """Sign a bundle with a private key: BUNDLE.sig is written beside it (OpenSSF model-signing)."""
+    from sccg_export.signer import sign_bundle
+
+    signature = sign_bundle(bundle, key, lambda: str(typer.prompt(f"password of {key}", hide_input=True, err=True)))
+    typer.echo(f"{signature}: signed with {key}")
+
+
+def verify(
+    bundle: BundleArgument,
+    key: Annotated[Path, typer.Option("--key", help="Public key of the signer, PEM.")],
+) -> None:
+    """Check that BUNDLE.sig fits the bundle and a public key; exit code 4 if not."""
+    from sccg_runtime.bundle import read_bundle
+    from sccg_runtime.signature import verifier
+
+    read = read_bundle(bundle, verifier(bundle, key))
+    typer.echo(f"{bundle}: signed with the partner of {key}, sha256 {read.sha256}")

@@ -1,0 +1,40 @@
+"""Options that several verbs share, and how their values are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sccg_runtime.errors import InputError
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of cases with MR and CT; default: the recorded one, else the phantom."),
+]
+IntensityOption = Annotated[
+    Path | None, typer.Option("--intensity", help="Settings file that takes the place of the data's sccg.toml.")
+]
+DirectionOption = Annotated[
+    str | None, typer.Option("--direction", help="mr2ct or ct2mr; default: what the checkpoint or its name says.")
+]
+JsonOption = Annotated[str | None, typer.Option("--json", help="Write the result as JSON; - is stdout.")]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``512x512`` or ``512`` as (rows, columns) in pixels (InputError otherwise)."""
+    rows, _, columns = text.lower().partition("x")
+    try:
+        size = int(rows), int(columns or rows)
+    except ValueError:
+        raise InputError(f"size {text!r} is not ROWSxCOLUMNS, such as 512x512") from None
+    if not all(16 <= side <= 4096 for side in size):
+        raise InputError(f"size {text}: sides must be 16 to 4096 pixels")
+    return size
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, rather than having its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
