@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sccg_runtime.dicom.geometry import Finding
 from sccg_runtime.engine import Description
+
+Format = Literal["dicom", "nifti"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class ConvertOptions:
         Refuse a series that does not look like what the model learned from.
     allow_gaps
         Convert although slices are missing.
+    format
+        ``"dicom"``: a folder of DICOM files; ``"nifti"``: one ``.nii.gz`` file.
     progress
         Called with (slices done, slices in all) after each slice.
     notify
@@ -47,6 +51,7 @@ class ConvertOptions:
     force: bool = False
     strict: bool = False
     allow_gaps: bool = False
+    format: Format = "dicom"
     progress: Callable[[int, int], None] | None = field(default=None, repr=False)
     notify: Callable[[str], None] | None = field(default=None, repr=False)
 
