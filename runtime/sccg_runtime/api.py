@@ -44,6 +44,7 @@ def convert_series(
     series: str | None = None,
     sequence: str | None = None,
     min_slices: int = 1,
+    echo: int | None = None,
     window: tuple[float, float] | None = None,
     threads: int | None = None,
     force: bool = False,
@@ -73,6 +74,8 @@ def convert_series(
         Text that one of the attributes which name the MR sequence must hold, in any case.
     min_slices
         Series with fewer images are rejected.
+    echo
+        Which echo of an MR series with several at each position (such as PD and T2), from 1, by ascending echo time.
     window
         (centre, width) in HU, for bundles that learned from windowed CT without knowing the window.
     threads
@@ -115,6 +118,7 @@ def convert_series(
         series=series,
         sequence=sequence,
         min_slices=min_slices,
+        echo=echo,
         window=window,
         threads=threads,
         force=force,

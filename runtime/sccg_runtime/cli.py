@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--series", metavar="S", help="UID, number or (part of the) description, where several fit")
     convert.add_argument("--sequence", metavar="TEXT", help="only series whose MR sequence is named so, such as T2")
     convert.add_argument("--min-slices", type=_positive, default=1, metavar="N", help="only series of N slices or more")
+    convert.add_argument("--echo", type=_positive, metavar="N", help="N-th echo time of a series that holds several")
     convert.add_argument(
         "--window", nargs=2, type=float, metavar=("CENTER", "WIDTH"), help="HU window of a bundle that knows none"
     )
@@ -107,6 +108,7 @@ def _convert(options: argparse.Namespace) -> int:
         series=options.series,
         sequence=options.sequence,
         min_slices=options.min_slices,
+        echo=options.echo,
         window=tuple(options.window) if options.window else None,
         threads=options.threads,
         force=options.force,

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Contract
 from sccg_runtime.dicom.decoder import close_workers
-from sccg_runtime.dicom.geometry import arrange
+from sccg_runtime.dicom.geometry import arrange, choose_echo
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.pixels import Plane, StoredHistogram, read_plane
 from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_series
@@ -116,6 +116,8 @@ class _Conversion:
             raise InputError("--window is for CT input; this bundle takes MR")
         if options.window is not None and options.window[1] < 1:
             raise InputError("--window: the width must be at least 1 HU")
+        if options.echo is not None and (options.echo < 1 or self.contract.input_intensity.modality != "MR"):
+            raise InputError("--echo is for MR input, and counts from 1")
         series, foreign = find_series(source, self.contract.input_intensity.modality)
         series = apply_rules(series, Rules(sequence=options.sequence, min_slices=options.min_slices))
         self.series = choose_series(series, options.series)
@@ -127,7 +129,9 @@ class _Conversion:
             options.notify(f"converting {self.series.label}: {self.because}")
             for other in self.others:
                 options.notify(f"not converted: {other}")
-        self.geometry = arrange(self.series.headers, allow_gaps=options.allow_gaps)
+        headers, chosen = choose_echo(self.series.headers, options.echo)
+        self.geometry = arrange(headers, allow_gaps=options.allow_gaps)
+        self.findings = (*chosen, *self.geometry.findings)
         self.affine = affine_ras(self.geometry) if options.format == "nifti" else None
         self.plan = plan_in_plane(self.geometry.size, self.geometry.spacing_mm, self.contract)
         self.warnings = _standing_warnings(self.contract, self.plan, foreign)
@@ -157,7 +161,7 @@ class _Conversion:
             chosen_because=self.because,
             not_converted=self.others,
             warnings=tuple(self.warnings),
-            findings=self.geometry.findings,
+            findings=self.findings,
             input_range=(scaling.low, scaling.high),
             inner_size=self.plan.inner_size,
             run_size=self.plan.run_size,
@@ -192,7 +196,7 @@ class _Conversion:
         first = self.geometry.headers[0]
         parts = (first.series_uid, self.bundle.sha256, stamp)
         notes = [scaling.note]
-        notes += [f"{finding.text[0].upper()}{finding.text[1:]}." for finding in self.geometry.findings]
+        notes += [f"{finding.text[0].upper()}{finding.text[1:]}." for finding in self.findings]
         if self.contract.output_intensity.kind == "display":
             notes.insert(0, "Pixel values have no unit: they are NOT HU.")
         if self.contract.simulated_data:

@@ -24,6 +24,8 @@ class ConvertOptions:
         Text that one of the attributes which name the MR sequence must hold, in any case.
     min_slices
         Series with fewer images are rejected.
+    echo
+        Which echo of an MR series with several at each position, from 1, by ascending echo time.
     window
         (centre, width) in HU for bundles that learned from windowed CT without knowing the window.
     threads
@@ -46,6 +48,7 @@ class ConvertOptions:
     series: str | None = None
     sequence: str | None = None
     min_slices: int = 1
+    echo: int | None = None
     window: tuple[float, float] | None = None
     threads: int | None = None
     force: bool = False

@@ -147,6 +147,35 @@ def test_gaps_are_refused_unless_allowed(run, series, tmp_path):
     assert "missing" in outputs(tmp_path / "out")[0].DerivationDescription
 
 
+@pytest.mark.parametrize("multi_frame", [False, True])
+def test_one_echo_of_a_dual_echo_series_is_converted(run, tmp_path, make, multi_frame):
+    source = tmp_path / "dual"
+    source.mkdir()
+    stack = np.stack([np.rint(make.head(seed=index) * 1000).astype(np.uint16) for index in range(8)])
+
+    def change(index):
+        echo, slice_ = divmod(index, 4)
+        return {"ImagePositionPatient": [-100, -110, 5 * slice_], "EchoTime": (90, 12)[echo]}
+
+    if multi_frame:
+        make.save(make.enhanced("MR", stack, change), source / "multi.dcm")
+    else:
+        for index, stored in enumerate(stack):
+            make.save(make.dataset("MR", index, stored, **change(index)), source / f"{index}.dcm")
+    with pytest.raises(SeriesError, match=r"1: 12 ms, 2: 90 ms.*--echo"):
+        run(source)
+    result = run(source, echo=2)
+    assert result.slices == 4
+    assert [finding.code for finding in result.findings] == ["echo"]
+    made = outputs(tmp_path / "out")
+    assert "Echo 2 of 2 was converted (echo time 90 ms)" in made[0].DerivationDescription
+    for image, stored in zip(made, stack[:4], strict=True):
+        expected = np.clip(stored / result.input_range[1], 0, 1) * 3024 - 1024
+        np.testing.assert_allclose(values(image), expected, atol=0.6)
+    with pytest.raises(InputError, match="for MR"):
+        run(source, make.ct2mr(), out="other", echo=1)
+
+
 def test_input_unlike_the_training_inputs_warns_and_strict_refuses(run, series, tmp_path, make):
     from dataclasses import replace
 

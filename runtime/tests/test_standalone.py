@@ -83,6 +83,13 @@ def test_its_other_commands_and_errors_are_those_of_the_installed_program(folder
     assert result.stderr.startswith("error: none: no such folder")
 
 
+def test_it_writes_nifti_where_it_was_built_with_nibabel(folder, bundle_file, series, tmp_path):
+    nibabel = pytest.importorskip("nibabel", reason="nibabel (extra nifti) is not installed")
+    out = tmp_path / "ct.nii.gz"
+    run(folder[0], "convert", series(), out, "--bundle", bundle_file(), "--format", "nifti")
+    assert nibabel.load(out).shape == (64, 64, 5)
+
+
 def test_another_folder_is_never_replaced(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     result = subprocess.run([sys.executable, BUILD, tmp_path], capture_output=True, text=True, check=False)

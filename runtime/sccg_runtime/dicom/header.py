@@ -58,6 +58,7 @@ _KEYWORDS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "SliceThickness",
+    "EchoTime",
     "WindowCenter",
     "WindowWidth",
     "BurnedInAnnotation",
@@ -102,6 +103,8 @@ class Header:
         ImageOrientationPatient (0020,0037): direction along a row, then along a column.
     thickness_mm
         SliceThickness (0018,0050), or None.
+    echo_time_ms
+        EchoTime (0018,0081), or EffectiveEchoTime (0018,9082) of a frame; None if absent.
     window
         First WindowCenter and WindowWidth, or None.
     description
@@ -136,6 +139,7 @@ class Header:
     position_mm: tuple[float, float, float] | None = field(repr=False)
     orientation: tuple[float, ...] | None
     thickness_mm: float | None
+    echo_time_ms: float | None
     window: tuple[float, float] | None
     description: str = field(default="", repr=False)
     sequence: tuple[str, ...] = field(default=(), repr=False)
@@ -193,6 +197,7 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
     center, width = (numbers(dataset.get(keyword), None) for keyword in ("WindowCenter", "WindowWidth"))
     spacing, position = numbers(dataset.get("PixelSpacing"), 2), numbers(dataset.get("ImagePositionPatient"), 3)
     thickness = numbers(dataset.get("SliceThickness"), 1)
+    echo_time = numbers(dataset.get("EffectiveEchoTime"), 1) or numbers(dataset.get("EchoTime"), 1)
     return Header(
         entry=entry,
         sop_class_uid=text("SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID") or ""),
@@ -215,6 +220,7 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         position_mm=(position[0], position[1], position[2]) if position else None,
         orientation=numbers(dataset.get("ImageOrientationPatient"), 6),
         thickness_mm=thickness[0] if thickness else None,
+        echo_time_ms=echo_time[0] if echo_time else None,
         window=(center[0], width[0]) if center and width and width[0] >= 1 else None,
         description=text("SeriesDescription"),
         sequence=tuple(word for keyword in _SEQUENCE_KEYWORDS for word in words(dataset.get(keyword))),
