@@ -89,6 +89,26 @@ def test_the_grid_is_that_of_the_source_when_the_network_runs_at_another(run, se
     assert (head & found).sum() / (head | found).sum() > 0.93
 
 
+@pytest.mark.parametrize(
+    ("size", "spacing"),
+    [((256, 256), (0.9, 0.9)), ((512, 512), (0.45, 0.45)), ((320, 260), (0.75, 0.75)), ((300, 200), (0.6, 1.1))],
+)
+def test_landmarks_overlay_within_a_tenth_of_a_pixel_from_file_to_file(run, tmp_path, make, size, spacing):
+    source = tmp_path / "landmarks"
+    source.mkdir()
+    y, x = np.mgrid[0 : size[0], 0 : size[1]]
+    places = [(share[0] * size[0] + 0.3, share[1] * size[1] - 0.2) for share in ((0.2, 0.25), (0.5, 0.5), (0.77, 0.68))]
+    for index, (row, column) in enumerate(places):
+        blob = np.exp(-(((y - row) * spacing[0]) ** 2 + ((x - column) * spacing[1]) ** 2) / 50)  # 5 mm wide
+        stored = np.rint(blob * 2000).astype(np.uint16)
+        make.save(make.dataset("CT", index, stored, PixelSpacing=list(spacing)), source / f"{index}.dcm")
+    run(source, make.ct2mr(trained_size=(256, 256), engine_size=(256, 256)))
+    for made, (row, column) in zip(outputs(tmp_path / "out"), places, strict=True):
+        weight = np.clip(made.pixel_array - 60.0, 0, None)
+        assert abs((y * weight).sum() / weight.sum() - row) < 0.1
+        assert abs((x * weight).sum() / weight.sum() - column) < 0.1
+
+
 def test_padding_of_the_source_is_background_in_the_output(run, tmp_path, make):
     source = tmp_path / "padded"
     source.mkdir()

@@ -212,7 +212,7 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
         text = "the series has no frame of reference; the output gets one of its own"
         found["no_frame_of_reference"] = Finding("no_frame_of_reference", text, refused=False)
     if any(header.lossy for header in headers):
-        found["lossy"] = Finding("lossy", "the source was compressed with losses", refused=False)
+        found["lossy"] = Finding("lossy", "the source was compressed with losses, or does not deny it", refused=False)
     return list(found.values())
 
 

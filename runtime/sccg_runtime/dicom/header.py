@@ -21,8 +21,14 @@ ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # 
 ENHANCED_MR = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
 ENHANCED = ENHANCED_CT + ENHANCED_MR
 SUFFIXES = (".dcm", ".dicom", ".ima")
-# JPEG baseline, extended, JPEG-LS near-lossless. JPEG 2000 (.91) and HTJ2K (.203) may be either.
-_LOSSY_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{last}" for last in (50, 51, 81))
+# Baseline and extended JPEG and near-lossless JPEG-LS lose; JPEG 2000 and HTJ2K may, unless the image denies it.
+# With the method's name (PS3.3 C.7.6.1.1.5.1).
+_LOSSY_SYNTAXES = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+}
+_PERHAPS_LOSSY_SYNTAXES = {"1.2.840.10008.1.2.4.91": "ISO_15444_1", "1.2.840.10008.1.2.4.203": "ISO_15444_15"}
 _DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 # (7FE0,0008), (7FE0,0009) and (7FE0,0010), in both byte orders.
@@ -231,10 +237,15 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
 
 
 def is_lossy(dataset: Dataset) -> bool:
-    """Whether the pixels were lossy compressed at any time (PS3.3 C.7.6.1.1.5)."""
-    if str(dataset.get("LossyImageCompression") or "").strip() == "01":
-        return True
-    return str(getattr(dataset.file_meta, "TransferSyntaxUID", "")) in _LOSSY_SYNTAXES
+    """Whether the pixels were, or may have been, lossy compressed at any time (PS3.3 C.7.6.1.1.5)."""
+    return str(dataset.get("LossyImageCompression") or "").strip() == "01" or lossy_method(dataset) is not None
+
+
+def lossy_method(dataset: Dataset) -> str | None:
+    """Value for LossyImageCompressionMethod (0028,2114) by the transfer syntax; None where that loses nothing."""
+    syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", ""))
+    denied = str(dataset.get("LossyImageCompression") or "").strip() == "00"
+    return _LOSSY_SYNTAXES.get(syntax) or (None if denied else _PERHAPS_LOSSY_SYNTAXES.get(syntax))
 
 
 def words(value: Any) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sccg_runtime import __version__
 from sccg_runtime.contract import Contract
-from sccg_runtime.dicom.header import CT_IMAGE, MR_IMAGE, is_lossy
+from sccg_runtime.dicom.header import CT_IMAGE, MR_IMAGE, is_lossy, lossy_method
 from sccg_runtime.dicom.modules import KEPT, LOSSY, TYPE_2, TYPE_2_CT, TYPE_2_MR
 from sccg_runtime.errors import SeriesError
 from sccg_runtime.intensity import FloatArray, unit_to_linear
@@ -121,6 +121,9 @@ def _derived(source: Dataset, output: FloatArray, derivation: Derivation, frame_
         for keyword in LOSSY:
             if keyword in source:
                 made[keyword] = source[keyword]
+        method = lossy_method(source)
+        if method is not None and "LossyImageCompressionMethod" not in made:
+            made.LossyImageCompressionMethod = method
     made.SOPClassUID = CT_IMAGE if is_ct else MR_IMAGE
     origin = str(source.SOPInstanceUID) + ("" if frame_number is None else f" {frame_number}")
     made.SOPInstanceUID = new_uid(derivation.series_uid, origin)
