@@ -23,7 +23,7 @@ from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_se
 from sccg_runtime.dicom.write import Derivation, derived, new_uid, write_file
 from sccg_runtime.engine import Description, Session, open_session
 from sccg_runtime.errors import InputError, RefusedError, SeriesError
-from sccg_runtime.input_check import differences
+from sccg_runtime.input_check import differences, empty_slices, turned
 from sccg_runtime.intensity import FloatArray
 from sccg_runtime.nifti import SUFFIX, affine_ras, import_nibabel, whole_volume
 from sccg_runtime.options import ConvertOptions, ConvertResult, Format
@@ -275,11 +275,14 @@ class _Conversion:
         self._check_input(rows)
 
     def _check_input(self, rows: list[tuple[FloatArray, float, float]]) -> None:
-        trained = self.contract.input_statistics
+        headers, trained = self.geometry.headers, self.contract.input_statistics
+        unlike = turned(headers[0].orientation or ())
+        unlike += empty_slices([share for _, _, share in rows], [header.name for header in headers])
+        if trained is not None:
+            unlike += differences(summarise(rows), trained)
+        found = [f"input unlike the training inputs: {text}" for text in unlike]
         if trained is None:
-            found = ["the bundle does not say what its training inputs looked like: the input was not checked"]
-        else:
-            found = [f"input unlike the training inputs: {text}" for text in differences(summarise(rows), trained)]
+            found.append("the bundle does not say what its training inputs looked like: the input was not checked")
         if found and self.options.strict:
             raise RefusedError("; ".join(found))
         self.warnings += found

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 import subprocess
 import threading
@@ -210,6 +211,23 @@ def test_input_unlike_the_training_inputs_warns_and_strict_refuses(run, series, 
     assert any("not checked" in text for text in run(series(), unknown, out="unknown").warnings)
     with pytest.raises(RefusedError, match="not checked"):
         run(series(), unknown, out="unknown-strict", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]}, "rows run 180 and columns 180 degrees"),
+        ({"ImageOrientationPatient": [-1, 0, 0, 0, 1, 0]}, "rows run 180 and columns 0 degrees"),
+        ({"ImageOrientationPatient": [0, 1, 0, -1, 0, 0]}, "rows run 90 and columns 90 degrees"),
+        ({"PixelData": bytes(64 * 64 * 2)}, r"1 of 5 slices are empty \(first: IM003\.dcm\)"),
+    ],
+)
+def test_turned_mirrored_and_black_slices_warn_and_strict_refuses(run, series, change, word):
+    keyword = next(iter(change))
+    source = series(change=lambda index: change if keyword != "PixelData" or index == 2 else {})
+    assert re.search(word, " ".join(run(source).warnings))
+    with pytest.raises(RefusedError, match=word):
+        run(source, out="strict", strict=True)
 
 
 def test_simulated_training_data_warns(run, series, tmp_path, make):
