@@ -1,11 +1,11 @@
-# make demo | test | check | test-runtime | fuzz | docs | figures; VENV=path to use another environment
+# make demo | test | check | test-runtime | standalone | fuzz | docs | figures; VENV=path to use another environment
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUNTIME_VENV ?= .venv-runtime
 
-.PHONY: demo test check test-runtime fuzz docs figures clean
+.PHONY: demo test check test-runtime standalone fuzz docs figures clean
 
 $(INSTALLED): pyproject.toml runtime/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +42,10 @@ test-runtime: $(RUNTIME_VENV)/.installed  ## the runtime's tests where nothing e
 	$(RUNTIME_VENV)/bin/pip install --quiet --no-deps --force-reinstall ./runtime
 	$(RUNTIME_VENV)/bin/python -c "import importlib.util as u; assert u.find_spec('torch') is None, 'torch is here'"
 	cd runtime && ../$(RUNTIME_VENV)/bin/python -m pytest -q
+
+standalone: $(RUNTIME_VENV)/.installed  ## sccg-runtime in a folder that needs no Python, for this kind of machine
+	$(RUNTIME_VENV)/bin/pip install --quiet --no-deps --force-reinstall ./runtime
+	$(RUNTIME_VENV)/bin/python runtime/standalone/build.py dist/sccg-runtime
 
 fuzz: $(INSTALLED)  ## 20,000 damaged bundles, and as many DICOM files, folders and zips; CASES and SEED change that
 	$(BIN)/python runtime/tests/fuzz.py bundles --cases $(or $(CASES),20000) --seed $(or $(SEED),1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sccg_runtime.bundle import Bundle, read_bundle
 from sccg_runtime.convert import convert
-from sccg_runtime.options import ConvertOptions, ConvertResult
+from sccg_runtime.options import ConvertOptions, ConvertResult, Format
 from sccg_runtime.signature import verifier
 
 
@@ -55,11 +55,13 @@ def convert_series(
     series: str | None = None,
     sequence: str | None = None,
     min_slices: int = 1,
+    echo: int | None = None,
     window: tuple[float, float] | None = None,
     threads: int | None = None,
     force: bool = False,
     strict: bool = False,
     allow_gaps: bool = False,
+    format: Format = "dicom",  # noqa: A002  (as on the command line)
     progress: Callable[[int, int], None] | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> ConvertResult:
@@ -74,7 +76,7 @@ def convert_series(
         Folder with DICOM files (searched with its sub-folders), one file, or a ``.zip``; other series in it are left
         alone.
     out
-        Folder to make, apart from ``source``.
+        Folder (or file, see ``format``) to make, apart from ``source``.
     bundle
         From :func:`load`.
     series
@@ -83,16 +85,21 @@ def convert_series(
         Text that one of the attributes which name the MR sequence must hold, in any case.
     min_slices
         Series with fewer images are rejected.
+    echo
+        Which echo of an MR series with several at each position (such as PD and T2), from 1, by ascending echo time.
     window
         (centre, width) in HU, for bundles that learned from windowed CT without knowing the window.
     threads
         Threads for one slice; None: physical cores.
     force
-        Replace ``out`` if it holds nothing but ``.dcm`` files; it is untouched unless the conversion succeeds.
+        Replace ``out`` if it holds nothing but ``.dcm`` files (or is a file); it is untouched unless the conversion
+        succeeds.
     strict
         Refuse a series that does not look like what the network learned from.
     allow_gaps
         Convert although slices are missing.
+    format
+        ``"dicom"``; or ``"nifti"``: ``out`` is one ``.nii.gz`` file in RAS coordinates, with nibabel (extra ``nifti``).
     progress
         Called with (slices done, slices in all).
     notify
@@ -109,6 +116,8 @@ def convert_series(
         Nothing usable in ``source``, or ``out`` cannot be written; SeriesError where a series must not be converted.
     RefusedError
         ``strict`` and the series is unlike the training inputs, or the engine's output is not finite.
+    MissingDependencyError
+        The engine's package or nibabel is not installed.
 
     Example
     -------
@@ -120,11 +129,13 @@ def convert_series(
         series=series,
         sequence=sequence,
         min_slices=min_slices,
+        echo=echo,
         window=window,
         threads=threads,
         force=force,
         strict=strict,
         allow_gaps=allow_gaps,
+        format=format,
         progress=progress,
         notify=notify,
     )

@@ -68,21 +68,25 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     convert = commands.add_parser(
-        "convert", parents=[common], help="convert one DICOM series into a new folder", epilog=_EPILOG
+        "convert", parents=[common], help="convert one DICOM series into a new one", epilog=_EPILOG
     )
     convert.add_argument("source", metavar="DICOM_DIR", type=Path, help="folder (searched with sub-folders) or .zip")
-    convert.add_argument("out", metavar="OUT_DIR", type=Path, help="folder to make")
+    convert.add_argument("out", metavar="OUT", type=Path, help="folder to make; with --format nifti: .nii.gz file")
     convert.add_argument("--bundle", metavar="FILE.sccg", type=Path, required=True, help="the generator")
     convert.add_argument("--series", metavar="S", help="UID, number or (part of the) description, where several fit")
     convert.add_argument("--sequence", metavar="TEXT", help="only series whose MR sequence is named so, such as T2")
     convert.add_argument("--min-slices", type=_positive, default=1, metavar="N", help="only series of N slices or more")
+    convert.add_argument("--echo", type=_positive, metavar="N", help="N-th echo time of a series that holds several")
     convert.add_argument(
         "--window", nargs=2, type=float, metavar=("CENTER", "WIDTH"), help="HU window of a bundle that knows none"
     )
     convert.add_argument("--threads", type=_positive, metavar="N", help="threads per slice (default: physical cores)")
-    convert.add_argument("--force", action="store_true", help="replace OUT_DIR if it holds DICOM files only")
+    convert.add_argument("--force", action="store_true", help="replace OUT, if it is a file or holds DICOM files only")
     convert.add_argument("--strict", action="store_true", help="refuse input unlike the training inputs (exit code 3)")
     convert.add_argument("--allow-gaps", action="store_true", help="convert although slices are missing")
+    convert.add_argument(
+        "--format", choices=("dicom", "nifti"), default="dicom", help="nifti: one volume (default: dicom)"
+    )
     convert.add_argument("--json", metavar="FILE", help="write the result as JSON; - is stdout")
     convert.set_defaults(command=_convert)
 
@@ -111,11 +115,13 @@ def _convert(options: argparse.Namespace) -> int:
         series=options.series,
         sequence=options.sequence,
         min_slices=options.min_slices,
+        echo=options.echo,
         window=tuple(options.window) if options.window else None,
         threads=options.threads,
         force=options.force,
         strict=options.strict,
         allow_gaps=options.allow_gaps,
+        format=options.format,
         progress=_progress if sys.stderr.isatty() else None,
         notify=_say,
     )

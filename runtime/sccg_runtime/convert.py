@@ -7,24 +7,26 @@ import logging
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Contract
 from sccg_runtime.dicom.decoder import close_workers
-from sccg_runtime.dicom.geometry import arrange
+from sccg_runtime.dicom.geometry import arrange, choose_echo
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.pixels import Plane, StoredHistogram, read_plane
 from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_series
 from sccg_runtime.dicom.write import Derivation, derived, new_uid, write_file
 from sccg_runtime.engine import Description, Session, open_session
 from sccg_runtime.errors import InputError, RefusedError, SeriesError
-from sccg_runtime.input_check import differences
+from sccg_runtime.input_check import differences, empty_slices, turned
 from sccg_runtime.intensity import FloatArray
-from sccg_runtime.options import ConvertOptions, ConvertResult
+from sccg_runtime.nifti import SUFFIX, affine_ras, import_nibabel, whole_volume
+from sccg_runtime.options import ConvertOptions, ConvertResult, Format
 from sccg_runtime.pipeline import AHEAD, in_order, ms_since, timed
 from sccg_runtime.resample import BACKGROUND, InPlanePlan, plan_in_plane
 from sccg_runtime.scaling import Scaling, ct_scaling, mr_scaling
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 CACHE_BYTES = 16 * 1024**2  # what may be kept of the first pass over MR, with
 ATTRIBUTES_BYTES = 128 * 1024  # for the attributes of each image
 __all__ = ["ConvertOptions", "ConvertResult", "convert"]
+WRITERS: Mapping[Format, int] = MappingProxyType({"dicom": 2, "nifti": 1})  # slices of a volume follow each other
+Writer = Callable[[int, Plane, FloatArray], None]
 
 
 def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | None = None) -> ConvertResult:
@@ -68,12 +72,23 @@ def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | N
     22
     """
     chosen = options or ConvertOptions()
-    check_output(out, source, force=chosen.force)
+    _check_format(out, chosen.format)
+    check_output(out, source, force=chosen.force, file=chosen.format == "nifti")
     try:
         with _quiet_pydicom():
             return _Conversion(source, bundle, chosen).run(out)
     finally:
         close_workers()
+
+
+def _check_format(out: Path, chosen: Format) -> None:
+    """Before any work is done: is this the name of such an output, and is its library here?"""
+    if chosen not in WRITERS:
+        raise InputError(f"format {chosen!r} is none of {', '.join(WRITERS)}")
+    if chosen == "nifti":
+        import_nibabel()
+    if out.name.endswith(SUFFIX) != (chosen == "nifti"):
+        raise InputError(f"{out.name}: --format nifti writes a file called {SUFFIX}, --format dicom a folder")
 
 
 @contextlib.contextmanager
@@ -101,6 +116,8 @@ class _Conversion:
             raise InputError("--window is for CT input; this bundle takes MR")
         if options.window is not None and options.window[1] < 1:
             raise InputError("--window: the width must be at least 1 HU")
+        if options.echo is not None and (options.echo < 1 or self.contract.input_intensity.modality != "MR"):
+            raise InputError("--echo is for MR input, and counts from 1")
         series, foreign = find_series(source, self.contract.input_intensity.modality)
         series = apply_rules(series, Rules(sequence=options.sequence, min_slices=options.min_slices))
         self.series = choose_series(series, options.series)
@@ -112,7 +129,10 @@ class _Conversion:
             options.notify(f"converting {self.series.label}: {self.because}")
             for other in self.others:
                 options.notify(f"not converted: {other}")
-        self.geometry = arrange(self.series.headers, allow_gaps=options.allow_gaps)
+        headers, chosen = choose_echo(self.series.headers, options.echo)
+        self.geometry = arrange(headers, allow_gaps=options.allow_gaps)
+        self.findings = (*chosen, *self.geometry.findings)
+        self.affine = affine_ras(self.geometry) if options.format == "nifti" else None
         self.plan = plan_in_plane(self.geometry.size, self.geometry.spacing_mm, self.contract)
         self.warnings = _standing_warnings(self.contract, self.plan, foreign)
         self.cache: dict[int, Plane] = {}
@@ -129,8 +149,8 @@ class _Conversion:
         description = session.describe()
         derivation = self._derivation(scaling, description)
         try:
-            with whole_folder(out) as folder:
-                self._slices(folder, scaling, session, derivation)
+            with self._output(out, derivation) as write:
+                self._slices(scaling, session, write)
         except OSError as error:
             raise InputError(f"{out.name} cannot be written: {error.strerror or type(error).__name__}") from None
         self.ms["total"] = ms_since(self.began)
@@ -141,7 +161,7 @@ class _Conversion:
             chosen_because=self.because,
             not_converted=self.others,
             warnings=tuple(self.warnings),
-            findings=self.geometry.findings,
+            findings=self.findings,
             input_range=(scaling.low, scaling.high),
             inner_size=self.plan.inner_size,
             run_size=self.plan.run_size,
@@ -176,7 +196,7 @@ class _Conversion:
         first = self.geometry.headers[0]
         parts = (first.series_uid, self.bundle.sha256, stamp)
         notes = [scaling.note]
-        notes += [f"{finding.text[0].upper()}{finding.text[1:]}." for finding in self.geometry.findings]
+        notes += [f"{finding.text[0].upper()}{finding.text[1:]}." for finding in self.findings]
         if self.contract.output_intensity.kind == "display":
             notes.insert(0, "Pixel values have no unit: they are NOT HU.")
         if self.contract.simulated_data:
@@ -191,7 +211,26 @@ class _Conversion:
             notes=tuple(notes),
         )
 
-    def _slices(self, folder: Path, scaling: Scaling, session: Session, derivation: Derivation) -> None:
+    @contextlib.contextmanager
+    def _output(self, out: Path, derivation: Derivation) -> Iterator[Writer]:
+        """Give what writes one slice."""
+        if self.affine is not None:
+            (rows, columns), count = self.geometry.size, len(self.geometry.headers)
+            with whole_volume(out, self.affine, (columns, rows, count), derivation) as append:
+                yield lambda index, plane, result: append(result)
+            return
+        with whole_folder(out) as folder:
+
+            def write(index: int, plane: Plane, result: FloatArray) -> None:
+                path = folder / f"{index + 1:04d}.dcm"
+                try:
+                    write_file(path, derived(plane.dataset, result, derivation, plane.frame_number))
+                except SeriesError as error:
+                    raise SeriesError(f"{self.geometry.headers[index].name}: {error}") from None
+
+            yield write
+
+    def _slices(self, scaling: Scaling, session: Session, write: Writer) -> None:
         """Decode, infer and write, overlapped; at most a few slices in memory."""
         headers = self.geometry.headers
 
@@ -205,18 +244,13 @@ class _Conversion:
                 result = self.plan.to_source(output)
                 if plane.padding is not None:
                     result[plane.padding] = BACKGROUND
-                try:
-                    write_file(
-                        folder / f"{index + 1:04d}.dcm", derived(plane.dataset, result, derivation, plane.frame_number)
-                    )
-                except SeriesError as error:
-                    raise SeriesError(f"{headers[index].name}: {error}") from None
+                write(index, plane, result)
 
             return timed(written)[1]
 
         rows = []
         writing: deque[Future[float]] = deque()
-        with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(2) as writers:
+        with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(WRITERS[self.options.format]) as writers:
             try:
                 for index, (plane, run, elapsed) in enumerate(in_order(decoders, prepare, range(len(headers)))):
                     self.ms["decode"] += elapsed
@@ -241,11 +275,14 @@ class _Conversion:
         self._check_input(rows)
 
     def _check_input(self, rows: list[tuple[FloatArray, float, float]]) -> None:
-        trained = self.contract.input_statistics
+        headers, trained = self.geometry.headers, self.contract.input_statistics
+        unlike = turned(headers[0].orientation or ())
+        unlike += empty_slices([share for _, _, share in rows], [header.name for header in headers])
+        if trained is not None:
+            unlike += differences(summarise(rows), trained)
+        found = [f"input unlike the training inputs: {text}" for text in unlike]
         if trained is None:
-            found = ["the bundle does not say what its training inputs looked like: the input was not checked"]
-        else:
-            found = [f"input unlike the training inputs: {text}" for text in differences(summarise(rows), trained)]
+            found.append("the bundle does not say what its training inputs looked like: the input was not checked")
         if found and self.options.strict:
             raise RefusedError("; ".join(found))
         self.warnings += found

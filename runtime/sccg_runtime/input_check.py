@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from sccg_runtime.statistics import HISTOGRAM_BINS, InputStatistics, Range
 
 MAX_HISTOGRAM_DISTANCE = 25.0
 MARGIN = 0.25
+MAX_TURN_DEG = 30.0
 _GREY_LEVELS_PER_BIN = 256 / HISTOGRAM_BINS
 
 
@@ -46,6 +48,38 @@ def differences(series: InputStatistics, trained: InputStatistics) -> list[str]:
                 f"{hint} than the model learned from"
             )
     return found
+
+
+def turned(orientation: Sequence[float]) -> list[str]:
+    """A sentence if slices are turned or mirrored in their plane against the usual axial view, from right to left and
+    from front to back, which networks learn from; empty if not.
+
+    Parameters
+    ----------
+    orientation
+        ImageOrientationPatient (0020,0037): direction along a row, then along a column (LPS).
+    """
+    angles = [math.degrees(math.acos(max(-1.0, min(1.0, cosine)))) for cosine in (orientation[0], orientation[4])]
+    if max(angles) <= MAX_TURN_DEG:
+        return []
+    return [
+        f"rows run {angles[0]:.0f} and columns {angles[1]:.0f} degrees from the usual axial view (at most "
+        f"{MAX_TURN_DEG:.0f}): turned or mirrored slices, or a patient who lies face down or on the side"
+    ]
+
+
+def empty_slices(foreground_shares: Sequence[float], names: Sequence[str]) -> list[str]:
+    """A sentence if slices hold nothing at all, with the first one's name; empty if all hold something.
+
+    Parameters
+    ----------
+    foreground_shares
+        Per slice, as :func:`sccg_runtime.statistics.slice_statistics` gives it.
+    names
+        Of the slices' files.
+    """
+    empty = [name for share, name in zip(foreground_shares, names, strict=True) if share == 0]
+    return [f"{len(empty)} of {len(names)} slices are empty (first: {empty[0]})"] if empty else []
 
 
 def _within(value: float, usual: Range) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sccg_runtime.dicom.geometry import Finding
 from sccg_runtime.engine import Description
+
+Format = Literal["dicom", "nifti"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class ConvertOptions:
         Text that one of the attributes which name the MR sequence must hold, in any case.
     min_slices
         Series with fewer images are rejected.
+    echo
+        Which echo of an MR series with several at each position, from 1, by ascending echo time.
     window
         (centre, width) in HU for bundles that learned from windowed CT without knowing the window.
     threads
@@ -32,6 +36,8 @@ class ConvertOptions:
         Refuse a series that does not look like what the model learned from.
     allow_gaps
         Convert although slices are missing.
+    format
+        ``"dicom"``: a folder of DICOM files; ``"nifti"``: one ``.nii.gz`` file.
     progress
         Called with (slices done, slices in all) after each slice.
     notify
@@ -42,11 +48,13 @@ class ConvertOptions:
     series: str | None = None
     sequence: str | None = None
     min_slices: int = 1
+    echo: int | None = None
     window: tuple[float, float] | None = None
     threads: int | None = None
     force: bool = False
     strict: bool = False
     allow_gaps: bool = False
+    format: Format = "dicom"
     progress: Callable[[int, int], None] | None = field(default=None, repr=False)
     notify: Callable[[str], None] | None = field(default=None, repr=False)
 

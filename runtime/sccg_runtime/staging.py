@@ -12,25 +12,36 @@ from pathlib import Path
 from sccg_runtime.errors import InputError
 
 
-def check_output(out: Path, source: Path, *, force: bool) -> None:
-    """Refuse an output folder that must not be written, before any work is done.
+def check_output(out: Path, source: Path, *, force: bool, file: bool = False) -> None:
+    """Refuse an output that must not be written, before any work is done.
+
+    Parameters
+    ----------
+    out
+        The output.
+    source
+        What is converted.
+    force
+        Whether an earlier output may be replaced.
+    file
+        Whether the output is one file, not a folder of DICOM files.
 
     Raises
     ------
     InputError
-        It exists and ``force`` is not given; it holds something else than DICOM files; or it is, holds or lies in the
-        source.
+        It exists and ``force`` is not given; it is something else than an earlier output could be; or it is, holds or
+        lies in the source.
     """
     target, origin = out.resolve(), source.resolve()
     if target == origin or target in origin.parents or origin in target.parents:
-        raise InputError(f"{out.name}: the output folder must be apart from the source, neither in it nor around it")
+        raise InputError(f"{out.name}: the output must be apart from the source, neither in it nor around it")
     if not (out.exists() or out.is_symlink()):
         return
     if not force:
-        raise InputError(f"{out.name} exists: give another folder, or --force to replace it")
-    if out.is_symlink() or not out.is_dir():
-        raise InputError(f"{out.name} is not a folder")
-    if any(item.suffix != ".dcm" or not item.is_file() for item in out.iterdir()):
+        raise InputError(f"{out.name} exists: give another name, or --force to replace it")
+    if out.is_symlink() or not (out.is_file() if file else out.is_dir()):
+        raise InputError(f"{out.name} is not a {'file' if file else 'folder'}")
+    if not file and any(item.suffix != ".dcm" or not item.is_file() for item in out.iterdir()):
         raise InputError(f"{out.name} holds something else than .dcm files: it is not replaced; give another folder")
 
 

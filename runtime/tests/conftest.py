@@ -236,6 +236,8 @@ def enhanced(
         frame.PixelValueTransformationSequence = item(**{key: values[key] for key in rescale})
         if "ImageOrientationPatient" in values:
             frame.PlaneOrientationSequence = item(ImageOrientationPatient=values["ImageOrientationPatient"])
+        if "EchoTime" in values:
+            frame.MREchoSequence = item(EffectiveEchoTime=values["EchoTime"])
         setattr(frame, f"{modality}ImageFrameTypeSequence", item(FrameType=values["FrameType"]))
         frame.FrameVOILUTSequence = item(WindowCenter=40, WindowWidth=80)
         frames.append(frame)

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 import subprocess
 import threading
@@ -89,6 +90,26 @@ def test_the_grid_is_that_of_the_source_when_the_network_runs_at_another(run, se
     assert (head & found).sum() / (head | found).sum() > 0.93
 
 
+@pytest.mark.parametrize(
+    ("size", "spacing"),
+    [((256, 256), (0.9, 0.9)), ((512, 512), (0.45, 0.45)), ((320, 260), (0.75, 0.75)), ((300, 200), (0.6, 1.1))],
+)
+def test_landmarks_overlay_within_a_tenth_of_a_pixel_from_file_to_file(run, tmp_path, make, size, spacing):
+    source = tmp_path / "landmarks"
+    source.mkdir()
+    y, x = np.mgrid[0 : size[0], 0 : size[1]]
+    places = [(share[0] * size[0] + 0.3, share[1] * size[1] - 0.2) for share in ((0.2, 0.25), (0.5, 0.5), (0.77, 0.68))]
+    for index, (row, column) in enumerate(places):
+        blob = np.exp(-(((y - row) * spacing[0]) ** 2 + ((x - column) * spacing[1]) ** 2) / 50)  # 5 mm wide
+        stored = np.rint(blob * 2000).astype(np.uint16)
+        make.save(make.dataset("CT", index, stored, PixelSpacing=list(spacing)), source / f"{index}.dcm")
+    run(source, make.ct2mr(trained_size=(256, 256), engine_size=(256, 256)))
+    for made, (row, column) in zip(outputs(tmp_path / "out"), places, strict=True):
+        weight = np.clip(made.pixel_array - 60.0, 0, None)
+        assert abs((y * weight).sum() / weight.sum() - row) < 0.1
+        assert abs((x * weight).sum() / weight.sum() - column) < 0.1
+
+
 def test_padding_of_the_source_is_background_in_the_output(run, tmp_path, make):
     source = tmp_path / "padded"
     source.mkdir()
@@ -147,6 +168,35 @@ def test_gaps_are_refused_unless_allowed(run, series, tmp_path):
     assert "missing" in outputs(tmp_path / "out")[0].DerivationDescription
 
 
+@pytest.mark.parametrize("multi_frame", [False, True])
+def test_one_echo_of_a_dual_echo_series_is_converted(run, tmp_path, make, multi_frame):
+    source = tmp_path / "dual"
+    source.mkdir()
+    stack = np.stack([np.rint(make.head(seed=index) * 1000).astype(np.uint16) for index in range(8)])
+
+    def change(index):
+        echo, slice_ = divmod(index, 4)
+        return {"ImagePositionPatient": [-100, -110, 5 * slice_], "EchoTime": (90, 12)[echo]}
+
+    if multi_frame:
+        make.save(make.enhanced("MR", stack, change), source / "multi.dcm")
+    else:
+        for index, stored in enumerate(stack):
+            make.save(make.dataset("MR", index, stored, **change(index)), source / f"{index}.dcm")
+    with pytest.raises(SeriesError, match=r"1: 12 ms, 2: 90 ms.*--echo"):
+        run(source)
+    result = run(source, echo=2)
+    assert result.slices == 4
+    assert [finding.code for finding in result.findings] == ["echo"]
+    made = outputs(tmp_path / "out")
+    assert "Echo 2 of 2 was converted (echo time 90 ms)" in made[0].DerivationDescription
+    for image, stored in zip(made, stack[:4], strict=True):
+        expected = np.clip(stored / result.input_range[1], 0, 1) * 3024 - 1024
+        np.testing.assert_allclose(values(image), expected, atol=0.6)
+    with pytest.raises(InputError, match="for MR"):
+        run(source, make.ct2mr(), out="other", echo=1)
+
+
 def test_input_unlike_the_training_inputs_warns_and_strict_refuses(run, series, tmp_path, make):
     from dataclasses import replace
 
@@ -161,6 +211,23 @@ def test_input_unlike_the_training_inputs_warns_and_strict_refuses(run, series, 
     assert any("not checked" in text for text in run(series(), unknown, out="unknown").warnings)
     with pytest.raises(RefusedError, match="not checked"):
         run(series(), unknown, out="unknown-strict", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]}, "rows run 180 and columns 180 degrees"),
+        ({"ImageOrientationPatient": [-1, 0, 0, 0, 1, 0]}, "rows run 180 and columns 0 degrees"),
+        ({"ImageOrientationPatient": [0, 1, 0, -1, 0, 0]}, "rows run 90 and columns 90 degrees"),
+        ({"PixelData": bytes(64 * 64 * 2)}, r"1 of 5 slices are empty \(first: IM003\.dcm\)"),
+    ],
+)
+def test_turned_mirrored_and_black_slices_warn_and_strict_refuses(run, series, change, word):
+    keyword = next(iter(change))
+    source = series(change=lambda index: change if keyword != "PixelData" or index == 2 else {})
+    assert re.search(word, " ".join(run(source).warnings))
+    with pytest.raises(RefusedError, match=word):
+        run(source, out="strict", strict=True)
 
 
 def test_simulated_training_data_warns(run, series, tmp_path, make):

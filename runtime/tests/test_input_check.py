@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sccg_runtime.input_check import differences, histogram_distance
+from sccg_runtime.input_check import differences, empty_slices, histogram_distance, turned
 from sccg_runtime.statistics import input_statistics, slice_statistics
 
 
@@ -48,3 +48,14 @@ def test_the_distance_is_how_far_grey_levels_move():
 def test_an_empty_slice_has_no_foreground():
     histogram, sharpness, share = slice_statistics(np.full((1, 8, 8), -1, np.float32))
     assert (histogram.sum(), sharpness, share) == (0, 0, 0)
+
+
+def test_the_usual_axial_view_and_small_tilts_are_not_reported():
+    assert turned((1, 0, 0, 0, 1, 0)) == []
+    assert turned((1, 0, 0, 0, 0.9483237, -0.3173047)) == []
+    assert turned((0.94, 0.342, 0, -0.342, 0.94, 0)) == []
+
+
+def test_empty_slices_are_counted_and_the_first_is_named():
+    assert empty_slices([0.2, 0.01], ["a", "b"]) == []
+    assert empty_slices([0.2, 0, 0], ["a", "b", "c"]) == ["2 of 3 slices are empty (first: b)"]

@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGLSNearLossless, RLELossless
 
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.convert import ConvertOptions, convert
@@ -20,6 +20,7 @@ KINDS = {
     "plain": {},
     "rle": {},
     "jpeg 2000": {},
+    "near-lossless": {},
     "monochrome1": {"PhotometricInterpretation": "MONOCHROME1"},
     "12 bits": {"BitsStored": 12, "HighBit": 11},
     "padded": {"PixelPaddingValue": 0},
@@ -28,6 +29,7 @@ KINDS = {
     "empty": {"PatientBirthDate": "", "AccessionNumber": "", "SliceThickness": ""},
     "enhanced": {},
 }
+COMPRESSED = {"rle": RLELossless, "jpeg 2000": JPEG2000Lossless, "near-lossless": JPEGLSNearLossless}
 
 
 def errors(tool, paths):
@@ -46,8 +48,8 @@ def test_outputs_of_every_kind_of_input_are_valid(make, bundle_file, tmp_path, k
     else:
         for index, stored in enumerate(stack):
             made = make.dataset(modality, index, stored, **KINDS[kind])
-            if kind in ("rle", "jpeg 2000"):
-                made.compress(RLELossless if kind == "rle" else JPEG2000Lossless, generate_instance_uid=False)
+            if kind in COMPRESSED:
+                made.compress(COMPRESSED[kind], generate_instance_uid=False)
             make.save(made, source / f"{index}.dcm")
     contract = make.contract() if modality == "MR" else make.ct2mr()
     convert(source, out, read_bundle(bundle_file(contract)), ConvertOptions(threads=1))

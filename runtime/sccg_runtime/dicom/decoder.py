@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 SILENCE_S = 5.0
 START_S = 60.0
 MAX_PIXELS = 64 * 1024**2
-COMMAND = ("-c", "from sccg_runtime.dicom.worker import main; main()")
+DECODE_WORKER = "--decode-worker"  # what the standalone program, which has no -c, starts itself with
+COMMAND = (
+    (DECODE_WORKER,) if getattr(sys, "frozen", False) else ("-c", "from sccg_runtime.dicom.worker import main; main()")
+)
 _ATTRIBUTES = (
     "SamplesPerPixel",
     "PhotometricInterpretation",

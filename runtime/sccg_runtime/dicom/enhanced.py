@@ -30,6 +30,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "PlanePositionSequence": ("ImagePositionPatient",),
         "PlaneOrientationSequence": ("ImageOrientationPatient",),
         "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope", "RescaleType"),
+        "MREchoSequence": ("EffectiveEchoTime",),
         "FrameVOILUTSequence": ("WindowCenter", "WindowWidth"),
         "FrameAnatomySequence": ("AnatomicRegionSequence",),
         "CTImageFrameTypeSequence": ("FrameType",),

@@ -117,6 +117,52 @@ def arrange(headers: Sequence[Header], *, allow_gaps: bool = False) -> Geometry:
     )
 
 
+def echo_times_ms(headers: Sequence[Header]) -> tuple[float, ...]:
+    """Echo times of a series, each once, ascending; images that name none are left out."""
+    return tuple(sorted({header.echo_time_ms for header in headers if header.echo_time_ms is not None}))
+
+
+def choose_echo(headers: Sequence[Header], number: int | None) -> tuple[tuple[Header, ...], tuple[Finding, ...]]:
+    """The images of one echo, where a series holds several at each position (such as PD and T2).
+
+    Parameters
+    ----------
+    headers
+        Of all images of the series.
+    number
+        From 1, by ascending echo time: the last one is the most T2-weighted. None: all images.
+
+    Returns
+    -------
+    tuple
+        The images; what there is to say about the choice, if one was made.
+
+    Raises
+    ------
+    SeriesError
+        There are not as many echoes, an image names no echo time, or the echo is not there at every position.
+    """
+    if number is None:
+        return tuple(headers), ()
+    for header in headers:
+        if header.echo_time_ms is None:
+            raise SeriesError(f"{header.name} names no echo time: leave --echo out")
+    times = echo_times_ms(headers)
+    if number > len(times):
+        raise SeriesError(f"there is no echo {number}; the series has {_echoes(times)}")
+    time = times[number - 1]
+    chosen = tuple(header for header in headers if header.echo_time_ms == time)
+    missing = {header.position_mm for header in headers} - {header.position_mm for header in chosen}
+    if missing:
+        raise SeriesError(f"echo {number} ({time:g} ms) is missing at {len(missing)} positions of the series")
+    text = f"echo {number} of {len(times)} was converted (echo time {time:g} ms)"
+    return chosen, (Finding("echo", text, refused=False),)
+
+
+def _echoes(times: Sequence[float]) -> str:
+    return ", ".join(f"{number}: {time:g} ms" for number, time in enumerate(times, 1))
+
+
 def angle_from_axial_deg(orientation: Sequence[float]) -> float:
     """Degrees between the normal of an ImageOrientationPatient (6 cosines, LPS) and the body's long axis, 0 to 90."""
     normal = np.cross(orientation[:3], orientation[3:])
@@ -166,7 +212,7 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
         text = "the series has no frame of reference; the output gets one of its own"
         found["no_frame_of_reference"] = Finding("no_frame_of_reference", text, refused=False)
     if any(header.lossy for header in headers):
-        found["lossy"] = Finding("lossy", "the source was compressed with losses", refused=False)
+        found["lossy"] = Finding("lossy", "the source was compressed with losses, or does not deny it", refused=False)
     return list(found.values())
 
 
@@ -181,7 +227,12 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
     same = [index for index, gap in enumerate(gaps) if gap < SAME_POSITION_MM]
     if same:
         pair = f"{headers[same[0]].name} and {headers[same[0] + 1].name}"
-        text = f"{len(same)} slices lie where another does (first: {pair}): copies, or several echoes in one series"
+        text = f"{len(same)} slices lie where another does (first: {pair}): "
+        times = echo_times_ms(headers)
+        if len(times) > 1:
+            text += f"choose one of the echoes ({_echoes(times)}) with --echo N"
+        else:
+            text += "copies, time points or weightings in one series; keep one image per position"
         return [Finding("duplicates", text, refused=True)]
     step = float(np.median(gaps))
     missing, where = 0, ""

@@ -21,8 +21,14 @@ ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # 
 ENHANCED_MR = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
 ENHANCED = ENHANCED_CT + ENHANCED_MR
 SUFFIXES = (".dcm", ".dicom", ".ima")
-# JPEG baseline, extended, JPEG-LS near-lossless. JPEG 2000 (.91) and HTJ2K (.203) may be either.
-_LOSSY_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{last}" for last in (50, 51, 81))
+# Baseline and extended JPEG and near-lossless JPEG-LS lose; JPEG 2000 and HTJ2K may, unless the image denies it.
+# With the method's name (PS3.3 C.7.6.1.1.5.1).
+_LOSSY_SYNTAXES = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+}
+_PERHAPS_LOSSY_SYNTAXES = {"1.2.840.10008.1.2.4.91": "ISO_15444_1", "1.2.840.10008.1.2.4.203": "ISO_15444_15"}
 _DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 # (7FE0,0008), (7FE0,0009) and (7FE0,0010), in both byte orders.
@@ -58,6 +64,7 @@ _KEYWORDS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "SliceThickness",
+    "EchoTime",
     "WindowCenter",
     "WindowWidth",
     "BurnedInAnnotation",
@@ -102,6 +109,8 @@ class Header:
         ImageOrientationPatient (0020,0037): direction along a row, then along a column.
     thickness_mm
         SliceThickness (0018,0050), or None.
+    echo_time_ms
+        EchoTime (0018,0081), or EffectiveEchoTime (0018,9082) of a frame; None if absent.
     window
         First WindowCenter and WindowWidth, or None.
     description
@@ -136,6 +145,7 @@ class Header:
     position_mm: tuple[float, float, float] | None = field(repr=False)
     orientation: tuple[float, ...] | None
     thickness_mm: float | None
+    echo_time_ms: float | None
     window: tuple[float, float] | None
     description: str = field(default="", repr=False)
     sequence: tuple[str, ...] = field(default=(), repr=False)
@@ -193,6 +203,7 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
     center, width = (numbers(dataset.get(keyword), None) for keyword in ("WindowCenter", "WindowWidth"))
     spacing, position = numbers(dataset.get("PixelSpacing"), 2), numbers(dataset.get("ImagePositionPatient"), 3)
     thickness = numbers(dataset.get("SliceThickness"), 1)
+    echo_time = numbers(dataset.get("EffectiveEchoTime"), 1) or numbers(dataset.get("EchoTime"), 1)
     return Header(
         entry=entry,
         sop_class_uid=text("SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID") or ""),
@@ -215,6 +226,7 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         position_mm=(position[0], position[1], position[2]) if position else None,
         orientation=numbers(dataset.get("ImageOrientationPatient"), 6),
         thickness_mm=thickness[0] if thickness else None,
+        echo_time_ms=echo_time[0] if echo_time else None,
         window=(center[0], width[0]) if center and width and width[0] >= 1 else None,
         description=text("SeriesDescription"),
         sequence=tuple(word for keyword in _SEQUENCE_KEYWORDS for word in words(dataset.get(keyword))),
@@ -225,10 +237,15 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
 
 
 def is_lossy(dataset: Dataset) -> bool:
-    """Whether the pixels were lossy compressed at any time (PS3.3 C.7.6.1.1.5)."""
-    if str(dataset.get("LossyImageCompression") or "").strip() == "01":
-        return True
-    return str(getattr(dataset.file_meta, "TransferSyntaxUID", "")) in _LOSSY_SYNTAXES
+    """Whether the pixels were, or may have been, lossy compressed at any time (PS3.3 C.7.6.1.1.5)."""
+    return str(dataset.get("LossyImageCompression") or "").strip() == "01" or lossy_method(dataset) is not None
+
+
+def lossy_method(dataset: Dataset) -> str | None:
+    """Value for LossyImageCompressionMethod (0028,2114) by the transfer syntax; None where that loses nothing."""
+    syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", ""))
+    denied = str(dataset.get("LossyImageCompression") or "").strip() == "00"
+    return _LOSSY_SYNTAXES.get(syntax) or (None if denied else _PERHAPS_LOSSY_SYNTAXES.get(syntax))
 
 
 def words(value: Any) -> tuple[str, ...]:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sccg_runtime import __version__
 from sccg_runtime.contract import Contract
-from sccg_runtime.dicom.header import CT_IMAGE, MR_IMAGE, is_lossy
+from sccg_runtime.dicom.header import CT_IMAGE, MR_IMAGE, is_lossy, lossy_method
 from sccg_runtime.dicom.modules import KEPT, LOSSY, TYPE_2, TYPE_2_CT, TYPE_2_MR
 from sccg_runtime.errors import SeriesError
 from sccg_runtime.intensity import FloatArray, unit_to_linear
@@ -120,6 +121,9 @@ def _derived(source: Dataset, output: FloatArray, derivation: Derivation, frame_
         for keyword in LOSSY:
             if keyword in source:
                 made[keyword] = source[keyword]
+        method = lossy_method(source)
+        if method is not None and "LossyImageCompressionMethod" not in made:
+            made.LossyImageCompressionMethod = method
     made.SOPClassUID = CT_IMAGE if is_ct else MR_IMAGE
     origin = str(source.SOPInstanceUID) + ("" if frame_number is None else f" {frame_number}")
     made.SOPInstanceUID = new_uid(derivation.series_uid, origin)
@@ -236,6 +240,26 @@ def _say_where_from(made: Dataset, source: Dataset, derivation: Derivation, fram
     made.ContributingEquipmentSequence = items
 
 
+def stored_values(output: FloatArray, contract: Contract) -> npt.NDArray[np.integer[Any]]:
+    """Pixels as they are written: int16 HU for CT of kind ``hu``; else uint16, levels 0..255 for CT and 0..4095 for MR.
+
+    Parameters
+    ----------
+    output
+        (rows, columns) float32 in [-1, 1].
+    contract
+        Of the bundle that ran.
+    """
+    intensity = contract.output_intensity
+    if intensity.kind == "hu":
+        low, high = intensity.window_hu or (0, 0)
+    else:
+        low, high = 0, DISPLAY_WHITE if intensity.modality == "CT" else MR_WHITE
+    dtype = np.int16 if intensity.kind == "hu" else np.uint16
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(unit_to_linear(output, low, high)), limits.min, limits.max).astype(dtype)
+
+
 def _set_pixels(made: Dataset, output: FloatArray, contract: Contract) -> None:
     """Pixels, their meaning and new windows (C.7.6.3, C.8.2.1, C.11.2)."""
     intensity = contract.output_intensity
@@ -249,23 +273,20 @@ def _set_pixels(made: Dataset, output: FloatArray, contract: Contract) -> None:
     made.PixelRepresentation = int(signed)
     windows: Sequence[tuple[int, int, str]]
     if intensity.kind == "hu":
-        stored = unit_to_linear(output, *(intensity.window_hu or (0, 0)))
         windows = ((40, 80, "BRAIN"), (600, 2800, "BONE"))
         made.RescaleType = "HU"
     elif intensity.modality == "CT":
-        stored = unit_to_linear(output, 0, DISPLAY_WHITE)
         windows = ((128, 256, "AS LEARNED"),)
         made.RescaleType = "US"
     else:
-        stored = unit_to_linear(output, 0, MR_WHITE)
         windows = ((2048, 4096, "FULL RANGE"),)
     if intensity.modality == "CT":
         made.RescaleSlope, made.RescaleIntercept = "1", "0"
     made.WindowCenter = [str(window[0]) for window in windows]
     made.WindowWidth = [str(window[1]) for window in windows]
     made.WindowCenterWidthExplanation = [window[2] for window in windows]
-    limits = np.iinfo(np.int16 if signed else np.uint16)
-    made.PixelData = np.clip(np.rint(stored), limits.min, limits.max).astype("<i2" if signed else "<u2").tobytes()
+    stored = stored_values(output, contract)
+    made.PixelData = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
     made["PixelData"].VR = "OW"
 
 

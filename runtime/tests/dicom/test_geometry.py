@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sccg_runtime.dicom.geometry import arrange
+from sccg_runtime.dicom.geometry import arrange, choose_echo
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.source import Entry
 from sccg_runtime.errors import SeriesError
@@ -37,6 +37,7 @@ def header(index, position, **changes):
         position_mm=position,
         orientation=AXIAL,
         thickness_mm=5.0,
+        echo_time_ms=None,
         window=None,
     )
     return replace(base, **changes)
@@ -119,6 +120,41 @@ def test_duplicates_are_refused_by_name():
         arrange(stack([0, 5, 10, 10, 15]))
     with pytest.raises(SeriesError, match="another does"):
         arrange(stack([0, 0, 0]))
+
+
+def echoes(*times, slices=4):
+    """Several echoes at each position, one echo after the other."""
+    return [item for time in times for item in stack([5 * index for index in range(slices)], echo_time_ms=time)]
+
+
+def test_several_echoes_are_refused_with_a_way_out():
+    with pytest.raises(SeriesError, match=r"one of the echoes \(1: 12 ms, 2: 102\.5 ms\) with --echo N"):
+        arrange(echoes(102.5, 12))
+    with pytest.raises(SeriesError, match="copies, time points or weightings"):
+        arrange(echoes(12, 12))
+
+
+def test_one_echo_is_chosen_by_its_time_and_noted():
+    chosen, (finding,) = choose_echo(echoes(102.5, 12), 2)
+    assert {item.echo_time_ms for item in chosen} == {102.5}
+    assert len(arrange(chosen).headers) == 4
+    assert (finding.code, finding.refused) == ("echo", False)
+    assert finding.text == "echo 2 of 2 was converted (echo time 102.5 ms)"
+    assert choose_echo(chosen, None) == (chosen, ())
+
+
+@pytest.mark.parametrize(
+    ("headers", "number", "reason"),
+    [
+        (echoes(12, 102), 3, r"no echo 3; the series has 1: 12 ms, 2: 102 ms"),
+        ([*echoes(12, 102), *echoes(None)], 1, "names no echo time"),
+        (echoes(12, 102)[:-1], 2, "missing at 1 positions"),
+        ([*stack([0, 5], echo_time_ms=12.0), *stack([10, 15], echo_time_ms=13.0)], 1, "missing at 2 positions"),
+    ],
+)
+def test_an_echo_that_is_not_whole_is_not_chosen(headers, number, reason):
+    with pytest.raises(SeriesError, match=reason):
+        choose_echo(headers, number)
 
 
 @pytest.mark.parametrize(

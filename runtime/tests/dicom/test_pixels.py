@@ -107,27 +107,6 @@ def test_uncompressed_syntaxes_give_the_same_values(make, tmp_path, syntax):
     np.testing.assert_array_equal(read_plane(read_header(entries(path)[0]), "CT").values(), RAMP - 1024.0)
 
 
-@pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLosslessProcess14"])
-def test_lossless_jpeg_gives_the_same_values(make, tmp_path, syntax):
-    import gdcm
-
-    stored = np.rint(make.head(64, 64) * 2000).astype(np.uint16)
-    plain = make.save(make.dataset("CT", 0, stored, BitsStored=12, HighBit=11), tmp_path / "plain.dcm")
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-    reader.SetFileName(str(plain))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer.SetFileName(str(tmp_path / "image.dcm"))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
-    header = read_header(entries(tmp_path / "image.dcm")[0])
-    assert not header.lossy
-    np.testing.assert_array_equal(read_plane(header, "CT").values(), stored - 1024.0)
-
-
 @pytest.mark.parametrize(
     ("modality", "changes", "reason"),
     [
