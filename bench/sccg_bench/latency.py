@@ -37,6 +37,10 @@ class LatencyPlan:
         Length of one turn; at least one query.
     drop_first_below_ms
         The first query of a block is dropped when it takes less than this: it finds cold caches.
+    throughput_seconds
+        How long all streams are kept busy at once.
+    series_repeats
+        How often a whole DICOM series is converted, each time in a fresh process.
     """
 
     queries: int
@@ -48,6 +52,8 @@ class LatencyPlan:
     slow_warmup_queries: int = 2
     block_seconds: float = 0.5
     drop_first_below_ms: float = 100.0
+    throughput_seconds: float = 3.0
+    series_repeats: int = 3
 
     def is_done(self, counted_ms: Sequence[float], slow: bool) -> bool:
         """Whether a model has been asked often enough."""
@@ -58,7 +64,7 @@ class LatencyPlan:
 
 PROFILES: dict[Profile, LatencyPlan] = {
     "quick": LatencyPlan(queries=64, seconds=3.0),
-    "full": LatencyPlan(queries=1024, seconds=600.0),
+    "full": LatencyPlan(queries=1024, seconds=600.0, throughput_seconds=60.0, series_repeats=10),
 }
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from sccg_bench.aggregate import Figures
 from sccg_bench.latency import Latency, LatencyPlan, Profile, plan_of, take_turns
-from sccg_bench.machine import LoadWatch, describe_machine
-from sccg_bench.protocols import Pair, Runnable
+from sccg_bench.machine import LoadWatch, core_shares, describe_machine
+from sccg_bench.protocols import Converter, Pair, Runnable
 from sccg_bench.quality import Judge, QualityResult, blurred
 from sccg_bench.results import Results, Role, Row, Status, paper_row, with_speedups
 from sccg_bench.worker import TIMEOUT_S, Worker, WorkerError
@@ -24,6 +29,8 @@ UNSTEADY = 0.2
 """Spread between turns, as a share of p50, from which on a row is warned about."""
 _TELL_EVERY_S = 10.0
 CONTROL_NAME = "control: teacher blurred 3x3"
+CONTROLS = {CONTROL_NAME: 1, f"{CONTROL_NAME} three times": 3}
+"""Name of the row -> how often the teacher's output is blurred."""
 CONTROL_NOTE = "control that must fail: hf_ratio far below 1, whatever its PSNR says"
 
 
@@ -46,9 +53,11 @@ class BenchOptions:
     profile
         ``quick``, ``full``, or a plan of one's own.
     threads
-        CPU threads of every engine.
+        CPU threads of every engine; and streams of the throughput, of one thread each.
+    series
+        DICOM series (a folder of its files) that bundles convert from end to end; None: not measured.
     control
-        Add the blurred teacher, the control that must fail.
+        Add the blurred teachers, the controls that must fail.
     timeout_s
         Longest time for one request to a model.
     """
@@ -60,6 +69,7 @@ class BenchOptions:
     size: Size = (512, 512)
     profile: Profile | LatencyPlan = "quick"
     threads: int = 1
+    series: Path | None = None
     control: bool = True
     timeout_s: float = TIMEOUT_S
 
@@ -139,8 +149,10 @@ def run_bench(
         watch = LoadWatch(lambda: [worker.pid for worker in run.workers.values()])
         run.measure(options.size, native=False)
         outputs = run.outputs([image for pair in usable if (image := _input(pair, source)) is not None])
+        run.throughput()
+        run.series()
         disturbed = watch.warning()
-    warnings += [disturbed] if disturbed else []
+    warnings += [*run.warnings, disturbed] if disturbed else run.warnings
     warnings += [text for row in run.rows.values() if (text := _unsteady(row)) is not None]
     rows = _judged(run.rows, usable, outputs, options)
     warnings += [text for row in rows if (text := _not_finite(row)) is not None]
@@ -166,9 +178,12 @@ class _Run:
         self._told = time.monotonic()
         self.workers: dict[str, Worker] = {}
         self.rows: dict[str, Row] = {}
+        self.warnings: list[str] = []
+        self._runnables: dict[str, Runnable] = {}
 
     def start(self, stack: contextlib.ExitStack, runnable: Runnable) -> None:
         name = runnable.name
+        self._runnables[name] = runnable
         teacher, fp32 = self._options.teacher_name, self._options.fp32_of.get(name)
         role: Role = "model"
         if teacher is not None and teacher in (name, fp32):
@@ -226,6 +241,72 @@ class _Run:
                 found[name] = [answers[index] for index in range(len(images))]
         return found
 
+    def throughput(self) -> None:
+        """Slices per second of as many processes as there are threads, all busy at once, for one model after another.
+
+        Each process has one thread, its own share of the cores and one slice at a time. The models' own processes
+        are idle meanwhile.
+        """
+        streams = self._options.threads
+        shares = core_shares(streams) or [None] * streams
+        plan = replace(self._plan, block_seconds=self._plan.throughput_seconds)
+        for name in list(self.workers):
+            self._progress(f"{name}: throughput of {streams} streams")
+            with (
+                self._told_apart(name, "throughput"),
+                ThreadPoolExecutor(streams) as pool,
+                contextlib.ExitStack() as stack,
+            ):
+                opened = [
+                    stack.enter_context(Worker(self._runnables[name], 1, self._options.timeout_s, cores=share))
+                    for share in shares
+                ]
+                list(pool.map(lambda worker: worker.open(self._options.size), opened))
+                list(pool.map(lambda worker: worker.warm_up(plan), opened))
+                times = list(pool.map(lambda worker: worker.block(plan), opened))
+                rate = sum(len(part) / sum(part) for part in times) * 1000
+                figures: Figures = {"slices_per_s": rate, "streams": streams, "n": sum(map(len, times))}
+                self.rows[name] = replace(self.rows[name], throughput=figures)
+
+    def series(self) -> None:
+        """A whole DICOM series through every model that converts one, each time in a fresh process.
+
+        The first conversion of a process is of one file, from the start of the process to the slice on disk: the cold
+        start. Then comes the series, reading, compiling and writing included.
+        """
+        source = self._options.series
+        if source is None:
+            return
+        first = min(path for path in source.iterdir() if path.is_file())
+        for name in list(self.workers):
+            runnable = self._runnables[name]
+            if not isinstance(runnable, Converter):
+                continue
+            self._progress(f"{name}: DICOM to DICOM, {self._plan.series_repeats} times")
+            cold, whole, slices = [], [], 0
+            with self._told_apart(name, "DICOM to DICOM"):
+                for _ in range(self._plan.series_repeats):
+                    with tempfile.TemporaryDirectory() as folder:
+                        began = time.monotonic()
+                        with Worker(runnable, self._options.threads, self._options.timeout_s) as worker:
+                            worker.convert(first, Path(folder, "first"))
+                            started = time.monotonic()
+                            slices = worker.convert(source, Path(folder, "whole"))
+                            whole.append((time.monotonic() - started) * 1000 / slices)
+                            cold.append((started - began) * 1000)
+                figures = _repeated("end_to_end", whole) | _repeated("cold_start", cold)
+                figures |= {"slices": slices, "repeats": self._plan.series_repeats}
+                self.rows[name] = replace(self.rows[name], series=figures)
+
+    @contextlib.contextmanager
+    def _told_apart(self, name: str, what: str) -> Iterator[None]:
+        """A figure beside the main ones: where it cannot be measured, a warning says why and the row stays."""
+        try:
+            yield
+        except SccgError as error:
+            self.warnings.append(f"{name}: {what} was not measured: {error}")
+            self._progress(self.warnings[-1])
+
     def _block(self, name: str, size: Size) -> Callable[[], Sequence[float] | None]:
         count = 0
 
@@ -248,7 +329,9 @@ class _Run:
             return
         with self._guarded(name, size):
             self.rows[name] = replace(self.rows[name], latency_ms=latency)
-            self.rows[name] = replace(self.rows[name], peak_rss_mib=self.workers[name].peak_rss_mib())
+            worker = self.workers[name]
+            memory, on_device = worker.peak_rss_mib(), worker.device_p50_ms()
+            self.rows[name] = replace(self.rows[name], peak_rss_mib=memory, device_p50_ms=on_device)
 
     @contextlib.contextmanager
     def _guarded(self, name: str, size: Size) -> Iterator[None]:
@@ -267,10 +350,16 @@ class _Run:
             worker.close()
 
 
+def _repeated(name: str, values_ms: Sequence[float]) -> Figures:
+    """Median and extremes of a figure in ms."""
+    low, high = min(values_ms), max(values_ms)
+    return {f"{name}_ms": statistics.median(values_ms), f"{name}_ms_low": low, f"{name}_ms_high": high}
+
+
 def _judged(
     rows: Mapping[str, Row], pairs: Sequence[Pair], outputs: Mapping[str, list[FloatArray]], options: BenchOptions
 ) -> list[Row]:
-    """Rows with their quality and drift, and the control behind the teacher."""
+    """Rows with their quality and drift, and the controls behind the teacher."""
     teacher = options.teacher_name
     teacher_outputs = outputs.get(teacher) if teacher is not None else None
     judge = Judge(pairs, options.direction, teacher_outputs, options.ct)
@@ -283,8 +372,9 @@ def _judged(
         else:
             judged.append(row)
         if name == teacher and teacher_outputs is not None and options.control:
-            control = Row(name=CONTROL_NAME, role="control", note=CONTROL_NOTE, quality_size=row.quality_size)
-            judged.append(with_quality(control, judge.judge(blurred(teacher_outputs))))
+            for label, times in CONTROLS.items():
+                control = Row(name=label, role="control", note=CONTROL_NOTE, quality_size=row.quality_size)
+                judged.append(with_quality(control, judge.judge(blurred(teacher_outputs, times))))
     return judged
 
 
@@ -341,6 +431,10 @@ def _check_shapes(pairs: Sequence[Pair]) -> None:
         kinds = [image.dtype.name for image in (pair.mr, pair.ct) if image is not None]
         if any(len(shape) != 3 or shape[0] != 1 for shape in shapes) or len(set(shapes)) > 1:
             raise InputError(f"bench: {pair.case}/{pair.slice}: MR and CT must be (1, H, W) of one size, not {shapes}")
+        if pair.lesion is not None and pair.lesion.shape != shapes[0][1:]:
+            raise InputError(
+                f"bench: {pair.case}/{pair.slice}: the lesion mask is {pair.lesion.shape}, not {shapes[0][1:]}"
+            )
         if set(kinds) - {"float32"}:
             raise InputError(f"bench: {pair.case}/{pair.slice}: slices must be float32, not {', '.join(kinds)}")
 

@@ -95,13 +95,15 @@ def open_graph(model: onnx.ModelProto, size: tuple[int, int], ran: dict[str, int
     return checked_session(run, told)
 
 
-def open_engine(bundle: Bundle, size: tuple[int, int]) -> Session:
+def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float]) -> Session:
     """A bundle's engine on the NVIDIA GPU; a call copies the slice there and back and waits.
 
     Parameters
     ----------
     size
         (rows, columns), within what the engine was built for.
+    times_ms
+        Filled with the GPU's own time of every call, without copies.
 
     Raises
     ------
@@ -117,6 +119,8 @@ def open_engine(bundle: Bundle, size: tuple[int, int]) -> Session:
         )
     trt = import_tensorrt_rtx()
     import torch
+
+    from sccg_teacher_student.cuda_clock import event_time
 
     contract = bundle.contract
     engine = trt.Runtime(trt_logger()).deserialize_cuda_engine(bundle.members["model.engine"])
@@ -137,7 +141,9 @@ def open_engine(bundle: Bundle, size: tuple[int, int]) -> Session:
     def run(images: FloatArray) -> FloatArray:
         with torch.cuda.stream(stream):
             given.copy_(torch.from_numpy(np.array(images)))
-            if not context.execute_async_v3(stream.cuda_stream):
+            with event_time(times_ms):
+                done = context.execute_async_v3(stream.cuda_stream)
+            if not done:
                 raise RefusedError("TensorRT-RTX failed on a slice")
         stream.synchronize()
         return np.array(made.cpu().numpy(), np.float32)
