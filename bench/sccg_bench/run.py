@@ -248,7 +248,7 @@ class _Run:
         are idle meanwhile.
         """
         streams = self._options.threads
-        shares = core_shares(streams) or [None] * streams
+        shares: Sequence[set[int] | None] = core_shares(streams) or [None] * streams
         plan = replace(self._plan, block_seconds=self._plan.throughput_seconds)
         for name in list(self.workers):
             self._progress(f"{name}: throughput of {streams} streams")

@@ -89,7 +89,7 @@ def learn(found: Sequence[Model], teacher: Path | None, asked: str | None) -> Kn
     """
     asked_direction = None if asked is None else parse_direction(asked)
     if teacher is not None and not teacher.is_file():
-        raise InputError(f"no teacher at {teacher}: give a checkpoint")
+        raise InputError(f"no checkpoint at {teacher}")
     failures: list[SccgError] = []
 
     def read(reader: Callable[[Path], T], path: Path) -> T | None:

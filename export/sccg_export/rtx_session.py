@@ -95,7 +95,7 @@ def open_graph(model: onnx.ModelProto, size: tuple[int, int], ran: dict[str, int
     return checked_session(run, told)
 
 
-def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float]) -> Session:
+def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | None = None) -> Session:
     """A bundle's engine on the NVIDIA GPU; a call copies the slice there and back and waits.
 
     Parameters
@@ -103,7 +103,7 @@ def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float]) ->
     size
         (rows, columns), within what the engine was built for.
     times_ms
-        Filled with the GPU's own time of every call, without copies.
+        To be filled with the GPU's own time of every call, without copies.
 
     Raises
     ------
@@ -136,12 +136,13 @@ def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float]) ->
     given, made = (torch.empty(shape, dtype=torch.float32, device="cuda") for _ in range(2))
     context.set_tensor_address(INPUT, given.data_ptr())
     context.set_tensor_address(OUTPUT, made.data_ptr())
+    times = [] if times_ms is None else times_ms
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def run(images: FloatArray) -> FloatArray:
         with torch.cuda.stream(stream):
             given.copy_(torch.from_numpy(np.array(images)))
-            with event_time(times_ms):
+            with event_time(times):
                 done = context.execute_async_v3(stream.cuda_stream)
             if not done:
                 raise RefusedError("TensorRT-RTX failed on a slice")

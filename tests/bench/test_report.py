@@ -312,6 +312,40 @@ def test_figures_left_out_of_the_means_are_shown() -> None:
     assert table.lines[0][table.header.index("not finite")] == "3"
 
 
+def test_a_whole_series_and_several_streams_are_shown() -> None:
+    series = {"end_to_end_ms": 21.4, "end_to_end_ms_low": 20.0, "end_to_end_ms_high": 30.5}
+    series |= {"cold_start_ms": 812.0, "cold_start_ms_low": 790.0, "cold_start_ms_high": 900.0}
+    figures = {"slices_per_s": 123.4, "streams": 2.0, "n": 70.0}
+    model = replace(FOUND.results.rows[2], series=series | {"slices": 24, "repeats": 3}, throughput=figures)
+    made_of = {table.title: table for table in tables(replace(FOUND.results, rows=(model,)))}
+    line = dict(zip(made_of["DICOM to DICOM"].header, made_of["DICOM to DICOM"].lines[0], strict=True))
+    assert (line["ms per slice"], line["cold start ms"]) == ("21.4", "812")
+    assert (line["lowest to highest"], line["lowest to highest, cold"]) == ("20.0 to 30.5", "790 to 900")
+    assert (line["slices"], line["repeats"]) == ("24", "3")
+    line = dict(zip(made_of["Latency"].header, made_of["Latency"].lines[0], strict=True))
+    assert (line["slices/s"], line["streams"]) == ("123.4", "2")
+    assert float(lines_of(models_csv(replace(FOUND.results, rows=(model,))))[0]["series.cold_start_ms"]) == 812
+    assert "DICOM to DICOM" not in [table.title for table in tables(FOUND.results)]
+
+
+def test_time_on_the_gpu_is_a_column_where_there_is_one() -> None:
+    assert "GPU alone ms" not in tables(FOUND.results)[0].header
+    model = replace(FOUND.results.rows[2], device="cuda", device_p50_ms=1.5)
+    table = tables(replace(FOUND.results, rows=(model,)))[0]
+    assert table.lines[0][table.header.index("GPU alone ms")] == "1.50"
+
+
+def test_tissues_are_shown_as_far_as_they_are_known() -> None:
+    table = next(each for each in tables(FOUND.results) if each.title == "By tissue")
+    assert {"MAE air", "MAE soft", "MAE bone", "to teacher: MAE bone", "bias soft"} < set(table.header)
+    assert not [label for label in table.header if "lesion" in label or "HU" in label]
+    row = FOUND.results.rows[2]
+    known = replace(row, quality=row.quality | {"mae_lesion_u8": 7.5, "mae_bone_hu": 88.0}, counts={"lesion": 3})
+    table = next(each for each in tables(replace(FOUND.results, rows=(known,))) if each.title == "By tissue")
+    line = dict(zip(table.header, table.lines[0], strict=True))
+    assert (line["MAE lesion"], line["MAE bone HU"], line["slices with a lesion"]) == ("7.50", "88.00", "3")
+
+
 def test_layers_left_in_float_are_named() -> None:
     model = replace(FOUND.results.rows[2], float_layers=("stem.conv", "tail.conv"))
     for text in (html(replace(FOUND.results, rows=(model,))), markdown(replace(FOUND.results, rows=(model,)))):

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sccg_bench.checks import control_warning
-from sccg_bench.report.tables import Table, drift_table, engine_table, latency_table, quality_table
+from sccg_bench.report.tables import Table, drift_table, engine_table, latency_table, quality_table, series_table
 from sccg_bench.results import Results
 
 _STYLES = {"failed": "bold red", "not measured": "dim", "cited": "dim", "teacher": "bold", "control": "yellow"}
@@ -18,6 +18,7 @@ _WIDE = 140
 _NARROW = {
     "status",
     "native p50 ms",
+    "streams",
     "native size",
     "p90 ms",
     "Δ SSIM",
@@ -29,20 +30,27 @@ _NARROW = {
 """Left out as well where the terminal is narrower than ``_WIDE`` columns; the report has them all."""
 _LEFT_OUT = {
     "Latency": {"p99 ms", "size", "threads", "device", "engine", "ran", "spread"},
-    "Drift: what compression cost": {"phase ratio", "bias bone", "bias soft", "Δ MAE", "Δ IoU", "MAE", "head SSIM"},
+    "Drift: what compression cost": {"phase ratio", "Δ MAE", "Δ IoU", "MAE", "head SSIM"},
+    "DICOM to DICOM": {"lowest to highest", "lowest to highest, cold"},
     "Quality": {"patients", "capped", "empty masks"},
 }
 
 
 def terminal(results: Results, width: int = _WIDE) -> RenderableType:
-    """Latency, drift, engine drift and quality, the notes of rows that hold no figures, and warnings.
+    """Latency, whole series, drift, engine drift and quality, the notes of rows that hold no figures, and warnings.
 
     ``width`` is that of the terminal in characters.
     """
     parts: list[RenderableType] = []
     if results.is_simulated:
         parts.append(Text("Simulated data: these slices come from the phantom, not from patients.", style="yellow"))
-    shown = (latency_table(results), drift_table(results), engine_table(results), quality_table(results))
+    shown = (
+        latency_table(results),
+        series_table(results),
+        drift_table(results),
+        engine_table(results),
+        quality_table(results),
+    )
     parts.extend(_laid_out(table, width) for table in shown if table.lines)
     for row in results.rows:
         if row.note and row.role != "control":
