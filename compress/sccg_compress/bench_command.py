@@ -50,13 +50,15 @@ def run_models(
     json_out: str | None,
 ) -> BenchResult:
     """Measure and write the reports."""
+    from sccg_bench.measuring import BenchOptions
     from sccg_bench.report.csv import write_csv
     from sccg_bench.report.html import write_html
     from sccg_bench.report.markdown import write_markdown
     from sccg_bench.report.sheets import strips
     from sccg_bench.report.terminal import show
     from sccg_bench.results import write_results
-    from sccg_bench.run import BenchOptions, run_bench
+    from sccg_bench.run import run_bench
+    from sccg_bench.worker_child import SEED
     from sccg_compress.known import learn
     from sccg_runtime.engine import physical_cores
     from sccg_teacher_student.data.splits import bench_cases
@@ -79,7 +81,7 @@ def run_models(
         "command": " ".join(["sccg-compress", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "hashes": known.hashes(),
-        "seed": None,
+        "seed": SEED,
         "data": source.path.name,
         "split": split or ("test" if "test" in source.splits else "val" if "val" in source.splits else "all"),
         "cases": list(cases),

@@ -16,9 +16,10 @@ import pytest
 
 from sccg_bench.latency import Latency, LatencyPlan
 from sccg_bench.machine import core_shares
+from sccg_bench.measuring import BenchOptions
 from sccg_bench.protocols import Pair
 from sccg_bench.results import Results, Row, not_measured_row
-from sccg_bench.run import CONTROLS, BenchOptions, _not_finite, _unsteady, run_bench
+from sccg_bench.run import CONTROLS, _not_finite, _unsteady, run_bench
 from sccg_bench.worker import Worker, WorkerError
 from sccg_runtime.errors import InputError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from command_line import Cli, Lab
 from PIL import Image
 
 from sccg_bench.run import CONTROLS
-from sccg_compress.bench_command import TEACHER, TEACHER_OPENVINO, _runnables
+from sccg_compress.bench_command import TEACHER, TEACHER_OPENVINO, _ended_by_sigterm, _runnables
 from sccg_compress.known import learn
 from sccg_compress.models import find_model
 from sccg_runtime.errors import InputError
@@ -152,6 +153,14 @@ def test_nothing_that_can_be_read_is_one_line(run: Cli, lab: Lab) -> None:
     spoilt.write_bytes(b"not a checkpoint")
     run("bench", spoilt, "--data", lab.phantom).refused("spoilt.pth")
     run("bench", "--teacher", "gone.pt").refused("no checkpoint at gone.pt")
+
+
+def test_sigterm_ends_the_command_in_order() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop, _ended_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_teacher_that_cannot_be_read_is_a_row_and_no_drift(lab: Lab) -> None:
