@@ -17,6 +17,8 @@ from sccg_runtime.errors import InputError
 Profile = Literal["quick", "full"]
 Clock = Callable[[], int]
 """Nanoseconds, monotonic."""
+UNSTEADY = 0.2
+"""Spread between turns, as a share of p50, from which on a row is warned about."""
 P99_QUERIES = 662
 """Fewest queries that a 99th percentile may be taken from."""
 
@@ -135,6 +137,11 @@ class Latency:
         ):
             return None
         return (self.block_p50_high - self.block_p50_low) / self.p50
+
+    @property
+    def is_unsteady(self) -> bool:
+        """The medians of the blocks lie too far apart to trust their common median."""
+        return self.spread is not None and self.spread > UNSTEADY
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

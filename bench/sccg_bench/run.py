@@ -18,8 +18,6 @@ from sccg_runtime.direction import modalities
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray
 
-UNSTEADY = 0.2
-"""Spread between turns, as a share of p50, from which on a row is warned about."""
 CONTROL_NAME = "control: teacher blurred 3x3"
 CONTROLS = {CONTROL_NAME: 1, f"{CONTROL_NAME} three times": 3}
 """Name of the row -> how often the teacher's output is blurred."""
@@ -162,10 +160,12 @@ def with_quality(row: Row, result: QualityResult) -> Row:
 
 def _unsteady(row: Row) -> str | None:
     """One line if the medians of a model's turns lie too far apart to trust their common median."""
-    spread = row.latency_ms.spread if row.latency_ms is not None else None
-    if spread is None or spread <= UNSTEADY:
+    latency = row.latency_ms
+    if latency is None or not latency.is_unsteady:
         return None
-    return f"{row.name}: the medians of its turns lie {spread:.0%} of p50 apart: measure again on a quiet machine"
+    return (
+        f"{row.name}: the medians of its turns lie {latency.spread:.0%} of p50 apart: measure again on a quiet machine"
+    )
 
 
 def _not_finite(row: Row) -> str | None:

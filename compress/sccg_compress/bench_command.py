@@ -138,15 +138,15 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
     rows_of: dict[str, str] = {}  # hash of a checkpoint -> its row
     fp32_of: dict[str, str] = {}
 
-    def add_network(name: str, path: Path) -> None:
+    def add_network(name: str, path: Path, readable: bool) -> None:
         rows.append(TorchRunnable(name, path))
         rows_of[sha256(path)] = name
-        if device != "cpu":
+        if device != "cpu" and readable:
             rows.append(TorchRunnable(f"{name} on CUDA", path, "cuda"))
             rows.append(TorchRunnable(f"{name} on CUDA, FP16", path, "cuda", "fp16"))
 
     if known.teacher_path is not None:
-        add_network(TEACHER, known.teacher_path)
+        add_network(TEACHER, known.teacher_path, known.teacher is not None)
         if known.teacher is not None:
             rows.insert(1, OpenVinoRunnable(TEACHER_OPENVINO, known.teacher_path))
             fp32_of[TEACHER_OPENVINO] = TEACHER
@@ -156,7 +156,8 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
         if model.checkpoint is not None and sha256(model.checkpoint) not in rows_of:
             one = known.checkpoints[model.checkpoint]
             known_as = model.checkpoint.stem if one is None else one.spec.name
-            add_network(_free(f"{known_as}, PyTorch{label}", rows, model.checkpoint), model.checkpoint)
+            name = _free(f"{known_as}, PyTorch{label}", rows, model.checkpoint)
+            add_network(name, model.checkpoint, one is not None)
         for path in model.bundles:
             if path.resolve() in done:
                 continue

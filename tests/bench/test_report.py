@@ -323,7 +323,7 @@ def test_a_whole_series_and_several_streams_are_shown() -> None:
     assert (line["lowest to highest"], line["lowest to highest, cold"]) == ("20.0 to 30.5", "790 to 900")
     assert (line["slices"], line["repeats"]) == ("24", "3")
     line = dict(zip(made_of["Latency"].header, made_of["Latency"].lines[0], strict=True))
-    assert (line["slices/s"], line["streams"]) == ("123.4", "2")
+    assert line["slices/s (streams)"] == "123.4 (2)"
     assert float(lines_of(models_csv(replace(FOUND.results, rows=(model,))))[0]["series.cold_start_ms"]) == 812
     assert "DICOM to DICOM" not in [table.title for table in tables(FOUND.results)]
 

@@ -39,6 +39,7 @@ def tables(results: Results) -> list[Table]:
         table
         for table in (
             latency_table(results),
+            engines_table(results),
             series_table(results),
             drift_table(results),
             engine_table(results),
@@ -68,13 +69,9 @@ def latency_table(results: Results) -> Table:
         ("vs paper (cited)", lambda row: times(row.speedup_vs_paper)),
         ("native p50 ms", lambda row: milliseconds(row.latency_native_ms, "p50")),
         ("native size", lambda row: pixels(row.quality_size if row.latency_native_ms else None)),
-        ("slices/s", lambda row: number(row.figure("throughput", "slices_per_s"), 1)),
-        ("streams", lambda row: number(row.figure("throughput", "streams"), 0)),
+        ("slices/s (streams)", _throughput),
         ("MiB on disk", lambda row: number(row.size_mib, 1)),
         ("peak MiB", lambda row: number(row.peak_rss_mib, 0)),
-        ("engine", lambda row: " ".join(filter(None, (row.engine, row.engine_version))) or NOTHING),
-        ("device", device),
-        ("ran", operations),
     ]
     if any(row.device_p50_ms is not None for row in results.rows):
         columns.insert(5, ("GPU alone ms", lambda row: digits_of_time(row.device_p50_ms)))
@@ -82,10 +79,21 @@ def latency_table(results: Results) -> Table:
     caption = (
         "One slice per query, input and output copied. Spread: how far the medians of the turns lie apart (10th to "
         "90th percentile, of p50). p99 only from 662 queries on. Ratios to the teacher come from this run. Slices/s: "
-        "as many processes at once as there are streams, one thread each. Ran: operations by the precision that the "
-        "engine itself reports."
+        "as many processes at once as there are streams, one thread each."
     )
-    return _table("Latency", caption, rows, columns, ("status", "precision", "engine", "device", "ran"))
+    return _table("Latency", caption, rows, columns, ("status", "precision"))
+
+
+def engines_table(results: Results) -> Table:
+    """On what the measured rows ran."""
+    columns: list[Column] = [
+        ("engine", lambda row: " ".join(filter(None, (row.engine, row.engine_version))) or NOTHING),
+        ("device", device),
+        ("operations", operations),
+    ]
+    rows = [row for row in results.rows if row.status == "measured" and row.role != "control"]
+    caption = "Operations: convolutions and matrix products by the precision that the engine itself reports."
+    return _table("What ran", caption, rows, columns, ("engine", "device", "operations"))
 
 
 def series_table(results: Results) -> Table:
@@ -251,6 +259,15 @@ def patient_table(results: Results) -> Table:
     return Table("Per patient", caption, header, tuple(lines), tuple(marks), (0, 1))
 
 
+def notes(results: Results) -> list[tuple[str, str, str]]:
+    """(names, status, note) of the rows that have a note; rows of one status and note are told together."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for row in results.rows:
+        if row.note:
+            grouped.setdefault((row.status, row.note), []).append(row.name)
+    return [("; ".join(names), status, note) for (status, note), names in grouped.items()]
+
+
 def number(value: Any, digits: int, signed: bool = False) -> str:
     """A figure with so many decimals, or a dash where there is none."""
     if value is None:
@@ -322,6 +339,11 @@ _BY_TISSUE = (
     *(("quality", f"bias_{tissue}_u8", f"bias {tissue}") for tissue in TISSUES),
 )
 """Group, name and label of the figures by tissue."""
+
+
+def _throughput(row: Row) -> str:
+    rate, streams = (row.figure("throughput", name) for name in ("slices_per_s", "streams"))
+    return NOTHING if rate is None else f"{number(rate, 1)} ({number(streams, 0)})"
 
 
 def _extremes(row: Row, name: str) -> str:
