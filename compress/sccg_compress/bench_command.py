@@ -182,7 +182,7 @@ def _engines_not_given(known: Known) -> list[Row]:
         if target not in given:
             status = examine(target)
             how = f"sccg-compress export --target {target}" if status.precisions else "export does not make them yet"
-            lacking = "".join(f"; missing here: {each}" for each in status.missing)
+            lacking = f"; missing here: {', '.join(status.missing)}" if status.missing else ""
             reason = f"no {name} bundle was given ({how}){lacking}"
             rows.append(not_measured_row(f"student, {name}", reason, engine=ENGINE_NAMES[target]))
     return rows

@@ -28,7 +28,7 @@ from sccg_bench.report.html import html, write_html
 from sccg_bench.report.markdown import markdown
 from sccg_bench.report.sheets import save_strips, strips
 from sccg_bench.report.summary import summarise
-from sccg_bench.report.tables import number, tables
+from sccg_bench.report.tables import notes, number, tables
 from sccg_bench.report.terminal import show
 from sccg_bench.results import Results, Row, not_measured_row, paper_row, with_speedups
 from sccg_bench.run import CONTROL_NAME, BenchResult, with_quality
@@ -167,8 +167,9 @@ def test_the_terminal_shows_every_row_and_every_reason(width: int) -> None:
     shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     for row in FOUND.results.rows:
         assert row.name.split()[0] in shown
-    for wanted in ("no CUDA device", "RuntimeError", "2730", "Cited, not measured here", "other processes"):
-        assert wanted in shown
+    for wanted in ("no CUDA device", "RuntimeError", "2730", "4.50", "Cited, not measured here", "other processes"):
+        assert wanted in shown, "no figure is broken over lines"
+    assert max(len(line) for line in console.file.getvalue().splitlines()) <= width  # type: ignore[attr-defined]
 
 
 def test_the_first_screen_answers_three_questions() -> None:
@@ -193,6 +194,22 @@ def test_the_control_misses_its_limit_and_a_model_that_does_is_not_shipped() -> 
     bad = replace(results, rows=(*results.rows[:2], blurry))
     assert summarise(bad)[2].answer == "Not as it is: 1 of 6 limits missed"
     assert "High-frequency" in summarise(bad)[2].detail
+
+
+def test_an_unsteady_machine_is_no_good_answer() -> None:
+    row = FOUND.results.rows[2]
+    shaken = replace(row, latency_ms=replace(row.latency_ms, block_p50_high=row.latency_ms.p50 * 2))
+    assert summarise(FOUND.results)[0].tone == "good"
+    fast = summarise(replace(FOUND.results, rows=(shaken,)))[0]
+    assert fast.tone == "open"
+    assert "not quiet" in fast.detail
+
+
+def test_one_reason_of_several_rows_is_told_once() -> None:
+    missing = [not_measured_row(f"cuda {number}", "no CUDA device") for number in range(3)]
+    told = notes(replace(FOUND.results, rows=(*missing, paper_row())))
+    assert told[0] == ("cuda 0; cuda 1; cuda 2", "not measured", "no CUDA device")
+    assert len(told) == 2
 
 
 def test_a_control_that_passes_is_a_warning() -> None:

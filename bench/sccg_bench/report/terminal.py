@@ -16,17 +16,8 @@ from sccg_bench.results import Results
 _STYLES = {"failed": "bold red", "not measured": "dim", "cited": "dim", "teacher": "bold", "control": "yellow"}
 _WANTED = {
     "Latency": (
-        *(
-            "p50 ms",
-            "vs teacher",
-            "precision",
-            "n",
-            "peak MiB",
-            "MiB on disk",
-            "slices/s (streams)",
-            "vs paper (cited)",
-        ),
-        *("native p50 ms", "p90 ms", "spread", "native size"),
+        *("p50 ms", "vs teacher", "precision", "n", "peak MiB", "MiB on disk", "slices/s (streams)"),
+        *("vs paper (cited)", "native p50 ms", "p90 ms", "spread", "native size"),
     ),
     "DICOM to DICOM": ("ms per slice", "cold start ms", "slices", "repeats"),
     "Drift: what compression cost": (
@@ -39,7 +30,10 @@ _WANTED = {
     ),
 }
 """Columns for the terminal, most wanted first; those behind the first that does not fit are in the report only."""
-_GAP = 2
+_EDGES, _GAP = 2, 3
+"""Characters beside a table and between its columns."""
+_NAME = 28
+"""Characters of a model's name on one line; longer ones are folded where the terminal is narrow."""
 
 
 def terminal(results: Results, width: int = 140) -> RenderableType:
@@ -73,23 +67,24 @@ def show(results: Results, console: Console | None = None) -> None:
 
 
 def _laid_out(table: Table, width: int) -> RichTable:
-    """The wanted columns that fit, in the report's order; rows without any figure are left to the notes."""
-    shown = [index for index, mark in enumerate(table.marks) if mark not in ("failed", "not measured")]
-    kept, used = [0], _width(table, 0)
+    """The wanted columns that fit, in the report's order; rows of what is not here are left to the notes."""
+    widths = {0: min(_NAME, _width(table, 0))}
+    room = width - _EDGES - widths[0]
     for label in _WANTED[table.title]:
         if label in table.header:
             index = table.header.index(label)
-            used += _GAP + _width(table, index)
-            if used > width:
+            room -= _GAP + _width(table, index)
+            if room < 0:
                 break
-            kept.append(index)
+            widths[index] = _width(table, index)
+    widths[0] = min(_width(table, 0), width - _EDGES - sum(_GAP + widths[index] for index in widths if index))
     laid = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index in sorted(kept):
+    for index in sorted(widths):
         justify: Literal["left", "right"] = "left" if index in table.text else "right"
-        laid.add_column(Text(table.header[index]), justify=justify, overflow="fold")
-    for number in shown:
-        cells = (Text(table.lines[number][index]) for index in sorted(kept))
-        laid.add_row(*cells, style=_STYLES.get(table.marks[number], ""))
+        laid.add_column(Text(table.header[index]), justify=justify, overflow="fold", width=widths[index])
+    for line, mark in zip(table.lines, table.marks, strict=True):
+        if mark != "not measured":
+            laid.add_row(*(Text(line[index]) for index in sorted(widths)), style=_STYLES.get(mark, ""))
     return laid
 
 
