@@ -10,6 +10,7 @@ import numpy as np
 
 Figures = dict[str, float | None]
 """Name with unit -> value; None where there is none."""
+COUNTED = ("capped", "empty_iou_foreground", "empty_iou_bone", "lesion")
 GROUPS = ("quality", "drift", "engine_drift")
 
 
@@ -24,7 +25,8 @@ class SliceScores:
     quality, drift, engine_drift
         Figures against the reference, the teacher and the FP32 network; empty where there is no such thing.
     counted
-        What METRICS wants counted: ``capped`` (PSNR cut off at 100 dB), ``empty_iou_foreground``, ``empty_iou_bone``.
+        What is true of it and counted (:data:`COUNTED`): ``capped`` (PSNR cut off at 100 dB), ``empty_iou_...``
+        (nothing to overlap), ``lesion`` (somebody drew one).
     """
 
     case: str
@@ -124,7 +126,7 @@ def summarise(slices: Sequence[SliceScores], per_case: Mapping[str, Figures] | N
         for case, parts in grouped.items()
     )
     counts: dict[str, int] = {"patients": len(patients), "slices": len(slices)}
-    for name in ("capped", "empty_iou_foreground", "empty_iou_bone"):
+    for name in COUNTED:
         counts[name] = sum(name in part.counted for part in slices)
     counts["not_finite"] = sum(len(part.not_finite) for part in slices)
     counts["not_finite"] += sum(len(not_finite(figures)) for figures in (per_case or {}).values())

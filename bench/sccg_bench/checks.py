@@ -95,7 +95,7 @@ def best_row(results: Results) -> Row | None:
 
 
 def control_warning(results: Results) -> str | None:
-    """One line if the control that must fail met every limit: then the limits or the data cannot tell blur."""
+    """One line if a control that must fail met every limit: then the limits or the data cannot tell blur."""
     held = limits(results.direction)
     for row in results.rows:
         if row.role == "control":

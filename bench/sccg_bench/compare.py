@@ -14,17 +14,17 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from sccg_bench.latency import Latency
-from sccg_bench.results import Results, Row
+from sccg_bench.results import FIGURES, Results, Row
 from sccg_runtime.errors import InputError
 
-GROUPS = ("latency_ms", "latency_native_ms", "quality", "drift", "engine_drift")
-SCALARS = ("size_mib", "peak_rss_mib")
+GROUPS = ("latency_ms", "latency_native_ms", *FIGURES)
+SCALARS = ("size_mib", "peak_rss_mib", "device_p50_ms")
 DEFAULTS = (
     *("latency_ms.p50", "peak_rss_mib", "size_mib", "drift.to_teacher_psnr_db", "quality.hf_ratio"),
     *("drift.delta_psnr_db", "engine_drift.engine_to_fp32_psnr_db"),
 )
 """Shown whether a rule asks for them or not."""
-_TIMED = ("latency_ms", "latency_native_ms", "peak_rss_mib")
+_TIMED = ("latency_ms", "latency_native_ms", "throughput", "series", "peak_rss_mib", "device_p50_ms")
 _LATENCY_NAMES = tuple(each.name for each in fields(Latency))
 _RULE = re.compile(r"\s*(?P<metric>[A-Za-z_][\w.]*)\s*(?P<sign><=|>=|<|>)\s*(?P<value>[^\sx]+)(?P<ratio>x?)\s*")
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
@@ -45,7 +45,7 @@ class Rule:
     text
         As it was written.
     metric
-        ``GROUP.NAME``, or ``size_mib`` or ``peak_rss_mib``.
+        ``GROUP.NAME``, or one of :data:`SCALARS`.
     sign, value
         What B's figure must not be: ``>`` 5, say.
     is_ratio

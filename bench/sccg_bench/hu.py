@@ -5,13 +5,13 @@ Source: METRICS "SynthRAD-style"; the SynthRAD2023 challenge's image metrics. Be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
-from sccg_bench.masks import head_mask
+from sccg_bench.masks import BONE_HU, SOFT_HU, head_mask
 from sccg_bench.metrics import CAP_DB
 from sccg_bench.scale import to_u8
 from sccg_runtime.errors import InputError
@@ -35,15 +35,20 @@ class HuScores:
         Clipped to [-1024, 3000] HU, R = 4024, cut off at 100 dB.
     ssim_hu
         3-D, 7-voxel window; None where a side of the volume is below 7 (a series of few slices).
+    mae_air_hu, mae_soft_hu, mae_bone_hu
+        ``mae_hu`` of the voxels whose reference lies below -150 HU, from there below 250 HU, and from 250 HU on.
     """
 
     mae_hu: float | None
     psnr_hu_db: float | None
     ssim_hu: float | None
+    mae_air_hu: float | None
+    mae_soft_hu: float | None
+    mae_bone_hu: float | None
 
     def to_dict(self) -> dict[str, float | None]:
         """JSON form."""
-        return {"mae_hu": self.mae_hu, "psnr_hu_db": self.psnr_hu_db, "ssim_hu": self.ssim_hu}
+        return asdict(self)
 
 
 def hu_scores(output: FloatArray, reference: FloatArray, ct: Intensity) -> HuScores:
@@ -67,23 +72,30 @@ def hu_scores(output: FloatArray, reference: FloatArray, ct: Intensity) -> HuSco
         raise InputError(f"HU figures: shapes differ, {output.shape} and {reference.shape}")
     body = np.stack([head_mask(to_u8(plane)) for plane in reference])
     first, second = (unit_to_linear(volume, *ct.window_hu).astype(np.float64) for volume in (output, reference))
-    return HuScores(*_scores(first, second, body))
+    error = np.abs(first - second)
+    soft, bone = second >= SOFT_HU, second >= BONE_HU
+    return HuScores(
+        _mean(error, body),
+        *_clipped(first, second, body),
+        *(_mean(error, body & tissue) for tissue in (~soft, soft & ~bone, bone)),
+    )
 
 
-def _scores(
-    output: Volume, reference: Volume, body: npt.NDArray[np.bool_]
-) -> tuple[float | None, float | None, float | None]:
-    """(mae_hu, psnr_hu_db, ssim_hu) of volumes (Z, H, W) in HU inside ``body``; Nones where it is empty."""
+def _mean(error: Volume, mask: npt.NDArray[np.bool_]) -> float | None:
+    return float(error[mask].mean()) if mask.any() else None
+
+
+def _clipped(output: Volume, reference: Volume, body: npt.NDArray[np.bool_]) -> tuple[float | None, float | None]:
+    """(psnr_hu_db, ssim_hu) of volumes (Z, H, W) in HU inside ``body``; Nones where it is empty."""
     if not body.any():
-        return None, None, None
-    mae = float(np.abs(output - reference)[body].mean())
+        return None, None
     first, second = np.clip(output, LOW_HU, HIGH_HU), np.clip(reference, LOW_HU, HIGH_HU)
     mse = float(np.square(first - second)[body].mean())
     psnr = CAP_DB if mse <= 0 else min(CAP_DB, 10 * float(np.log10(RANGE_HU**2 / mse)))
     if min(output.shape) < SSIM_WINDOW:
-        return mae, psnr, None
+        return psnr, None
     first, second = (np.where(body, volume, LOW_HU) - LOW_HU for volume in (first, second))
     _, full = structural_similarity(  # type: ignore[no-untyped-call]
         first, second, data_range=RANGE_HU, win_size=SSIM_WINDOW, full=True
     )
-    return mae, psnr, float(full[body].mean())
+    return psnr, float(full[body].mean())

@@ -17,6 +17,8 @@ from sccg_runtime.errors import InputError
 Profile = Literal["quick", "full"]
 Clock = Callable[[], int]
 """Nanoseconds, monotonic."""
+UNSTEADY = 0.2
+"""Spread between turns, as a share of p50, from which on a row is warned about."""
 P99_QUERIES = 662
 """Fewest queries that a 99th percentile may be taken from."""
 
@@ -37,6 +39,10 @@ class LatencyPlan:
         Length of one turn; at least one query.
     drop_first_below_ms
         The first query of a block is dropped when it takes less than this: it finds cold caches.
+    throughput_seconds
+        How long all streams are kept busy at once.
+    series_repeats
+        How often a whole DICOM series is converted, each time in a fresh process.
     """
 
     queries: int
@@ -48,6 +54,8 @@ class LatencyPlan:
     slow_warmup_queries: int = 2
     block_seconds: float = 0.5
     drop_first_below_ms: float = 100.0
+    throughput_seconds: float = 3.0
+    series_repeats: int = 3
 
     def is_done(self, counted_ms: Sequence[float], slow: bool) -> bool:
         """Whether a model has been asked often enough."""
@@ -58,7 +66,7 @@ class LatencyPlan:
 
 PROFILES: dict[Profile, LatencyPlan] = {
     "quick": LatencyPlan(queries=64, seconds=3.0),
-    "full": LatencyPlan(queries=1024, seconds=600.0),
+    "full": LatencyPlan(queries=1024, seconds=600.0, throughput_seconds=60.0, series_repeats=10),
 }
 
 
@@ -129,6 +137,11 @@ class Latency:
         ):
             return None
         return (self.block_p50_high - self.block_p50_low) / self.p50
+
+    @property
+    def is_unsteady(self) -> bool:
+        """The medians of the blocks lie too far apart to trust their common median."""
+        return self.spread is not None and self.spread > UNSTEADY
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

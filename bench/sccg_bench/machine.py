@@ -71,6 +71,22 @@ def describe_machine(cpuinfo: Path = _PROC / "cpuinfo") -> Machine:
     )
 
 
+def core_shares(count: int, cpus: Path = Path("/sys/devices/system/cpu")) -> list[set[int]] | None:
+    """The logical processors that this process may use, dealt to ``count`` equal users by physical core.
+
+    None where the system does not let a process choose (then it is left to the system), or where there are fewer
+    physical cores than users.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores: dict[str, set[int]] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        siblings = _read(cpus / f"cpu{cpu}" / "topology" / "thread_siblings_list")
+        cores.setdefault(siblings or str(cpu), set()).add(cpu)
+    dealt = list(cores.values())
+    return [set().union(*dealt[index::count]) for index in range(count)] if len(dealt) >= count else None
+
+
 def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...] | None, int | None]:
     """(model name, instruction sets, physical cores) of Linux's /proc/cpuinfo; None for what it does not say."""
     processors = [

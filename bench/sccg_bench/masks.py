@@ -1,4 +1,4 @@
-"""Where figures are taken: head, bone and soft tissue. SciPy's morphology on the ``u8`` scale; never an exception."""
+"""Where figures are taken: head, air, soft tissue, bone. SciPy's morphology on the ``u8`` scale; never an exception."""
 
 from __future__ import annotations
 
@@ -93,6 +93,12 @@ def bone_mask(ct: Image, levels: TissueLevels) -> Mask:
 def soft_mask(ct: Image, levels: TissueLevels, head: Mask) -> Mask:
     """Soft tissue of a CT slice, (H, W) bool: inside the head, from the soft level up to the bone level."""
     mask: Mask = head & (ct >= levels.soft) & (ct < levels.bone)
+    return mask
+
+
+def air_mask(ct: Image, levels: TissueLevels) -> Mask:
+    """Air of a CT slice, (H, W) bool: below the soft level, around the head and inside it (sinuses)."""
+    mask: Mask = ct < levels.soft
     return mask
 
 

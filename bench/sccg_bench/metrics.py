@@ -51,16 +51,15 @@ def closeness(image: Image, other: Image, head: Mask) -> Closeness:
         (H, W) bool, already dilated; may be empty.
     """
     whole, peak_map = ssim(image, other)
-    error = np.abs(image - other)
     inside = bool(head.any())
     psnr, capped = psnr_db(image, other)
     return Closeness(
         psnr_db=psnr,
         ssim=whole,
-        mae_u8=float(error.mean()),
+        mae_u8=float(np.abs(image - other).mean()),
         psnr_head_db=psnr_db(image[head], other[head])[0] if inside else None,
         ssim_head=float(peak_map[head].mean()) if inside and peak_map is not None else None,
-        mae_head_u8=float(error[head].mean()) if inside else None,
+        mae_head_u8=mae_u8(image, other, head),
         capped=capped,
     )
 
@@ -96,6 +95,11 @@ def ssim(image: Image, other: Image) -> tuple[float | None, Image | None]:
         full=True,
     )
     return float(mean), full
+
+
+def mae_u8(image: Image, other: Image, mask: Mask) -> float | None:
+    """Mean absolute error in grey levels inside ``mask``; None if it is empty."""
+    return float(np.abs(image[mask] - other[mask]).mean()) if mask.any() else None
 
 
 def bias_u8(image: Image, other: Image, mask: Mask) -> float | None:

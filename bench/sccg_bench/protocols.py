@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from sccg_runtime.intensity import FloatArray
 
@@ -24,12 +28,15 @@ class Pair:
         Name of the slice within the case.
     mr, ct
         (1, H, W) float32 in [-1, 1], or None where there is no such slice.
+    lesion
+        (H, W) bool, True inside a lesion; None where nobody drew one.
     """
 
     case: str
     slice: str
     mr: FloatArray | None
     ct: FloatArray | None
+    lesion: npt.NDArray[np.bool_] | None = None
 
 
 class Runnable(Protocol):
@@ -49,5 +56,14 @@ class Runnable(Protocol):
         """After ``open``: engine, engine_version, device, precision, precision_ran (asked of the engine), size_mib.
 
         A bundle may add ``engine_drift``, the figures of its own drift.json; they are shown as "from export"; and
-        ``float_layers``, the names of what stayed in float.
+        ``float_layers``, the names of what stayed in float. A model on a GPU may have an attribute
+        ``device_times_ms``: of every call since ``open``, what the GPU's own events say.
         """
+
+
+@runtime_checkable
+class Converter(Protocol):
+    """A runnable that also converts whole DICOM series, as a clinic would: a bundle."""
+
+    def convert(self, series: Path, out: Path, threads: int) -> int:
+        """Read the DICOM files of ``series`` (a folder or one file), write the folder ``out``; number of slices."""

@@ -16,21 +16,37 @@ from scipy import ndimage
 from sccg_bench import highpass
 from sccg_bench.aggregate import Figures, PatientScores, SliceScores, Summary, landmarks, summarise
 from sccg_bench.hu import hu_scores
-from sccg_bench.masks import TissueLevels, bone_mask, dilated, foreground, head_mask, otsu_level, overlap, soft_mask
-from sccg_bench.metrics import Closeness, bias_u8, closeness, worst_mae_u8
+from sccg_bench.masks import (
+    TissueLevels,
+    air_mask,
+    bone_mask,
+    dilated,
+    foreground,
+    head_mask,
+    otsu_level,
+    overlap,
+    soft_mask,
+)
+from sccg_bench.metrics import Closeness, bias_u8, closeness, mae_u8, worst_mae_u8
 from sccg_bench.protocols import Pair
-from sccg_bench.scale import Image, to_u8
+from sccg_bench.scale import Image, Mask, to_u8
 from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Intensity
 
-QUALITY = ("psnr_db", "ssim", "mae_u8", "iou_foreground", "iou_bone", "psnr_head_db", "ssim_head", "mae_head_u8")
-DETAIL = ("hf_ratio", "hf_corr", "phase_ratio", "bias_bone_u8", "bias_soft_u8")
+TISSUES = ("air", "soft", "bone", "lesion")
+_BIASED = ("soft", "bone", "lesion")
+QUALITY = (
+    *("psnr_db", "ssim", "mae_u8", "iou_foreground", "iou_bone", "psnr_head_db", "ssim_head", "mae_head_u8"),
+    *(f"mae_{tissue}_u8" for tissue in TISSUES),
+)
+DETAIL = ("hf_ratio", "hf_corr", "phase_ratio", *(f"bias_{tissue}_u8" for tissue in _BIASED))
 _CLOSE = ("psnr_db", "ssim", "mae_u8", "psnr_head_db", "ssim_head")
 DRIFT = (
     *("delta_psnr_db", "delta_ssim", "delta_mae_u8", "delta_iou_foreground"),
     *(f"to_teacher_{name}" for name in _CLOSE),
     "to_teacher_worst5_mae_u8",
+    *(f"to_teacher_mae_{tissue}_u8" for tissue in TISSUES),
 )
 ENGINE_DRIFT = (
     *(f"engine_to_fp32_{name}" for name in _CLOSE),
@@ -138,13 +154,16 @@ class Judge:
         anchor = next((image for image in (reference, teacher, fp32) if image is not None), output)
         head = head_mask(anchor)
         around = dilated(head)
+        tissues = self._tissues(pair, anchor, head)
 
         quality: Figures = dict.fromkeys(QUALITY + DETAIL)
-        counted: list[str] = []
+        counted = ["lesion"] if "lesion" in tissues and tissues["lesion"].any() else []
         if reference is not None:
             close = closeness(output, reference, around)
-            ious, counted = self._overlaps(output, reference)
+            ious, empty = self._overlaps(output, reference)
             quality |= _figures(close, QUALITY) | ious
+            quality |= {f"mae_{name}_u8": mae_u8(output, reference, mask) for name, mask in tissues.items()}
+            counted += empty
             if close.capped:
                 counted.append("capped")
         partner = teacher if teacher is not None and not is_teacher else reference
@@ -153,16 +172,15 @@ class Judge:
             quality["hf_ratio"] = highpass.energy_ratio(*bands, around)
             quality["hf_corr"] = highpass.correlation(*bands, around)
             quality["phase_ratio"] = highpass.phase_ratio(output, partner)
-            ct = to_u8(pair.ct) if pair.ct is not None else partner if self._output_is_ct else None
-            if ct is not None:
-                quality["bias_bone_u8"] = bias_u8(output, partner, bone_mask(ct, self._levels))
-                quality["bias_soft_u8"] = bias_u8(output, partner, soft_mask(ct, self._levels, head))
+            for name in tissues.keys() & set(_BIASED):
+                quality[f"bias_{name}_u8"] = bias_u8(output, partner, tissues[name])
 
         drift: Figures = {}
         if teacher is not None and not is_teacher:
             drift = dict.fromkeys(DRIFT)
             drift |= _prefixed("to_teacher_", _figures(closeness(output, teacher, around), _CLOSE))
             drift["to_teacher_worst5_mae_u8"] = worst_mae_u8(output, teacher, around)
+            drift |= {f"to_teacher_mae_{name}_u8": mae_u8(output, teacher, mask) for name, mask in tissues.items()}
             if reference is not None:
                 base = self._teacher_scores.get(index)
                 if base is None:
@@ -178,6 +196,16 @@ class Judge:
                 base = _figures(closeness(fp32, reference, around), QUALITY)
                 engine |= _differences("engine_delta_", quality, base, ("psnr_db", "ssim", "mae_u8"))
         return SliceScores(pair.case, pair.slice, quality, drift, engine, tuple(counted))
+
+    def _tissues(self, pair: Pair, anchor: Image, head: Mask) -> dict[str, Mask]:
+        """Masks by tissue: of the real CT, where there is one, else of the CT that all models are held against."""
+        found = {} if pair.lesion is None else {"lesion": pair.lesion}
+        ct = to_u8(pair.ct) if pair.ct is not None else anchor if self._output_is_ct else None
+        if ct is not None:
+            found["air"] = air_mask(ct, self._levels)
+            found["soft"] = soft_mask(ct, self._levels, head)
+            found["bone"] = bone_mask(ct, self._levels)
+        return found
 
     def _overlaps(self, output: Image, reference: Image) -> tuple[Figures, list[str]]:
         """IoU of foreground and (CT output) bone, and the names of those whose union was empty."""
@@ -232,12 +260,15 @@ def quality(
     return Judge(pairs, direction, teacher_outputs, intensity).judge(outputs, fp32_outputs)
 
 
-def blurred(outputs: Sequence[FloatArray]) -> list[FloatArray]:
-    """Every slice averaged over 3x3 pixels (nearest at the border): the control that must fail.
+def blurred(outputs: Sequence[FloatArray], times: int = 1) -> list[FloatArray]:
+    """Every slice averaged over 3x3 pixels (nearest at the border), so many times: the control that must fail.
 
     A blurred teacher gains PSNR against a weak reference and stays close to the teacher; ``hf_ratio`` shows it.
     """
-    return [ndimage.uniform_filter(output, size=(1, 3, 3), mode="nearest").astype(np.float32) for output in outputs]
+    made = list(outputs)
+    for _ in range(times):
+        made = [ndimage.uniform_filter(each, size=(1, 3, 3), mode="nearest").astype(np.float32) for each in made]
+    return made
 
 
 def _reference(pair: Pair, output_is_ct: bool) -> FloatArray | None:

@@ -21,6 +21,8 @@ SCHEMA = "sccg-bench/1"
 Status = Literal["measured", "not measured", "failed", "cited"]
 Role = Literal["teacher", "teacher engine", "model", "control", "cited"]
 """``teacher``: what drift refers to. ``teacher engine``: the same network on another engine, no compressed model."""
+FIGURES = ("throughput", "series", "quality", "drift", "engine_drift")
+"""Fields of a row that hold figures by name."""
 PAPER_MS = 2730.0
 PAPER_NAME = "paper, RTX 3080 Ti"
 PAPER_NOTE = (
@@ -53,6 +55,15 @@ class Row:
         The same at the size that quality was measured at.
     size_mib, peak_rss_mib
         Bytes on disk; peak resident memory of a process that did nothing else than the first latency part. 2^20 bytes.
+    device_p50_ms
+        Median time of a query by the GPU's own events, without copies; None on a CPU.
+    throughput
+        ``slices_per_s`` of ``streams`` at ``size``, from ``n`` queries: that many processes at once, each with one
+        thread and one slice at a time.
+    series
+        Of a whole DICOM series, files in to files out, by a bundle: ``end_to_end_ms`` per slice, and ``cold_start_ms``
+        from the start of a process to the first slice written; medians of ``repeats`` fresh processes with their
+        extremes (``..._low``, ``..._high``), and ``slices``.
     speedup_vs_paper
         2730 ms / p50 at 512x512: cited, whatever else the row is.
     speedup_vs_teacher
@@ -88,6 +99,9 @@ class Row:
     latency_native_ms: Latency | None = None
     size_mib: float | None = None
     peak_rss_mib: float | None = None
+    device_p50_ms: float | None = None
+    throughput: dict[str, float | None] | None = None
+    series: dict[str, float | None] | None = None
     speedup_vs_paper: float | None = None
     speedup_vs_teacher: float | None = None
     quality: dict[str, float | None] | None = None
@@ -101,7 +115,7 @@ class Row:
     per_slice: tuple[dict[str, Any], ...] = ()
 
     def figure(self, group: str, name: str) -> float | None:
-        """One mean figure, or None; ``group`` is ``quality``, ``drift`` or ``engine_drift``."""
+        """One figure, or None; ``group`` is one of :data:`FIGURES`."""
         figures = cast("dict[str, float | None] | None", getattr(self, group))
         return None if figures is None else figures.get(name)
 
@@ -132,13 +146,13 @@ class Row:
             known[name] = _latency(known.get(name), f"{label}: {name}")
         for name in ("size", "quality_size"):
             known[name] = _size(known.get(name), f"{label}: {name}")
-        for name in ("quality", "drift", "engine_drift", "counts", "landmarks", "precision_ran"):
+        for name in (*FIGURES, "counts", "landmarks", "precision_ran"):
             if known.get(name) is not None and not isinstance(known[name], dict):
                 raise InputError(f"{label}: {name} is not an object")
-        for name in ("quality", "drift", "engine_drift"):
+        for name in FIGURES:
             for key, value in (known.get(name) or {}).items():
                 _number(value, f"{label}: {name}.{key}")
-        for name in ("size_mib", "peak_rss_mib", "speedup_vs_paper", "speedup_vs_teacher", "threads"):
+        for name in ("size_mib", "peak_rss_mib", "device_p50_ms", "speedup_vs_paper", "speedup_vs_teacher", "threads"):
             _number(known.get(name), f"{label}: {name}")
         layers = known.get("float_layers")
         if layers is not None:

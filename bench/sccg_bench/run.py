@@ -3,65 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sccg_bench.latency import Latency, LatencyPlan, Profile, plan_of, take_turns
+from sccg_bench.latency import LatencyPlan
 from sccg_bench.machine import LoadWatch, describe_machine
+from sccg_bench.measuring import BenchOptions, Measuring
 from sccg_bench.protocols import Pair, Runnable
 from sccg_bench.quality import Judge, QualityResult, blurred
-from sccg_bench.results import Results, Role, Row, Status, paper_row, with_speedups
-from sccg_bench.worker import TIMEOUT_S, Worker, WorkerError
-from sccg_runtime.direction import Direction, modalities
-from sccg_runtime.errors import InputError, SccgError
-from sccg_runtime.intensity import FloatArray, Intensity
+from sccg_bench.results import Results, Row, paper_row, with_speedups
+from sccg_runtime.direction import modalities
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray
 
-Size = tuple[int, int]
-UNSTEADY = 0.2
-"""Spread between turns, as a share of p50, from which on a row is warned about."""
-_TELL_EVERY_S = 10.0
 CONTROL_NAME = "control: teacher blurred 3x3"
+CONTROLS = {CONTROL_NAME: 1, f"{CONTROL_NAME} three times": 3}
+"""Name of the row -> how often the teacher's output is blurred."""
 CONTROL_NOTE = "control that must fail: hf_ratio far below 1, whatever its PSNR says"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchOptions:
-    """What to measure, beside the models and the slices.
-
-    Attributes
-    ----------
-    direction
-        Says which of MR and CT is input and which is reference.
-    teacher_name
-        The runnable that drift and ``speedup_vs_teacher`` refer to; None: no drift.
-    fp32_of
-        Name of an exported engine -> name of the runnable that is its FP32 network.
-    ct
-        Intensity of the CT slices; HU figures come only with kind ``hu``.
-    size
-        (rows, columns) of the latency that is compared with the paper's.
-    profile
-        ``quick``, ``full``, or a plan of one's own.
-    threads
-        CPU threads of every engine.
-    control
-        Add the blurred teacher, the control that must fail.
-    timeout_s
-        Longest time for one request to a model.
-    """
-
-    direction: Direction
-    teacher_name: str | None = None
-    fp32_of: Mapping[str, str] = field(default_factory=dict)
-    ct: Intensity | None = None
-    size: Size = (512, 512)
-    profile: Profile | LatencyPlan = "quick"
-    threads: int = 1
-    control: bool = True
-    timeout_s: float = TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +92,17 @@ def run_bench(
     if len(usable) < len(given):
         warnings.append(f"{len(given) - len(usable)} of {len(given)} slices have no {source} and were left out")
 
-    run = _Run(options, progress or (lambda line: None))
+    run = Measuring(options, progress or (lambda line: None))
     with contextlib.ExitStack() as stack:
         for runnable in runnables:
             run.start(stack, runnable)
         watch = LoadWatch(lambda: [worker.pid for worker in run.workers.values()])
         run.measure(options.size, native=False)
         outputs = run.outputs([image for pair in usable if (image := _input(pair, source)) is not None])
+        run.throughput()
+        run.series()
         disturbed = watch.warning()
-    warnings += [disturbed] if disturbed else []
+    warnings += [*run.warnings, disturbed] if disturbed else run.warnings
     warnings += [text for row in run.rows.values() if (text := _unsteady(row)) is not None]
     rows = _judged(run.rows, usable, outputs, options)
     warnings += [text for row in rows if (text := _not_finite(row)) is not None]
@@ -157,120 +119,10 @@ def run_bench(
     return BenchResult(results, tuple(usable), outputs)
 
 
-class _Run:
-    """Workers and rows of a run; a model that fails loses its worker and keeps its row."""
-
-    def __init__(self, options: BenchOptions, progress: Callable[[str], None]) -> None:
-        self._options, self._progress = options, progress
-        self._plan = plan_of(options.profile)
-        self._told = time.monotonic()
-        self.workers: dict[str, Worker] = {}
-        self.rows: dict[str, Row] = {}
-
-    def start(self, stack: contextlib.ExitStack, runnable: Runnable) -> None:
-        name = runnable.name
-        teacher, fp32 = self._options.teacher_name, self._options.fp32_of.get(name)
-        role: Role = "model"
-        if teacher is not None and teacher in (name, fp32):
-            role = "teacher" if name == teacher else "teacher engine"
-        self.rows[name] = Row(name=name, role=role, threads=self._options.threads)
-        self._progress(f"{name}: starting")
-        try:
-            worker = Worker(runnable, self._options.threads, self._options.timeout_s)
-        except SccgError as error:
-            self._drop(name, error)
-        else:
-            self.workers[name] = stack.enter_context(worker)
-
-    def measure(self, size: Size, native: bool) -> None:
-        """Open all models at ``size``, let them take turns, and fill in their latency (and memory, the first time)."""
-        slow: dict[str, bool] = {}
-        for name in list(self.workers):
-            self._progress(f"{name}: loading for {size[0]}x{size[1]} and warming up")
-            with self._guarded(name, size):
-                told = self.workers[name].open(size)
-                if not native:
-                    self.rows[name] = replace(self.rows[name], size=size, **_described(told))
-                slow[name] = self.workers[name].warm_up(self._plan)
-        self._progress(f"latency at {size[0]}x{size[1]}: {len(slow)} models take turns")
-        blocks = {name: self._block(name, size) for name in slow}
-        for name, latency in take_turns(blocks, slow, self._plan).items():
-            self._keep(name, latency, size, native)
-
-    def outputs(self, images: Sequence[FloatArray]) -> dict[str, list[FloatArray]]:
-        """Native latency, then the outputs of every model for all images; models that fail on one are left out."""
-        if not images:
-            return {}
-        sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
-        counted = {size: sizes.count(size) for size in dict.fromkeys(sizes)}
-        native = max(counted, key=lambda size: counted[size])
-        if native == self._options.size:
-            for name, row in self.rows.items():
-                self.rows[name] = replace(row, quality_size=native, latency_native_ms=row.latency_ms)
-        else:
-            self.measure(native, native=True)
-        found: dict[str, list[FloatArray]] = {}
-        order = sorted(counted, key=lambda size: size != native)
-        for name in list(self.workers):
-            self._progress(f"{name}: {len(images)} slices")
-            answers: dict[int, FloatArray] = {}
-            for size in order:
-                with self._guarded(name, size):
-                    if size != native:
-                        self.workers[name].open(size)
-                    for index in (index for index, each in enumerate(sizes) if each == size):
-                        answers[index] = self.workers[name].run(images[index])
-                if name not in self.workers:
-                    break
-            else:
-                found[name] = [answers[index] for index in range(len(images))]
-        return found
-
-    def _block(self, name: str, size: Size) -> Callable[[], Sequence[float] | None]:
-        count = 0
-
-        def block() -> Sequence[float] | None:
-            nonlocal count
-            times = None
-            with self._guarded(name, size):
-                times = self.workers[name].block(self._plan)
-                count += len(times)
-                if time.monotonic() - self._told >= _TELL_EVERY_S:
-                    self._progress(f"{name}: {count} queries")
-                    self._told = time.monotonic()
-            return times
-
-        return block
-
-    def _keep(self, name: str, latency: Latency, size: Size, native: bool) -> None:
-        if native:
-            self.rows[name] = replace(self.rows[name], quality_size=size, latency_native_ms=latency)
-            return
-        with self._guarded(name, size):
-            self.rows[name] = replace(self.rows[name], latency_ms=latency)
-            self.rows[name] = replace(self.rows[name], peak_rss_mib=self.workers[name].peak_rss_mib())
-
-    @contextlib.contextmanager
-    def _guarded(self, name: str, size: Size) -> Iterator[None]:
-        try:
-            yield
-        except SccgError as error:
-            self._drop(name, error, f"at {size[0]}x{size[1]}: " if size != self._options.size else "")
-
-    def _drop(self, name: str, error: SccgError, where: str = "") -> None:
-        missing = isinstance(error, WorkerError) and error.not_here
-        status: Status = "not measured" if missing else "failed"
-        self.rows[name] = replace(self.rows[name], status=status, note=f"{where}{error}")
-        self._progress(f"{name}: {status}: {error}")
-        worker = self.workers.pop(name, None)
-        if worker is not None:
-            worker.close()
-
-
 def _judged(
     rows: Mapping[str, Row], pairs: Sequence[Pair], outputs: Mapping[str, list[FloatArray]], options: BenchOptions
 ) -> list[Row]:
-    """Rows with their quality and drift, and the control behind the teacher."""
+    """Rows with their quality and drift, and the controls behind the teacher."""
     teacher = options.teacher_name
     teacher_outputs = outputs.get(teacher) if teacher is not None else None
     judge = Judge(pairs, options.direction, teacher_outputs, options.ct)
@@ -283,8 +135,9 @@ def _judged(
         else:
             judged.append(row)
         if name == teacher and teacher_outputs is not None and options.control:
-            control = Row(name=CONTROL_NAME, role="control", note=CONTROL_NOTE, quality_size=row.quality_size)
-            judged.append(with_quality(control, judge.judge(blurred(teacher_outputs))))
+            for label, times in CONTROLS.items():
+                control = Row(name=label, role="control", note=CONTROL_NOTE, quality_size=row.quality_size)
+                judged.append(with_quality(control, judge.judge(blurred(teacher_outputs, times))))
     return judged
 
 
@@ -305,24 +158,14 @@ def with_quality(row: Row, result: QualityResult) -> Row:
     )
 
 
-def _described(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a row out of a runnable's description; a bundle's ``engine_drift`` is marked as from its export."""
-    names = ("engine", "engine_version", "device", "precision", "precision_ran", "size_mib", "engine_drift")
-    found = {name: told[name] for name in names if told.get(name) is not None}
-    if told.get("float_layers") is not None:
-        found["float_layers"] = tuple(str(name) for name in told["float_layers"])
-    if "engine_drift" in found:
-        numbers = {str(key): value for key, value in found["engine_drift"].items() if isinstance(value, int | float)}
-        found |= {"engine_drift": numbers, "engine_drift_from": "export"}
-    return found
-
-
 def _unsteady(row: Row) -> str | None:
     """One line if the medians of a model's turns lie too far apart to trust their common median."""
-    spread = row.latency_ms.spread if row.latency_ms is not None else None
-    if spread is None or spread <= UNSTEADY:
+    latency = row.latency_ms
+    if latency is None or not latency.is_unsteady:
         return None
-    return f"{row.name}: the medians of its turns lie {spread:.0%} of p50 apart: measure again on a quiet machine"
+    return (
+        f"{row.name}: the medians of its turns lie {latency.spread:.0%} of p50 apart: measure again on a quiet machine"
+    )
 
 
 def _not_finite(row: Row) -> str | None:
@@ -341,6 +184,10 @@ def _check_shapes(pairs: Sequence[Pair]) -> None:
         kinds = [image.dtype.name for image in (pair.mr, pair.ct) if image is not None]
         if any(len(shape) != 3 or shape[0] != 1 for shape in shapes) or len(set(shapes)) > 1:
             raise InputError(f"bench: {pair.case}/{pair.slice}: MR and CT must be (1, H, W) of one size, not {shapes}")
+        if pair.lesion is not None and pair.lesion.shape != shapes[0][1:]:
+            raise InputError(
+                f"bench: {pair.case}/{pair.slice}: the lesion mask is {pair.lesion.shape}, not {shapes[0][1:]}"
+            )
         if set(kinds) - {"float32"}:
             raise InputError(f"bench: {pair.case}/{pair.slice}: slices must be float32, not {', '.join(kinds)}")
 

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, BinaryIO, Self, cast
 
@@ -51,6 +52,8 @@ class Worker:
         Longest time that one request may take; then the child is killed.
     environment
         Variables that the child has beside this process's, from before it imports anything.
+    cores
+        Logical processors that the child may run on; None: those of this process.
 
     Raises
     ------
@@ -71,6 +74,7 @@ class Worker:
         threads: int,
         timeout_s: float = TIMEOUT_S,
         environment: Mapping[str, str] = MappingProxyType({}),
+        cores: Collection[int] | None = None,
     ) -> None:
         self.name = runnable.name
         self._timeout_s = timeout_s
@@ -92,7 +96,7 @@ class Worker:
         self._reader = threading.Thread(target=self._read, daemon=True, name=f"bench {self.name}")
         self._reader.start()
         try:
-            self._ask("load", data, threads)
+            self._ask("load", data, threads, cores)
         except BaseException:
             self.close()
             raise
@@ -125,6 +129,14 @@ class Worker:
     def peak_rss_mib(self) -> float | None:
         """Peak resident memory of the child so far, in MiB."""
         return cast("float | None", self._ask("peak_rss_mib"))
+
+    def device_p50_ms(self) -> float | None:
+        """Median time of a query by the GPU's own events, in ms; None on a CPU."""
+        return cast("float | None", self._ask("device_p50_ms"))
+
+    def convert(self, series: Path, out: Path) -> int:
+        """Convert a DICOM series into the folder ``out``; how many slices it has. Needs no :meth:`open`."""
+        return int(self._ask("convert", series, out))
 
     def close(self) -> None:
         """End the child: politely, then by force. May be called twice."""

@@ -9,17 +9,20 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import queue
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from sccg_bench.latency import LatencyPlan, time_block, warm_up
 from sccg_bench.machine import peak_rss_mib
-from sccg_bench.protocols import Call, Runnable
+from sccg_bench.protocols import Call, Converter, Runnable
 from sccg_runtime.errors import InputError, MissingDependencyError, SccgError
 from sccg_runtime.intensity import FloatArray
 
@@ -110,6 +113,17 @@ class Host:
         """Peak resident memory of this process so far."""
         return peak_rss_mib()
 
+    def device_p50_ms(self) -> float | None:
+        """Median time on the device itself of all calls since it was opened; None where the host's clock is all."""
+        times: list[float] = getattr(self._runnable, "device_times_ms", [])
+        return float(np.median(times)) if times else None
+
+    def convert(self, series: Path, out: Path) -> int:
+        """DICOM series in, DICOM series out; how many slices it has."""
+        if not isinstance(self._runnable, Converter):
+            raise InputError("the model converts no series")
+        return self._runnable.convert(series, out, self._threads)
+
     def _query(self) -> Callable[[], None]:
         call, synchronize, image = self._call, self._runnable.synchronize, noise(self._size)
         if call is None:
@@ -122,20 +136,32 @@ class Host:
         return query
 
 
-REQUESTS = ("open", "run", "warm_up", "block", "peak_rss_mib")
+REQUESTS = ("open", "run", "warm_up", "block", "peak_rss_mib", "device_p50_ms", "convert")
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until the other side closes the pipe. An exception is an answer, too."""
+    """Answer until the other side closes the pipe; then end at once, even in the middle of a query.
+
+    So no child outlives its parent, whatever ended that. An exception is an answer, too.
+    """
+    waiting: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
+
+    def listen() -> None:
+        try:
+            while True:
+                waiting.put(receive(requests))
+        except EOFError:
+            os._exit(0)
+
+    threading.Thread(target=listen, daemon=True, name="requests").start()
     host: Host | None = None
     while True:
-        try:
-            name, arguments = receive(requests)
-        except EOFError:
-            return
+        name, arguments = waiting.get()
         try:
             if name == "load":
-                data, threads = arguments
+                data, threads, cores = arguments
+                if cores is not None:
+                    os.sched_setaffinity(0, cores)
                 host = Host(pickle.loads(data), threads)  # noqa: S301 - pickled by our own parent process
                 answer: Any = None
             elif host is None or name not in REQUESTS:
@@ -163,8 +189,7 @@ def main() -> None:
     os.dup2(empty, 0)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    with requests, answers:
-        serve(requests, answers)
+    serve(requests, answers)
 
 
 if __name__ == "__main__":

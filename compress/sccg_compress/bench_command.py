@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,15 +15,22 @@ from typing import TYPE_CHECKING, Any, Literal
 from sccg_compress.console import say
 from sccg_compress.models import Model, find_model
 from sccg_compress.sources import choose_data
+from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from sccg_bench.protocols import Runnable
+    from sccg_bench.results import Row
     from sccg_bench.run import BenchResult
     from sccg_compress.known import Known
+    from sccg_runtime.contract import Target
+    from sccg_teacher_student.data.source import DataSource
 
 TEACHER = "teacher, PyTorch"
 TEACHER_OPENVINO = "teacher, OpenVINO"
+SERIES_SLICES, SERIES_PX = 24, 256
+"""The phantom series that bundles convert where the data set holds no DICOM."""
+_GPU_TARGETS: dict[Target, str] = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
 _PACKAGES = ("sccg-compress", "sccg-runtime", "torch", "openvino", "onnxruntime", "nncf", "onnx", "numpy")
 
 
@@ -40,13 +50,15 @@ def run_models(
     json_out: str | None,
 ) -> BenchResult:
     """Measure and write the reports."""
+    from sccg_bench.measuring import BenchOptions
     from sccg_bench.report.csv import write_csv
     from sccg_bench.report.html import write_html
     from sccg_bench.report.markdown import write_markdown
     from sccg_bench.report.sheets import strips
     from sccg_bench.report.terminal import show
     from sccg_bench.results import write_results
-    from sccg_bench.run import BenchOptions, run_bench
+    from sccg_bench.run import run_bench
+    from sccg_bench.worker_child import SEED
     from sccg_compress.known import learn
     from sccg_runtime.engine import physical_cores
     from sccg_teacher_student.data.splits import bench_cases
@@ -69,22 +81,31 @@ def run_models(
         "command": " ".join(["sccg-compress", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "hashes": known.hashes(),
-        "seed": None,
+        "seed": SEED,
         "data": source.path.name,
         "split": split or ("test" if "test" in source.splits else "val" if "val" in source.splits else "all"),
         "cases": list(cases),
         "simulated_data": source.simulated,
     }
-    options = BenchOptions(
-        direction=known.direction,
-        teacher_name=TEACHER if teacher_path is not None else None,
-        fp32_of=fp32_of,
-        ct=source.settings.ct,
-        size=size,
-        profile=profile,
-        threads=used,
-    )
-    made = run_bench(runnables, source.pairs(cases), options, provenance=provenance, progress=say)
+    with _ended_by_sigterm(), tempfile.TemporaryDirectory() as temporary:
+        options = BenchOptions(
+            direction=known.direction,
+            teacher_name=TEACHER if teacher_path is not None else None,
+            fp32_of=fp32_of,
+            ct=source.settings.ct,
+            size=size,
+            profile=profile,
+            threads=used,
+            series=_series(source, cases[0], known.direction, Path(temporary)) if known.contracts else None,
+        )
+        made = run_bench(
+            runnables,
+            source.pairs(cases),
+            options,
+            provenance=provenance,
+            extra_rows=[] if device == "cpu" else _engines_not_given(known),
+            progress=say,
+        )
     if json_out == "-":
         from sccg_compress.console import write_json
 
@@ -110,27 +131,33 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
     CUDA rows are always there unless the CPU alone was asked for; without a GPU they say why they are empty.
     """
     from sccg_export.runnables import BundleRunnable, OpenVinoRunnable
+    from sccg_runtime.files import sha256
     from sccg_teacher_student.runnables import TorchRunnable
 
     rows: list[Runnable] = []
     rows_of: dict[str, str] = {}  # hash of a checkpoint -> its row
     fp32_of: dict[str, str] = {}
-    if known.teacher is not None:
-        teacher = known.teacher.path
-        rows += [TorchRunnable(TEACHER, teacher), OpenVinoRunnable(TEACHER_OPENVINO, teacher)]
-        fp32_of[TEACHER_OPENVINO] = TEACHER
-        rows_of[known.teacher.sha256] = TEACHER
-        if device != "cpu":
-            rows.append(TorchRunnable(f"{TEACHER} on CUDA", teacher, "cuda"))
+
+    def add_network(name: str, path: Path, readable: bool) -> None:
+        rows.append(TorchRunnable(name, path))
+        rows_of[sha256(path)] = name
+        if device != "cpu" and readable:
+            rows.append(TorchRunnable(f"{name} on CUDA", path, "cuda"))
+            rows.append(TorchRunnable(f"{name} on CUDA, FP16", path, "cuda", "fp16"))
+
+    if known.teacher_path is not None:
+        add_network(TEACHER, known.teacher_path, known.teacher is not None)
+        if known.teacher is not None:
+            rows.insert(1, OpenVinoRunnable(TEACHER_OPENVINO, known.teacher_path))
+            fp32_of[TEACHER_OPENVINO] = TEACHER
     done: set[Path] = set()
     for model in found:
         label = f" ({model.run.name})" if len(found) > 1 and model.run is not None else ""
-        if model.checkpoint is not None and (one := known.checkpoints[model.checkpoint]).sha256 not in rows_of:
-            name = _free(f"{one.spec.name}, PyTorch{label}", rows, one.path)
-            rows.append(TorchRunnable(name, one.path))
-            rows_of[one.sha256] = name
-            if device != "cpu":
-                rows.append(TorchRunnable(f"{name} on CUDA", one.path, "cuda"))
+        if model.checkpoint is not None and sha256(model.checkpoint) not in rows_of:
+            one = known.checkpoints[model.checkpoint]
+            known_as = model.checkpoint.stem if one is None else one.spec.name
+            name = _free(f"{known_as}, PyTorch{label}", rows, model.checkpoint)
+            add_network(name, model.checkpoint, one is not None)
         for path in model.bundles:
             if path.resolve() in done:
                 continue
@@ -141,6 +168,50 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
             if contract is not None and contract.generator_sha256 in rows_of:
                 fp32_of[name] = rows_of[contract.generator_sha256]
     return rows, fp32_of
+
+
+def _engines_not_given(known: Known) -> list[Row]:
+    """A row for each engine of GPUs that no bundle holds: why it is empty."""
+    from sccg_bench.results import not_measured_row
+    from sccg_export.requirements import examine
+    from sccg_export.runnables import ENGINE_NAMES
+
+    given = {contract.target for contract in known.contracts.values() if contract is not None}
+    rows = []
+    for target, name in _GPU_TARGETS.items():
+        if target not in given:
+            status = examine(target)
+            how = f"sccg-compress export --target {target}" if status.precisions else "export does not make them yet"
+            lacking = f"; missing here: {', '.join(status.missing)}" if status.missing else ""
+            reason = f"no {name} bundle was given ({how}){lacking}"
+            rows.append(not_measured_row(f"student, {name}", reason, engine=ENGINE_NAMES[target]))
+    return rows
+
+
+def _series(source: DataSource, case: str, direction: Direction, folder: Path) -> Path:
+    """A DICOM series that the direction takes: the case's own, or that of a phantom made in ``folder``."""
+    from sccg_runtime.direction import modalities
+    from sccg_teacher_student.data.phantom import case_name
+    from sccg_teacher_student.data.phantom_dicom import write_phantom
+    from sccg_teacher_student.data.reader import child
+
+    name = modalities(direction)[0].lower()
+    own = child(source.folders[case], name) if source.kind == "dicom" else None
+    if own is not None:
+        return own
+    say(f"DICOM to DICOM is measured on a phantom series of {SERIES_SLICES} slices: the data set holds no DICOM")
+    phantom = write_phantom(folder / "phantom", patients=1, slices=SERIES_SLICES, size=SERIES_PX, split=False)
+    return phantom / case_name(0) / name
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """While open, SIGTERM ends the command in order: models' processes are closed, temporary files removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _free(name: str, rows: Sequence[Runnable], path: Path) -> str:

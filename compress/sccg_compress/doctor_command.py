@@ -6,7 +6,8 @@ import platform
 from typing import Any
 
 from sccg_compress.console import write_json
-from sccg_export.requirements import REQUIREMENTS, Status, cpu_capabilities, examine, nvidia_driver
+from sccg_export.requirements import REQUIREMENTS, Status, examine, nvidia_driver
+from sccg_runtime.engine import cpu_capabilities
 from sccg_runtime.errors import MissingDependencyError
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from sccg_compress.console import say
 from sccg_compress.models import Model
@@ -12,10 +13,12 @@ from sccg_compress.sources import choose_direction, say_other_intensities
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.contract import Contract
 from sccg_runtime.direction import Direction, parse_direction
-from sccg_runtime.errors import BundleError, InputError
+from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint
 from sccg_teacher_student.data.source import DataSource
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,21 +31,22 @@ class Known:
         Of all of them.
     data
         Folder that the first of them learned from, where it tells.
-    teacher
-        What drift refers to, or None.
+    teacher_path, teacher
+        What drift refers to, or None; ``teacher`` is None as well where its file cannot be read.
     checkpoints, contracts
-        By path; the contract of a bundle that cannot be read is None.
+        By path; None where the file cannot be read.
     """
 
     direction: Direction
     data: str | None
+    teacher_path: Path | None
     teacher: Checkpoint | None
-    checkpoints: Mapping[Path, Checkpoint]
+    checkpoints: Mapping[Path, Checkpoint | None]
     contracts: Mapping[Path, Contract | None]
 
     def check_size(self, size: tuple[int, int]) -> None:
         """InputError if a model cannot run at ``size`` (rows, columns)."""
-        networks = [*self.checkpoints.values(), *([self.teacher] if self.teacher else [])]
+        networks = [one for one in (*self.checkpoints.values(), self.teacher) if one is not None]
         strides = {one.path.name: one.spec.stride for one in networks}
         strides |= {path.name: contract.stride for path, contract in self.contracts.items() if contract is not None}
         for name, stride in strides.items():
@@ -52,7 +56,7 @@ class Known:
     def compare(self, source: DataSource) -> None:
         """Say what makes figures mean less: intensities or a teacher that are not those a model learned from."""
         for one in self.checkpoints.values():
-            if one.record is not None:
+            if one is not None and one.record is not None:
                 say_other_intensities(one.path.name, one.record, source)
         for path, contract in self.contracts.items():
             if contract is not None:
@@ -65,7 +69,7 @@ class Known:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every file by name, with the folder's name before it where a name occurs twice."""
         found: dict[str, str] = {}
-        teacher = [] if self.teacher is None else [self.teacher.path]
+        teacher = [] if self.teacher_path is None else [self.teacher_path]
         for path in dict.fromkeys([*teacher, *self.checkpoints, *self.contracts]):
             digest = sha256(path)
             name = path.name if found.get(path.name, digest) == digest else f"{path.resolve().parent.name}/{path.name}"
@@ -76,27 +80,33 @@ class Known:
 def learn(found: Sequence[Model], teacher: Path | None, asked: str | None) -> Known:
     """Read teacher, checkpoints and contracts.
 
-    A bundle that cannot be read is told and kept: its row will say that it failed, the others are measured.
+    A file that cannot be read is told and kept: its row will say that it failed, the others are measured.
 
     Raises
     ------
     InputError
-        Directions differ or are not known, a checkpoint cannot be read, or there is nothing but broken bundles.
+        Directions differ or are not known, the teacher is not there, or there is nothing but broken files.
     """
     asked_direction = None if asked is None else parse_direction(asked)
-    guide = None if teacher is None else load_checkpoint(teacher)
-    checkpoints = {model.checkpoint: load_checkpoint(model.checkpoint) for model in found if model.checkpoint}
-    contracts: dict[Path, Contract | None] = {}
-    broken: BundleError | None = None
-    for path in dict.fromkeys(path for model in found for path in model.bundles):
+    if teacher is not None and not teacher.is_file():
+        raise InputError(f"no checkpoint at {teacher}")
+    failures: list[SccgError] = []
+
+    def read(reader: Callable[[Path], T], path: Path) -> T | None:
         try:
-            contracts[path] = read_bundle(path).contract
-        except BundleError as error:
-            broken, contracts[path] = error, None
+            return reader(path)
+        except SccgError as error:
+            failures.append(error)
             say(f"not measured: {error}")
-    if broken is not None and not checkpoints and not any(contracts.values()):
-        raise broken
-    networks = [*checkpoints.values(), *([guide] if guide else [])]
+            return None
+
+    guide = None if teacher is None else read(load_checkpoint, teacher)
+    checkpoints = {model.checkpoint: read(load_checkpoint, model.checkpoint) for model in found if model.checkpoint}
+    paths = dict.fromkeys(path for model in found for path in model.bundles)
+    contracts = {path: read(lambda path: read_bundle(path).contract, path) for path in paths}
+    networks = [one for one in (*checkpoints.values(), guide) if one is not None]
+    if failures and not networks and not any(contracts.values()):
+        raise failures[0]
     told: dict[str, Direction] = {one.path.name: one.record.direction for one in networks if one.record is not None}
     told |= {path.name: contract.direction for path, contract in contracts.items() if contract is not None}
     if asked_direction is not None:
@@ -104,6 +114,12 @@ def learn(found: Sequence[Model], teacher: Path | None, asked: str | None) -> Kn
     if len(set(told.values())) > 1:
         listed = ", ".join(f"{name} is {direction}" for name, direction in told.items())
         raise InputError(f"bench one direction at a time: {listed}")
-    direction = next(iter(told.values())) if told else choose_direction(None, networks[0])
-    data = next((one.record.data for one in checkpoints.values() if one.record is not None), None)
-    return Known(direction=direction, data=data, teacher=guide, checkpoints=checkpoints, contracts=contracts)
+    records = [one.record for one in checkpoints.values() if one is not None and one.record is not None]
+    return Known(
+        direction=next(iter(told.values())) if told else choose_direction(None, networks[0]),
+        data=records[0].data if records else None,
+        teacher_path=teacher,
+        teacher=guide,
+        checkpoints=checkpoints,
+        contracts=contracts,
+    )

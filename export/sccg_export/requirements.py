@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sccg_runtime.contract import Precision, Target
+from sccg_runtime.engine import cpu_capabilities
 from sccg_runtime.errors import MissingDependencyError
 
 
@@ -126,19 +127,6 @@ def installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def cpu_capabilities() -> frozenset[str]:
-    """What OpenVINO says this CPU is fast at, such as ``{"FP32", "INT8", "BF16"}``.
-
-    Raises
-    ------
-    MissingDependencyError
-        OpenVINO is not installed or does not load.
-    """
-    from sccg_runtime.engine import openvino_core
-
-    return frozenset(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def nvidia_driver() -> str | None:

@@ -95,13 +95,15 @@ def open_graph(model: onnx.ModelProto, size: tuple[int, int], ran: dict[str, int
     return checked_session(run, told)
 
 
-def open_engine(bundle: Bundle, size: tuple[int, int]) -> Session:
+def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | None = None) -> Session:
     """A bundle's engine on the NVIDIA GPU; a call copies the slice there and back and waits.
 
     Parameters
     ----------
     size
         (rows, columns), within what the engine was built for.
+    times_ms
+        To be filled with the GPU's own time of every call, without copies.
 
     Raises
     ------
@@ -118,6 +120,8 @@ def open_engine(bundle: Bundle, size: tuple[int, int]) -> Session:
     trt = import_tensorrt_rtx()
     import torch
 
+    from sccg_teacher_student.cuda_clock import event_time
+
     contract = bundle.contract
     engine = trt.Runtime(trt_logger()).deserialize_cuda_engine(bundle.members["model.engine"])
     if engine is None:
@@ -132,12 +136,15 @@ def open_engine(bundle: Bundle, size: tuple[int, int]) -> Session:
     given, made = (torch.empty(shape, dtype=torch.float32, device="cuda") for _ in range(2))
     context.set_tensor_address(INPUT, given.data_ptr())
     context.set_tensor_address(OUTPUT, made.data_ptr())
+    times = [] if times_ms is None else times_ms
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def run(images: FloatArray) -> FloatArray:
         with torch.cuda.stream(stream):
             given.copy_(torch.from_numpy(np.array(images)))
-            if not context.execute_async_v3(stream.cuda_stream):
+            with event_time(times):
+                done = context.execute_async_v3(stream.cuda_stream)
+            if not done:
                 raise RefusedError("TensorRT-RTX failed on a slice")
         stream.synchronize()
         return np.array(made.cpu().numpy(), np.float32)

@@ -16,10 +16,14 @@ ENGINE_NAMES = {"openvino": "openvino", "ort": "onnxruntime", "tensorrt-rtx": "t
 
 @dataclass(slots=True)
 class BundleRunnable:
-    """A ``.sccg`` file: on the CPU through the very session that clinics run, or TensorRT-RTX's engine on the GPU."""
+    """A ``.sccg`` file: on the CPU through the very session that clinics run, or TensorRT-RTX's engine on the GPU.
+
+    ``device_times_ms`` holds the GPU's own time of every call since :meth:`open`; it stays empty on a CPU.
+    """
 
     name: str
     bundle: Path
+    device_times_ms: list[float] = field(default_factory=list, repr=False)
     _facts: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def open(self, size: tuple[int, int], threads: int) -> Callable[[FloatArray], FloatArray]:
@@ -31,7 +35,8 @@ class BundleRunnable:
         if bundle.contract.target == "tensorrt-rtx":
             from sccg_export.rtx_session import open_engine
 
-            session = open_engine(bundle, size)
+            self.device_times_ms = []
+            session = open_engine(bundle, size, self.device_times_ms)
         else:
             session = open_session(bundle, size=size, threads=threads)
         told = session.describe()
@@ -46,6 +51,12 @@ class BundleRunnable:
             "float_layers": bundle.contract.drift.get("float_layers"),
         }
         return session
+
+    def convert(self, series: Path, out: Path, threads: int) -> int:
+        """A DICOM series through the bundle, as ``sccg-runtime convert`` does it; how many slices it has."""
+        from sccg_runtime.api import convert_series, load
+
+        return convert_series(series, out, load(self.bundle), threads=threads).slices
 
     def synchronize(self) -> None:
         """Nothing to wait for: on a GPU, too, a call ends when its output is here."""

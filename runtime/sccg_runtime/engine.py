@@ -179,6 +179,17 @@ def openvino_version() -> str:
     return str(import_openvino().get_version()).split("-")[0]
 
 
+def cpu_capabilities() -> frozenset[str]:
+    """What OpenVINO says this CPU computes in by itself, such as ``{"FP32", "INT8", "BF16"}``.
+
+    Raises
+    ------
+    MissingDependencyError
+        OpenVINO is not installed or does not load.
+    """
+    return frozenset(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 def cpu_properties(precision: Precision, threads: int) -> dict[str, Any]:
     """Compile options for one slice at a time; arithmetic is never left to OpenVINO's choice (bf16 where it can)."""
     return {
@@ -192,7 +203,7 @@ def cpu_properties(precision: Precision, threads: int) -> dict[str, Any]:
 def _open_openvino(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
     core = openvino_core()
     contract = bundle.contract
-    if contract.precision_asked == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if contract.precision_asked == "bf16" and "BF16" not in cpu_capabilities():
         raise MissingDependencyError("this CPU has no BF16 and the bundle asks for it: export an int8 or fp32 bundle")
     try:
         model = core.read_model(bundle.members["model.xml"], bundle.members["model.bin"])

@@ -134,8 +134,7 @@ def test_a_damaged_onnx_model_gives_one_line(make, tmp_path):
 
 def test_bf16_needs_a_cpu_that_has_it(bundle_file, make):
     bundle = read_bundle(bundle_file(make.contract(precision_asked="bf16")))
-    core = engine.import_openvino().Core()
-    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in engine.cpu_capabilities():
         assert open_session(bundle).describe().precision_ran == {"bf16": 2}
     else:
         with pytest.raises(MissingDependencyError, match="BF16"):

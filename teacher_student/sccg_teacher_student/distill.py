@@ -17,6 +17,7 @@ from torch import nn
 
 from sccg_bench.protocols import Pair
 from sccg_runtime.direction import Direction, parse_direction
+from sccg_runtime.engine import cpu_capabilities
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import FloatArray
@@ -28,7 +29,7 @@ from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.distillation import DistillTask, LossWeights
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge, keep_out
-from sccg_teacher_student.labels import LabelCache, Labeller, cpu_computes_bf16, make_labeller
+from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
 from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device, use_cores
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import student_spec
@@ -354,7 +355,7 @@ def _recorded_views(path: Path) -> int:
 
 def _amp(name: str, device: torch.device) -> torch.dtype | None:
     if name == "auto":
-        known_fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_computes_bf16()
+        known_fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else "BF16" in cpu_capabilities()
         return torch.bfloat16 if known_fast else None
     known = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name not in known:

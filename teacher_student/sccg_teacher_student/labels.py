@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from sccg_runtime.contract import Precision
-from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core
+from sccg_runtime.engine import cpu_capabilities, cpu_properties, import_openvino, openvino_core
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import replacing
 from sccg_runtime.intensity import FloatArray
@@ -125,11 +125,6 @@ class LabelCache:
         return self.folder / f"{number:05d}.npy"
 
 
-def cpu_computes_bf16() -> bool:
-    """Whether OpenVINO finds bfloat16 arithmetic in this CPU (AVX512-BF16 or AMX)."""
-    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.device) -> tuple[Labeller, str]:
     """The fastest way at hand to run the teacher on slices of ``size``, and its name.
 
@@ -147,7 +142,7 @@ def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.devic
 
         return run_torch, "PyTorch on CUDA, float32"
     openvino, core = import_openvino(), openvino_core()
-    precision: Precision = "bf16" if cpu_computes_bf16() else "fp32"
+    precision: Precision = "bf16" if "BF16" in cpu_capabilities() else "fp32"
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO's converter uses torch.jit.trace, which is deprecated
         model = openvino.convert_model(teacher, example_input=torch.zeros(1, 1, *size), input=[1, 1, *size])

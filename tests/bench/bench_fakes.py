@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,42 @@ class Exported(Fake):
             | {"engine_drift": {"engine_to_fp32_psnr_db": 47.5, "worst": "case1/001"}}
             | {"float_layers": ["stem"]}
         )
+
+
+@dataclass(frozen=True)
+class Bundle(Fake):
+    """Converts a series by copying its files; ``fault`` is what it says instead."""
+
+    fault: str = ""
+
+    def convert(self, series: Path, out: Path, threads: int) -> int:
+        if self.fault:
+            raise InputError(self.fault)
+        files = sorted(series.iterdir()) if series.is_dir() else [series]
+        out.mkdir()
+        for file in files:
+            (out / file.name).write_bytes(file.read_bytes())
+        return len(files)
+
+
+@dataclass(frozen=True)
+class OnGpu(Fake):
+    """Says how long a GPU took, as a runnable on a GPU does."""
+
+    device: str = "cuda"
+    device_times_ms: tuple[float, ...] = (1.0, 2.5, 9.0)
+
+
+@dataclass(frozen=True)
+class Cores(Fake):
+    """Says which processors its process may run on, and writes them down where it runs."""
+
+    folder: str = ""
+
+    def open(self, size: tuple[int, int], threads: int) -> Call:
+        cores = "-".join(map(str, sorted(os.sched_getaffinity(0))))
+        Path(self.folder, f"{os.getpid()} {threads} {cores}").touch()
+        return super().open(size, threads)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sccg_bench.machine import LoadWatch, describe_machine, parse_cpuinfo, peak_rss_mib
+from sccg_bench.machine import LoadWatch, core_shares, describe_machine, parse_cpuinfo, peak_rss_mib
 
 XEON = """processor\t: {0}
 model name\t: Intel(R) Xeon(R) Processor
@@ -35,6 +35,20 @@ def test_where_nothing_is_known_nothing_is_claimed(tmp_path: Path) -> None:
     json.dumps(found.to_dict(), allow_nan=False)
     assert LoadWatch(list, proc=tmp_path).busy_cores() is None
     assert LoadWatch(list, proc=tmp_path).warning() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no processor affinity on this system")
+def test_cores_are_dealt_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four logical processors on two cores, siblings 0,1 and 2,3."""
+    for cpu in range(4):
+        place = tmp_path / f"cpu{cpu}" / "topology"
+        place.mkdir(parents=True)
+        (place / "thread_siblings_list").write_text("0-1\n" if cpu < 2 else "2-3\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert core_shares(2, tmp_path) == [{0, 1}, {2, 3}]
+    assert core_shares(1, tmp_path) == [{0, 1, 2, 3}]
+    assert core_shares(3, tmp_path) is None, "more streams than cores: left to the system"
+    assert core_shares(4, tmp_path / "unknown") == [{0}, {1}, {2}, {3}]
 
 
 def test_this_machine_has_a_name_and_memory() -> None:

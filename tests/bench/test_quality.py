@@ -40,6 +40,30 @@ def test_ten_levels_too_bright_is_mae_10_and_bias_10() -> None:
     assert found.engine_drift == {}
 
 
+def test_every_tissue_has_a_figure_of_its_own() -> None:
+    """Errors of 2, 4 and 6 levels in air, soft tissue and bone, and of 20 in a lesion of 3x3 pixels."""
+    reference = fakes.head(64)
+    u8 = (reference[0] + 1) * 127.5
+    levels = np.where(u8 < 60, 2.0, np.where(u8 < 200, 4.0, 6.0))
+    lesion = np.zeros((64, 64), bool)
+    lesion[30:33, 30:33] = True
+    levels[lesion] = 20
+    output = reference + (levels * LEVEL).astype(np.float32)
+    pair = Pair("case", "001", reference, reference, lesion)
+    found = quality([pair], [output], [reference - LEVEL], None, "mr2ct").summary
+    soft = (u8 >= 60) & (u8 < 200)
+    mae_soft = levels[soft].mean()
+    for name, expected in (("air", 2), ("soft", mae_soft), ("bone", 6), ("lesion", 20)):
+        assert found.quality[f"mae_{name}_u8"] == pytest.approx(expected, abs=1e-3), name
+        assert found.drift[f"to_teacher_mae_{name}_u8"] == pytest.approx(expected + 1, abs=1e-3), name
+        if name != "air":
+            assert found.quality[f"bias_{name}_u8"] == pytest.approx(expected + 1, abs=1e-3), name
+    assert found.counts["lesion"] == 1
+    without = quality([Pair("case", "001", reference, reference)], [output], None, None, "mr2ct").summary
+    assert without.quality["mae_lesion_u8"] is None
+    assert without.counts["lesion"] == 0
+
+
 def test_the_perfect_model_is_capped_on_every_slice() -> None:
     found = quality(PAIRS, REFERENCES, None, None, "mr2ct")
     assert found.summary.counts == {
@@ -48,6 +72,7 @@ def test_the_perfect_model_is_capped_on_every_slice() -> None:
         "capped": 6,
         "empty_iou_foreground": 0,
         "empty_iou_bone": 0,
+        "lesion": 0,
         "not_finite": 0,
     }
     assert found.summary.quality["iou_bone"] == found.summary.quality["iou_foreground"] == 1
@@ -74,6 +99,9 @@ def test_the_blurred_teacher_stays_close_and_loses_its_detail() -> None:
     found = quality(PAIRS, blurred(REFERENCES), REFERENCES, None, "mr2ct").summary
     assert found.drift["to_teacher_psnr_db"] > 18
     assert found.quality["hf_ratio"] < 0.5
+    thrice = quality(PAIRS, blurred(REFERENCES, 3), REFERENCES, None, "mr2ct").summary
+    assert thrice.quality["hf_ratio"] < found.quality["hf_ratio"]
+    np.testing.assert_array_equal(blurred(REFERENCES, 2)[0], blurred(blurred(REFERENCES))[0])
     np.testing.assert_allclose(blurred(REFERENCES)[0][0, 30, 30], REFERENCES[0][0, 29:32, 29:32].mean(), rtol=1e-5)
 
 

@@ -28,7 +28,7 @@ from sccg_bench.report.html import html, write_html
 from sccg_bench.report.markdown import markdown
 from sccg_bench.report.sheets import save_strips, strips
 from sccg_bench.report.summary import summarise
-from sccg_bench.report.tables import number, tables
+from sccg_bench.report.tables import notes, number, tables
 from sccg_bench.report.terminal import show
 from sccg_bench.results import Results, Row, not_measured_row, paper_row, with_speedups
 from sccg_bench.run import CONTROL_NAME, BenchResult, with_quality
@@ -167,8 +167,9 @@ def test_the_terminal_shows_every_row_and_every_reason(width: int) -> None:
     shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     for row in FOUND.results.rows:
         assert row.name.split()[0] in shown
-    for wanted in ("no CUDA device", "RuntimeError", "2730", "Cited, not measured here", "other processes"):
-        assert wanted in shown
+    for wanted in ("no CUDA device", "RuntimeError", "2730", "4.50", "Cited, not measured here", "other processes"):
+        assert wanted in shown, "no figure is broken over lines"
+    assert max(len(line) for line in console.file.getvalue().splitlines()) <= width  # type: ignore[attr-defined]
 
 
 def test_the_first_screen_answers_three_questions() -> None:
@@ -193,6 +194,22 @@ def test_the_control_misses_its_limit_and_a_model_that_does_is_not_shipped() -> 
     bad = replace(results, rows=(*results.rows[:2], blurry))
     assert summarise(bad)[2].answer == "Not as it is: 1 of 6 limits missed"
     assert "High-frequency" in summarise(bad)[2].detail
+
+
+def test_an_unsteady_machine_is_no_good_answer() -> None:
+    row = FOUND.results.rows[2]
+    shaken = replace(row, latency_ms=replace(row.latency_ms, block_p50_high=row.latency_ms.p50 * 2))
+    assert summarise(FOUND.results)[0].tone == "good"
+    fast = summarise(replace(FOUND.results, rows=(shaken,)))[0]
+    assert fast.tone == "open"
+    assert "not quiet" in fast.detail
+
+
+def test_one_reason_of_several_rows_is_told_once() -> None:
+    missing = [not_measured_row(f"cuda {number}", "no CUDA device") for number in range(3)]
+    told = notes(replace(FOUND.results, rows=(*missing, paper_row())))
+    assert told[0] == ("cuda 0; cuda 1; cuda 2", "not measured", "no CUDA device")
+    assert len(told) == 2
 
 
 def test_a_control_that_passes_is_a_warning() -> None:
@@ -310,6 +327,40 @@ def test_figures_left_out_of_the_means_are_shown() -> None:
     bad = replace(FOUND.results, rows=(replace(row, counts={**row.counts, "not_finite": 3}),))
     table = next(each for each in tables(bad) if each.title == "Quality")
     assert table.lines[0][table.header.index("not finite")] == "3"
+
+
+def test_a_whole_series_and_several_streams_are_shown() -> None:
+    series = {"end_to_end_ms": 21.4, "end_to_end_ms_low": 20.0, "end_to_end_ms_high": 30.5}
+    series |= {"cold_start_ms": 812.0, "cold_start_ms_low": 790.0, "cold_start_ms_high": 900.0}
+    figures = {"slices_per_s": 123.4, "streams": 2.0, "n": 70.0}
+    model = replace(FOUND.results.rows[2], series=series | {"slices": 24, "repeats": 3}, throughput=figures)
+    made_of = {table.title: table for table in tables(replace(FOUND.results, rows=(model,)))}
+    line = dict(zip(made_of["DICOM to DICOM"].header, made_of["DICOM to DICOM"].lines[0], strict=True))
+    assert (line["ms per slice"], line["cold start ms"]) == ("21.4", "812")
+    assert (line["lowest to highest"], line["lowest to highest, cold"]) == ("20.0 to 30.5", "790 to 900")
+    assert (line["slices"], line["repeats"]) == ("24", "3")
+    line = dict(zip(made_of["Latency"].header, made_of["Latency"].lines[0], strict=True))
+    assert line["slices/s (streams)"] == "123.4 (2)"
+    assert float(lines_of(models_csv(replace(FOUND.results, rows=(model,))))[0]["series.cold_start_ms"]) == 812
+    assert "DICOM to DICOM" not in [table.title for table in tables(FOUND.results)]
+
+
+def test_time_on_the_gpu_is_a_column_where_there_is_one() -> None:
+    assert "GPU alone ms" not in tables(FOUND.results)[0].header
+    model = replace(FOUND.results.rows[2], device="cuda", device_p50_ms=1.5)
+    table = tables(replace(FOUND.results, rows=(model,)))[0]
+    assert table.lines[0][table.header.index("GPU alone ms")] == "1.50"
+
+
+def test_tissues_are_shown_as_far_as_they_are_known() -> None:
+    table = next(each for each in tables(FOUND.results) if each.title == "By tissue")
+    assert {"MAE air", "MAE soft", "MAE bone", "to teacher: MAE bone", "bias soft"} < set(table.header)
+    assert not [label for label in table.header if "lesion" in label or "HU" in label]
+    row = FOUND.results.rows[2]
+    known = replace(row, quality=row.quality | {"mae_lesion_u8": 7.5, "mae_bone_hu": 88.0}, counts={"lesion": 3})
+    table = next(each for each in tables(replace(FOUND.results, rows=(known,))) if each.title == "By tissue")
+    line = dict(zip(table.header, table.lines[0], strict=True))
+    assert (line["MAE lesion"], line["MAE bone HU"], line["slices with a lesion"]) == ("7.50", "88.00", "3")
 
 
 def test_layers_left_in_float_are_named() -> None:

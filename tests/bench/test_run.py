@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import bench_fakes as fakes
 import numpy as np
 import pytest
 
 from sccg_bench.latency import Latency, LatencyPlan
+from sccg_bench.machine import core_shares
+from sccg_bench.measuring import BenchOptions
 from sccg_bench.protocols import Pair
 from sccg_bench.results import Results, Row, not_measured_row
-from sccg_bench.run import CONTROL_NAME, BenchOptions, _not_finite, _unsteady, run_bench
+from sccg_bench.run import CONTROLS, _not_finite, _unsteady, run_bench
 from sccg_bench.worker import Worker, WorkerError
 from sccg_runtime.errors import InputError
 
-FAST = LatencyPlan(queries=4, seconds=0, warmup_queries=2, warmup_seconds=0, block_seconds=0.01)
+FAST = LatencyPlan(
+    queries=4,
+    seconds=0,
+    warmup_queries=2,
+    warmup_seconds=0,
+    block_seconds=0.01,
+    throughput_seconds=0.01,
+    series_repeats=2,
+)
 
 
 def options(**given: object) -> BenchOptions:
@@ -39,9 +52,9 @@ def test_a_whole_run_fills_every_row() -> None:
     found = run_bench(models, fakes.pairs(), given, provenance={"seed": 0}, extra_rows=[missing], progress=steps.append)
     results = found.results
     names = [row.name for row in results.rows]
-    assert names == ["teacher", CONTROL_NAME, "student", "int8", "broken", "cuda", "paper, RTX 3080 Ti"]
-    teacher, control, student, int8, broken, cuda, paper = results.rows
-    assert [row.status for row in results.rows] == ["measured"] * 4 + ["failed", "not measured", "cited"]
+    assert names == ["teacher", *CONTROLS, "student", "int8", "broken", "cuda", "paper, RTX 3080 Ti"]
+    teacher, control, blurrier, student, int8, broken, cuda, paper = results.rows
+    assert [row.status for row in results.rows] == ["measured"] * 5 + ["failed", "not measured", "cited"]
 
     assert teacher.role == "teacher"
     assert teacher.drift is None
@@ -63,6 +76,11 @@ def test_a_whole_run_fills_every_row() -> None:
     assert [part["case"] for part in int8.per_patient] == ["case0", "case1"]
     assert len(int8.per_slice) == 6
     assert control.quality["hf_ratio"] < 0.5
+    assert blurrier.quality["hf_ratio"] < control.quality["hf_ratio"]
+    assert student.throughput["streams"] == 1
+    assert student.throughput["n"] >= 1
+    assert student.throughput["slices_per_s"] > 0
+    assert (student.series, student.device_p50_ms, broken.throughput) == (None, None, None)
     assert control.latency_ms is None
 
     assert broken.note == "ValueError: out of luck"
@@ -139,6 +157,55 @@ def test_slices_of_two_sizes_are_both_judged() -> None:
     assert row.counts["slices"] == 3
 
 
+def series_of(folder: Path, files: int) -> Path:
+    folder.mkdir()
+    for index in range(files):
+        (folder / f"{index}.dcm").write_bytes(b"slice")
+    return folder
+
+
+def test_a_bundle_is_measured_from_files_to_files_in_fresh_processes(tmp_path: Path) -> None:
+    given = options(series=series_of(tmp_path / "mr", 5))
+    found = run_bench([fakes.Bundle("b"), fakes.Fake("network")], [], given).results
+    bundle, network, _ = found.rows
+    assert network.series is None
+    assert (bundle.series["slices"], bundle.series["repeats"]) == (5, 2)
+    for name in ("end_to_end_ms", "cold_start_ms"):
+        assert 0 < bundle.series[f"{name}_low"] <= bundle.series[name] <= bundle.series[f"{name}_high"]
+    assert bundle.series["cold_start_ms"] > 5 * bundle.series["end_to_end_ms"], "a process starts first"
+    assert found.warnings == () or "DICOM" not in " ".join(found.warnings)
+    assert Results.from_json(found.to_json()).rows[0].series == bundle.series
+
+
+def test_a_series_that_cannot_be_converted_is_a_warning_and_the_row_stays(tmp_path: Path) -> None:
+    given = options(series=series_of(tmp_path / "mr", 1))
+    found = run_bench([fakes.Bundle("b", fault="slices are missing")], [], given).results
+    assert (found.rows[0].status, found.rows[0].series) == ("measured", None)
+    assert "b: DICOM to DICOM was not measured: slices are missing" in found.warnings
+
+
+@pytest.mark.skipif(len(core_shares(2) or ()) < 2, reason="two processor cores are needed to give each stream its own")
+def test_every_stream_has_one_thread_and_cores_of_its_own(tmp_path: Path) -> None:
+    row = run_bench([fakes.Cores("m", folder=str(tmp_path))], [], options(threads=2)).results.rows[0]
+    assert row.throughput["streams"] == 2
+    opened = [path.name.split() for path in tmp_path.iterdir()]
+    streams = [cores for _, threads, cores in opened if threads == "1"]
+    assert len(opened) == 3
+    assert len(streams) == 2
+    assert not set(streams[0].split("-")) & set(streams[1].split("-"))
+
+
+def test_time_on_the_gpu_stands_beside_the_clock_of_the_host() -> None:
+    row = run_bench([fakes.OnGpu("m")], [], options()).results.rows[0]
+    assert row.device_p50_ms == 2.5
+
+
+def test_a_lesion_mask_of_another_size_is_refused() -> None:
+    pair = Pair("a", "1", fakes.head(32), fakes.head(32), np.zeros((16, 16), bool))
+    with pytest.raises(InputError, match=r"a/1: the lesion mask is \(16, 16\), not \(32, 32\)"):
+        run_bench([fakes.Broken("m", how="hangs")], [pair], options())
+
+
 def test_a_hanging_model_is_killed() -> None:
     with Worker(fakes.Broken("m", how="hangs"), 1, timeout_s=1.0) as worker:
         with pytest.raises(WorkerError, match=r"no answer to 'open' within 1 s"):
@@ -177,13 +244,36 @@ def test_no_child_outlives_an_interrupt() -> None:
 
 
 def test_a_child_whose_parent_is_gone_ends_by_itself() -> None:
-    import sys
-
     child = subprocess.Popen(
         [sys.executable, "-m", "sccg_bench.worker_child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     child.communicate(timeout=60)
     assert child.returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_a_child_in_the_middle_of_a_query_ends_with_its_killed_parent(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:]; import bench_fakes; from sccg_bench.worker import Worker\n"
+        "worker = Worker(bench_fakes.Broken('m', how='hangs'), 1); print(worker.pid, flush=True); worker.open((16, 16))"
+    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        time.sleep(1)
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and is_running(child):
+        time.sleep(0.05)
+    assert not is_running(child)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def test_what_cannot_be_pickled_is_a_failed_row() -> None:

@@ -33,7 +33,15 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency from a handful of queries: these tests are about what is reported, not about how fast it was."""
-    plan = LatencyPlan(queries=4, seconds=0.01, warmup_queries=1, warmup_seconds=0.01, block_seconds=0.02)
+    plan = LatencyPlan(
+        queries=4,
+        seconds=0.01,
+        warmup_queries=1,
+        warmup_seconds=0.01,
+        block_seconds=0.02,
+        throughput_seconds=0.02,
+        series_repeats=1,
+    )
     monkeypatch.setitem(PROFILES, "quick", plan)
 
 

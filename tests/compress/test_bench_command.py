@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from command_line import Cli, Lab
+from PIL import Image
 
-from sccg_bench.run import CONTROL_NAME
-from sccg_compress.bench_command import TEACHER, TEACHER_OPENVINO, _runnables
+from sccg_bench.run import CONTROLS
+from sccg_compress.bench_command import TEACHER, TEACHER_OPENVINO, _ended_by_sigterm, _runnables
 from sccg_compress.known import learn
 from sccg_compress.models import find_model
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
+from sccg_teacher_student.data.source import open_data
 
 STUDENT = "s2d-16x2, PyTorch"
 PAPER = "paper, RTX 3080 Ti"
@@ -45,11 +49,14 @@ def replace_student(lab: Lab) -> None:
 def test_bench_of_the_newest_run_measures_teacher_student_and_every_bundle(run: Cli, lab: Lab, bundles: Path) -> None:
     os.link(bundles / "small.sccg", lab.run / "small.sccg")
     (lab.run / "broken.sccg").write_bytes(b"not a bundle")
-    said = run("bench", "--size", "64x64", "--threads", 1, "--json", "-")
+    data = with_a_lesion(lab)
+    said = run("bench", "--size", "64x64", "--threads", 1, "--data", data, "--json", "-")
     assert said.code == 0, said
     rows = rows_of(lab.run / "report" / "result.json")
-    cuda = [f"{TEACHER} on CUDA", f"{STUDENT} on CUDA"]
-    assert set(rows) == {TEACHER, TEACHER_OPENVINO, CONTROL_NAME, STUDENT, "small", "broken", PAPER, *cuda}
+    cuda = [f"{name} on CUDA{half}" for name in (TEACHER, STUDENT) for half in ("", ", FP16")]
+    engines = ["student, TensorRT-RTX", "student, TensorRT"]
+    measured = {TEACHER, TEACHER_OPENVINO, *CONTROLS, STUDENT, "small"}
+    assert set(rows) == {*measured, "broken", PAPER, *cuda, *engines}
     for name in (TEACHER, TEACHER_OPENVINO, STUDENT, "small"):
         assert rows[name]["status"] == "measured", rows[name]
         assert rows[name]["latency_ms"]["p50"] > 0
@@ -61,6 +68,9 @@ def test_bench_of_the_newest_run_measures_teacher_student_and_every_bundle(run: 
         for name in cuda:
             assert (rows[name]["status"], rows[name]["latency_ms"]) == ("not measured", None)
             assert "CUDA" in rows[name]["note"]
+    for name in engines:
+        assert (rows[name]["status"], rows[name]["latency_ms"]) == ("not measured", None)
+        assert "bundle was given" in rows[name]["note"]
     assert rows["broken"]["status"] == "failed"
     assert "broken.sccg is not a bundle" in rows["broken"]["note"]
     small = rows["small"]
@@ -69,12 +79,20 @@ def test_bench_of_the_newest_run_measures_teacher_student_and_every_bundle(run: 
     assert small["engine_drift_from"] == "this run"
     assert small["engine_drift"]["engine_to_fp32_psnr_db"] > 40
     assert small["speedup_vs_teacher"] > 0
+    assert small["throughput"]["slices_per_s"] > 0
+    assert small["series"]["slices"] == 4
+    assert small["series"]["cold_start_ms"] > small["series"]["end_to_end_ms"] > 0
+    assert rows[STUDENT]["series"] is None, "only bundles are what a clinic runs"
+    assert small["quality"]["mae_bone_hu"] > small["quality"]["mae_soft_hu"] > 0
+    assert small["quality"]["mae_lesion_u8"] > 0
+    assert small["counts"]["lesion"] == 1
     assert rows[TEACHER_OPENVINO]["engine_drift"]["engine_to_fp32_psnr_db"] > 60
-    assert rows[CONTROL_NAME]["quality"]["hf_ratio"] < 0.8
+    for name in CONTROLS:
+        assert rows[name]["quality"]["hf_ratio"] < 0.8
     assert rows[STUDENT]["drift"]["to_teacher_psnr_db"] > 10
     told = json.loads(said.out)
     assert told["provenance"]["simulated_data"] is True
-    assert told["provenance"]["cases"] == [path.name for path in (lab.phantom / "test").iterdir()]
+    assert told["provenance"]["cases"] == [path.name for path in (data / "test").iterdir()]
     assert set(told["provenance"]["hashes"]) == {
         "teacher_mr2ct.safetensors",
         "student.safetensors",
@@ -87,8 +105,73 @@ def test_bench_of_the_newest_run_measures_teacher_student_and_every_bundle(run: 
     models = (lab.run / "report" / "models.csv").read_text(encoding="utf-8")
     assert len(models.splitlines()) == 1 + len(rows)
     slices = (lab.run / "report" / "slices.csv").read_text(encoding="utf-8")
-    assert len(slices.splitlines()) == 1 + 4 * 5  # teacher, its control, its OpenVINO form, student, bundle
+    assert len(slices.splitlines()) == 1 + 4 * 6  # teacher, its controls, its OpenVINO form, student, bundle
     assert small["float_layers"], "the stem of an INT8 student stays in float"
+
+
+def with_a_lesion(lab: Lab) -> Path:
+    """The phantom's test case, with a lesion drawn in its second slice."""
+    data = lab.root / "with lesion"
+    shutil.copytree(lab.phantom / "test", data / "test")
+    shutil.copy(lab.phantom / "sccg.toml", data)
+    case = next((data / "test").iterdir())
+    (case / "lesion").mkdir()
+    mask = np.zeros((64, 64), np.uint8)
+    mask[28:36, 30:40] = 1
+    Image.fromarray(mask).save(case / "lesion" / f"{open_data(data).slices(case.name)[1]}.png")
+    return data
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_checkpoint_that_cannot_be_read_keeps_the_others(run: Cli, lab: Lab) -> None:
+    """Slices of MR alone, of which there is one: latency and drift to the teacher are what is left."""
+    data = lab.root / "one slice"
+    mr = next((lab.phantom / "test").iterdir()) / "mr"
+    (data / "case" / "mr").mkdir(parents=True)
+    shutil.copy(sorted(mr.iterdir())[1], data / "case" / "mr")
+    shutil.copy(lab.phantom / "sccg.toml", data)
+    spoilt = lab.root / "spoilt.pth"
+    spoilt.write_bytes(b"not a checkpoint")
+    said = run("bench", lab.run, spoilt, "--data", data, "--size", 64, "--threads", 1, "--device", "cpu")
+    assert said.code == 0, said
+    rows = rows_of(lab.run / "report" / "result.json")
+    assert rows["spoilt, PyTorch"]["status"] == "failed"
+    assert "spoilt.pth" in rows["spoilt, PyTorch"]["note"]
+    student = rows[f"{STUDENT} (first)"]
+    assert student["latency_ms"]["p50"] > 0
+    assert student["counts"]["slices"] == 1
+    assert student["drift"]["to_teacher_psnr_db"] > 10
+    assert (student["drift"]["delta_psnr_db"], student["quality"]["psnr_db"]) == (None, None)
+    assert (student["landmarks"], len(student["per_slice"])) == (
+        {"worst": f"case/{student['per_slice'][0]['slice']}"},
+        1,
+    )
+
+
+def test_nothing_that_can_be_read_is_one_line(run: Cli, lab: Lab) -> None:
+    spoilt = lab.root / "spoilt.pth"
+    spoilt.write_bytes(b"not a checkpoint")
+    run("bench", spoilt, "--data", lab.phantom).refused("spoilt.pth")
+    run("bench", "--teacher", "gone.pt").refused("no checkpoint at gone.pt")
+
+
+def test_sigterm_ends_the_command_in_order() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop, _ended_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_teacher_that_cannot_be_read_is_a_row_and_no_drift(lab: Lab) -> None:
+    spoilt = lab.root / "spoilt.pth"
+    spoilt.write_bytes(b"not a checkpoint")
+    models = [find_model(lab.run)]
+    known = learn(models, spoilt, None)
+    rows, fp32_of = _runnables(models, known, "cpu")
+    assert [row.name for row in rows] == [TEACHER, STUDENT]
+    assert known.teacher is None
+    assert fp32_of == {}
 
 
 @pytest.mark.slow
@@ -100,7 +183,9 @@ def test_a_bundle_alone_outside_any_run_is_measured_without_a_teacher(
     alone = tmp_path / "at the clinic.sccg"
     shutil.copy(bundles / "small.sccg", alone)
     out = tmp_path / "out.json"
-    command = ("bench", alone.name, "--data", lab.phantom, "--size", 64, "--threads", 1, "--json", out)
+    monkeypatch.setattr("sccg_compress.bench_command.SERIES_SLICES", 2)
+    monkeypatch.setattr("sccg_compress.bench_command.SERIES_PX", 64)
+    command = ("bench", alone.name, "--data", pngs_of(lab, tmp_path), "--size", 64, "--threads", 1, "--json", out)
     said = run(*command, "--device", "cpu")
     assert said.code == 0, said
     rows = rows_of(out)
@@ -109,8 +194,22 @@ def test_a_bundle_alone_outside_any_run_is_measured_without_a_teacher(
     assert row["drift"] is None
     assert row["engine_drift_from"] == "export", "no FP32 network was run beside it"
     assert row["quality"]["psnr_db"] > 10
+    assert row["series"]["slices"] == 2, "PNG slices are no series: a phantom stands in"
     assert (tmp_path / "report" / "report.html").is_file()
     assert "no --teacher" in said.err
+    assert "phantom series of 2 slices" in said.err
+
+
+def pngs_of(lab: Lab, folder: Path) -> Path:
+    """The slices of the phantom's test case as PNG."""
+    source = open_data(lab.phantom)
+    for pair in source.pairs(source.splits["test"]):
+        for name, image in (("mr", pair.mr), ("ct", pair.ct)):
+            place = folder / "png" / pair.case / name
+            place.mkdir(parents=True, exist_ok=True)
+            grey = np.rint((image[0] + 1) * 127.5).astype(np.uint8)
+            Image.fromarray(grey).save(place / f"{pair.slice}.png")
+    return folder / "png"
 
 
 @pytest.mark.usefixtures("brief")
@@ -219,8 +318,6 @@ def test_a_broken_bundle_alone_is_an_error(lab: Lab) -> None:
 def test_another_teacher_than_the_bundles_own_is_told(
     lab: Lab, bundles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sccg_teacher_student.data.source import open_data
-
     models = [find_model(bundles / "small.sccg")]
     source = open_data(lab.phantom)
     learn(models, lab.teacher, None).compare(source)

@@ -15,9 +15,8 @@ from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, e
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
 from sccg_export.ort_target import QUANTISED_OPS
-from sccg_export.requirements import cpu_capabilities
 from sccg_export.targets import load_target
-from sccg_runtime.engine import import_openvino, open_session
+from sccg_runtime.engine import cpu_capabilities, import_openvino, open_session
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_teacher_student.checkpoint import Checkpoint
 from sccg_teacher_student.networks.build import fold_for_export

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -79,10 +80,11 @@ def drift_chart(results: Results) -> bytes | None:
     for index, ((x, y), row) in enumerate(zip(points, rows, strict=True)):
         marker, colour = _MARKERS[index % len(_MARKERS)], _POINTS[index % len(_POINTS)]
         axes.plot([x], [y], marker, color=colour, markersize=8, zorder=3, label=row.name)
-    for row in results.rows:
-        level = row.figure("drift", "to_teacher_psnr_db") if row.role == "control" else None
+    controls = [row for row in results.rows if row.role == "control"]
+    for row, style in zip(controls, cycle((":", "-.", "--")), strict=False):
+        level = row.figure("drift", "to_teacher_psnr_db")
         if level is not None:
-            axes.axhline(level, color=_CITED, linestyle=":", linewidth=1.4, label=row.name)
+            axes.axhline(level, color=_CITED, linestyle=style, linewidth=1.4, label=row.name)
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.15)
     axes.set_xlabel("latency per slice, p50, ms (logarithmic)")

@@ -11,11 +11,11 @@ from typing import Any
 
 from sccg_bench.aggregate import GROUPS
 from sccg_bench.latency import Latency
-from sccg_bench.results import Results, finite
+from sccg_bench.results import FIGURES, Results, finite
 from sccg_runtime.files import write_text
 
 _WORDS = ("name", "role", "status", "engine", "engine_version", "device", "precision", "threads")
-_NUMBERS = ("size_mib", "peak_rss_mib", "speedup_vs_paper", "speedup_vs_teacher")
+_NUMBERS = ("size_mib", "peak_rss_mib", "device_p50_ms", "speedup_vs_paper", "speedup_vs_teacher")
 _TIMES = ("latency_ms", "latency_native_ms")
 
 
@@ -33,7 +33,7 @@ def models_csv(results: Results) -> str:
             line[f"{name}.size"] = "x".join(map(str, size)) if size and latency else None
             line |= {f"{name}.{each.name}": getattr(latency, each.name, None) for each in fields(Latency)}
         line |= {name: getattr(row, name) for name in _NUMBERS}
-        for group in GROUPS:
+        for group in FIGURES:
             line |= {f"{group}.{name}": value for name, value in (getattr(row, group) or {}).items()}
         line |= {f"counts.{name}": value for name, value in (row.counts or {}).items()}
         line |= {"detail_against": row.detail_against, "engine_drift_from": row.engine_drift_from}

@@ -12,7 +12,7 @@ from sccg_bench.page import render
 from sccg_bench.report.charts import drift_chart, latency_chart
 from sccg_bench.report.sheets import Strip
 from sccg_bench.report.summary import summarise
-from sccg_bench.report.tables import tables
+from sccg_bench.report.tables import notes, tables
 from sccg_bench.results import Results, finite
 from sccg_runtime.files import write_text
 
@@ -43,6 +43,7 @@ def html(results: Results, strips: Sequence[Strip] = ()) -> str:
         latency_chart=latency_chart(results),
         drift_chart=drift_chart(results),
         tables=tables(results),
+        notes=notes(results),
         best=best.name if best is not None else None,
         strips=shown,
         machine=_lines(results.machine),
@@ -56,11 +57,13 @@ def write_html(path: Path, results: Results, strips: Sequence[Strip] = ()) -> No
 
 
 def _lines(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and value as text; lists of words in one line, deeper things as JSON."""
+    """Name and value as text; lists of words in one line, tables of words in a line each, deeper things as JSON."""
     lines = []
     for key, value in finite(values).items():
         if isinstance(value, list) and all(not isinstance(part, dict | list) for part in value):
             text = ", ".join(str(part) for part in value)
+        elif isinstance(value, dict) and all(not isinstance(part, dict | list) for part in value.values()):
+            text = "\n".join(f"{name}: {part}" for name, part in value.items())
         elif isinstance(value, dict | list):
             text = json.dumps(value, ensure_ascii=False)
         else:

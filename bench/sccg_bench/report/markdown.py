@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sccg_bench.checks import control_warning
 from sccg_bench.report.summary import summarise
-from sccg_bench.report.tables import Table, tables
+from sccg_bench.report.tables import Table, notes, tables
 from sccg_bench.results import Results
 from sccg_runtime.files import write_text
 
@@ -24,8 +24,8 @@ def markdown(results: Results) -> str:
     lines += [f"- **Warning:** {escape(text)}" for text in (*results.warnings, control_warning(results)) if text]
     for table in tables(results):
         lines += ["", f"## {escape(table.title)}", "", escape(table.caption), "", *_grid(table)]
-    notes = [f"- {escape(row.name)} ({row.status}): {escape(row.note)}" for row in results.rows if row.note]
-    lines += ["", "## Notes", "", *notes] if notes else []
+    told = [f"- {escape(names)} ({status}): {escape(note)}" for names, status, note in notes(results)]
+    lines += ["", "## Notes", "", *told] if told else []
     for title, values in (("Machine", results.machine), ("Provenance", results.provenance)):
         lines += ["", f"## {title}", "", *(f"- {escape(key)}: {escape(str(value))}" for key, value in values.items())]
     return "\n".join(lines) + "\n"

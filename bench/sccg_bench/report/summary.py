@@ -44,7 +44,10 @@ def _fast(row: Row) -> Card:
     if row.speedup_vs_teacher is not None:
         parts.append(f"{times(row.speedup_vs_teacher)} the teacher in PyTorch FP32, same machine and run.")
     parts.append(f"Paper: {PAPER_MS:.0f} ms on an RTX 3080 Ti (cited, not measured).")
-    return Card("How fast?", answer, " ".join(parts), "good")
+    unsteady = row.latency_ms is not None and row.latency_ms.is_unsteady
+    if unsteady:
+        parts.append("The machine was not quiet: see the warnings.")
+    return Card("How fast?", answer, " ".join(parts), "open" if unsteady else "good")
 
 
 def _faithful(row: Row) -> Card:

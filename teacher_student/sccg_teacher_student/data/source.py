@@ -11,6 +11,7 @@ from sccg_bench.protocols import Pair
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import Modality
 from sccg_teacher_student.data.cases import find_cases, make_reader
+from sccg_teacher_student.data.lesion import read_lesion
 from sccg_teacher_student.data.reader import DataKind, Reader, some
 from sccg_teacher_student.data.settings import SETTINGS_NAME, DataSettings, find_settings, read_settings
 
@@ -81,13 +82,17 @@ class DataSource:
     def load(self, case: str, slice: str) -> Pair:  # noqa: A002
         """Read one pair; ``mr`` and ``ct`` are (1, H, W) float32 in [-1, 1], or None where the case has none.
 
+        ``lesion`` is (H, W) bool where somebody drew one, see :mod:`sccg_teacher_student.data.lesion`.
+
         Raises
         ------
         InputError
             There is no such case or slice, or its files cannot be used.
         """
-        mr, ct = self.reader.load(self._folder(case), slice)
-        return Pair(case=case, slice=slice, mr=mr, ct=ct)
+        folder = self._folder(case)
+        mr, ct = self.reader.load(folder, slice)
+        sizes = [(image.shape[1], image.shape[2]) for image in (mr, ct) if image is not None]
+        return Pair(case=case, slice=slice, mr=mr, ct=ct, lesion=read_lesion(folder, slice, sizes[0]))
 
     def pairs(self, cases: Iterable[str] | None = None) -> Iterator[Pair]:
         """Read all slices of ``cases`` (default: all), one after the other."""

@@ -1,0 +1,56 @@
+"""Lesion masks lie beside the slices of a case and must fit them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sccg_runtime.errors import InputError
+from sccg_teacher_student.data.source import open_data
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """One PNG case of two slices, 16x24."""
+    for modality in ("mr", "ct"):
+        folder = tmp_path / "case" / modality
+        folder.mkdir(parents=True)
+        for name in ("001", "002"):
+            Image.fromarray(np.zeros((16, 24), np.uint8)).save(folder / f"{name}.png")
+    return tmp_path
+
+
+def draw(data: Path, values: np.ndarray) -> None:
+    folder = data / "case" / "Lesion"
+    folder.mkdir()
+    Image.fromarray(values).save(folder / "002.png")
+
+
+def test_without_masks_there_is_none(data: Path) -> None:
+    assert [pair.lesion for pair in open_data(data).pairs()] == [None, None]
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_all_that_is_not_black_is_inside(data: Path, value: int) -> None:
+    values = np.zeros((16, 24), np.uint8)
+    values[3:5, 7] = value
+    draw(data, values)
+    first, second = open_data(data).pairs()
+    assert first.lesion is None, "nobody drew one in this slice"
+    assert second.lesion is not None
+    np.testing.assert_array_equal(second.lesion, values > 0)
+
+
+def test_a_mask_that_does_not_fit_is_refused(data: Path) -> None:
+    draw(data, np.zeros((24, 16), np.uint8))
+    with pytest.raises(InputError, match=r"002\.png: is 24x16, its slice 16x24"):
+        list(open_data(data).pairs())
+
+
+def test_a_mask_that_is_no_grey_png_is_refused(data: Path) -> None:
+    draw(data, np.zeros((16, 24, 4), np.uint8))
+    with pytest.raises(InputError, match="save it as 8- or 16-bit grey"):
+        list(open_data(data).pairs())
