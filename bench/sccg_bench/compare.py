@@ -206,10 +206,11 @@ def compare(
 def apart_in(a: Results, b: Results, before: Row, after: Row, metric: str) -> str | None:
     """Why a ratio of this figure says nothing about the models, in one clause; None if nothing speaks against it.
 
-    Times and memory need the same processor, cores, threads, engine version, precision and size; other figures the
-    same direction and cases.
+    Times and memory need the same processor, cores, threads, engine version, precision and size, whole series the
+    same series; other figures the same direction and cases.
     """
-    timed = metric.partition(".")[0] in _TIMED
+    group = metric.partition(".")[0]
+    timed = group in _TIMED
     facts: list[tuple[str, object, object]] = [("directions", a.direction, b.direction)]
     if timed:
         for key, label in (("cpu", "CPUs"), ("physical_cores", "cores"), ("usable_cores", "usable cores")):
@@ -217,6 +218,8 @@ def apart_in(a: Results, b: Results, before: Row, after: Row, metric: str) -> st
         shape = "quality_size" if metric.startswith("latency_native_ms") else "size"
         names = ("device", "threads", "engine", "engine_version", "precision", shape)
         facts += [(name.replace("_", " "), getattr(before, name), getattr(after, name)) for name in names]
+        if group == "series":
+            facts.append(("series", a.provenance.get("series"), b.provenance.get("series")))
         if a.machine.get("cpu") is None:
             return "the CPU is not named"
     elif metric != "size_mib":

@@ -88,6 +88,9 @@ def run_models(
         "simulated_data": source.simulated,
     }
     with _ended_by_sigterm(), tempfile.TemporaryDirectory() as temporary:
+        series = None
+        if known.contracts:
+            series, provenance["series"] = _series(source, cases[0], known.direction, Path(temporary))
         options = BenchOptions(
             direction=known.direction,
             teacher_name=TEACHER if teacher_path is not None else None,
@@ -96,7 +99,7 @@ def run_models(
             size=size,
             profile=profile,
             threads=used,
-            series=_series(source, cases[0], known.direction, Path(temporary)) if known.contracts else None,
+            series=series,
         )
         made = run_bench(
             runnables,
@@ -188,8 +191,8 @@ def _engines_not_given(known: Known) -> list[Row]:
     return rows
 
 
-def _series(source: DataSource, case: str, direction: Direction, folder: Path) -> Path:
-    """A DICOM series that the direction takes: the case's own, or that of a phantom made in ``folder``."""
+def _series(source: DataSource, case: str, direction: Direction, folder: Path) -> tuple[Path, str]:
+    """A DICOM series that the direction takes, and its name: the case's own, or a phantom's, made in ``folder``."""
     from sccg_runtime.direction import modalities
     from sccg_teacher_student.data.phantom import case_name
     from sccg_teacher_student.data.phantom_dicom import write_phantom
@@ -198,10 +201,11 @@ def _series(source: DataSource, case: str, direction: Direction, folder: Path) -
     name = modalities(direction)[0].lower()
     own = child(source.folders[case], name) if source.kind == "dicom" else None
     if own is not None:
-        return own
-    say(f"DICOM to DICOM is measured on a phantom series of {SERIES_SLICES} slices: the data set holds no DICOM")
+        return own, f"{case}/{name}"
+    told = f"phantom, {SERIES_SLICES} slices of {SERIES_PX}x{SERIES_PX}"
+    say(f"DICOM to DICOM is measured on a series of the {told}: the data set holds no DICOM")
     phantom = write_phantom(folder / "phantom", patients=1, slices=SERIES_SLICES, size=SERIES_PX, split=False)
-    return phantom / case_name(0) / name
+    return phantom / case_name(0) / name, told
 
 
 @contextlib.contextmanager

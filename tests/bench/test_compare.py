@@ -57,6 +57,19 @@ def test_a_rule_breaks_exactly_beyond_its_number(text: str, after: Row, verdict:
     assert [each.verdict for each in held(run(row()), run(after), text).values()] == [verdict]
 
 
+def test_throughput_and_whole_series_can_be_held_to_a_rule() -> None:
+    def measured(rate: float, end_to_end: float, series: str) -> Results:
+        figures = {"throughput": {"slices_per_s": rate}, "series": {"end_to_end_ms": end_to_end}}
+        return run(row(**figures), provenance={"cases": ["a"], "series": series})
+
+    before = measured(100.0, 20.0, "a/mr")
+    rules = ("throughput.slices_per_s < 0.9x", "end_to_end_ms > 1.2x")
+    found = held(before, measured(80.0, 21.0, "a/mr"), *rules)
+    assert [each.verdict for each in found.values()] == ["broken", "kept"]
+    with pytest.raises(InputError, match=r"series differ \(a/mr; b/mr\)"):
+        held(before, measured(100.0, 20.0, "b/mr"), rules[1])
+
+
 def test_ratios_refer_to_the_row_of_the_same_name() -> None:
     found = held(run(row("x", 10), row("y", 100)), run(row("y", 105), row("x", 20)), "p50 > 1.1x")
     assert {key: each.verdict for key, each in found.items()} == {"x p50 > 1.1x": "broken", "y p50 > 1.1x": "kept"}

@@ -92,6 +92,7 @@ def test_bench_of_the_newest_run_measures_teacher_student_and_every_bundle(run: 
     assert rows[STUDENT]["drift"]["to_teacher_psnr_db"] > 10
     told = json.loads(said.out)
     assert told["provenance"]["simulated_data"] is True
+    assert told["provenance"]["series"] == f"{told['provenance']['cases'][0]}/mr"
     assert told["provenance"]["cases"] == [path.name for path in (data / "test").iterdir()]
     assert set(told["provenance"]["hashes"]) == {
         "teacher_mr2ct.safetensors",
@@ -197,7 +198,8 @@ def test_a_bundle_alone_outside_any_run_is_measured_without_a_teacher(
     assert row["series"]["slices"] == 2, "PNG slices are no series: a phantom stands in"
     assert (tmp_path / "report" / "report.html").is_file()
     assert "no --teacher" in said.err
-    assert "phantom series of 2 slices" in said.err
+    assert "series of the phantom, 2 slices of 64x64" in said.err
+    assert json.loads(out.read_text(encoding="utf-8"))["provenance"]["series"] == "phantom, 2 slices of 64x64"
 
 
 def pngs_of(lab: Lab, folder: Path) -> Path:

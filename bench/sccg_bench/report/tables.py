@@ -92,7 +92,10 @@ def engines_table(results: Results) -> Table:
         ("operations", operations),
     ]
     rows = [row for row in results.rows if row.status == "measured" and row.role != "control"]
-    caption = "Operations: convolutions and matrix products by the precision that the engine itself reports."
+    caption = (
+        "Operations: convolutions and matrix products by the precision that the engine itself reports. ONNX Runtime "
+        "and TensorRT-RTX report none: theirs are counted in the graph that they were given."
+    )
     return _table("What ran", caption, rows, columns, ("engine", "device", "operations"))
 
 
@@ -175,10 +178,7 @@ def float_table(results: Results) -> Table:
         ("operations that ran", operations),
         ("names", lambda row: ", ".join(row.float_layers or ())),
     ]
-    caption = (
-        "Layers of quantised models that stayed in float, by the names that the export wrote down. What ran is what "
-        "the engine itself reports."
-    )
+    caption = "Layers of quantised models that stayed in float, by the names that the export wrote down."
     return _table("Layers left in float", caption, rows, columns, ("operations that ran", "names"))
 
 
