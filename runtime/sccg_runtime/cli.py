@@ -138,7 +138,7 @@ def _summary(result: ConvertResult, out: Path) -> str:
         f"(reading {ms['read']:.0f} ms, engine {ms['open']:.0f}, decoding {ms['decode']:.0f}, "
         f"writing {ms['write']:.0f}; they overlap)",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(_printable, lines))
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -254,7 +254,8 @@ def _say(text: str) -> None:
 
 
 def _show(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    encoding = sys.stdout.encoding
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
 
 
 def _terminated(signum: int, frame: object) -> NoReturn:

@@ -45,6 +45,7 @@ _KEYWORDS = (
     "PatientName",
     "Modality",
     "ImageType",
+    "ComplexImageComponent",
     "SeriesNumber",
     "SeriesDescription",
     "ProtocolName",
@@ -93,7 +94,7 @@ class Header:
     sop_class_uid, sop_instance_uid, study_uid, series_uid, frame_of_reference_uid, patient
         Identifiers; ``patient`` is compared only.
     modality, image_type, series_number, instance_number
-        (0008,0060), (0008,0008), (0020,0011), (0020,0013).
+        (0008,0060), (0008,0008) with ComplexImageComponent (0008,9208), (0020,0011), (0020,0013).
     synthetic, burned_in, lossy
         Whether SyntheticData (0008,001C) or BurnedInAnnotation (0028,0301) is YES; whether the pixels were lossy
         compressed at any time (LossyImageCompression (0028,2110), or the transfer syntax).
@@ -213,7 +214,7 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         frame_of_reference_uid=text("FrameOfReferenceUID"),
         patient=(text("PatientID"), text("PatientName")),
         modality=text("Modality"),
-        image_type=words(dataset.get("ImageType")),
+        image_type=words(dataset.get("ImageType")) + words(dataset.get("ComplexImageComponent")),
         series_number=whole("SeriesNumber"),
         instance_number=whole("InstanceNumber"),
         synthetic=text("SyntheticData") == "YES",

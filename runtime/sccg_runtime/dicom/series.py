@@ -38,6 +38,10 @@ _REJECTED_TYPES = {
     "ADC": "a parameter map",
     "DENSITY MAP": "a parameter map",
     "VELOCITY MAP": "a parameter map",
+    "P": "a phase image",
+    "PHASE": "a phase image",
+    "REAL": "the real part of an image",
+    "IMAGINARY": "the imaginary part of an image",
 }
 
 

@@ -115,6 +115,19 @@ def test_missing_slices_are_found_where_spacing_is_wider_than_slices():
         arrange(headers)
 
 
+def test_missing_slices_are_found_where_slices_overlap():
+    headers = [item for item in stack(range(0, 50, 5), thickness_mm=10.0) if item.instance_number != 4]
+    with pytest.raises(SeriesError, match=r"1 slices are missing.*003\.dcm and 005\.dcm"):
+        arrange(headers)
+
+
+def test_two_images_that_call_themselves_the_same_are_refused():
+    headers = stack([0, 5, 10])
+    headers[2] = replace(headers[2], sop_instance_uid=headers[0].sop_instance_uid)
+    with pytest.raises(SeriesError, match=r"002\.dcm has the SOPInstanceUID of 000\.dcm"):
+        arrange(headers)
+
+
 def test_duplicates_are_refused_by_name():
     with pytest.raises(SeriesError, match=r"1 slices lie where another does.*002\.dcm and 003\.dcm"):
         arrange(stack([0, 5, 10, 10, 15]))
