@@ -22,6 +22,7 @@ _EPILOG = "exit codes: 0 done, 2 bad input, 3 refused by a check, 4 not trusted"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code (0 done, 2 bad input, 3 refused, 4 not trusted, 130 interrupted)."""
+    _open_missing_streams()
     options = _parser().parse_args(arguments)
     previous = signal.signal(signal.SIGTERM, _terminated) if _in_main_thread() else None
     try:
@@ -47,6 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
+
+
+def _open_missing_streams() -> None:
+    """A service may start this without streams: no file that is opened later may get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -84,6 +84,19 @@ def test_the_folder_that_one_stands_in_is_named_in_the_refusal(bundle_file, seri
     assert "error: here exists" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_without_streams_converts_all_the_same(bundle_file, series, tmp_path, closed):
+    from pydicom import dcmread
+
+    command = (
+        f"{sys.executable} -m sccg_runtime convert {series()} {tmp_path / 'out'} --bundle {bundle_file()} {closed}"
+    )
+    assert subprocess.run(command, shell=True, capture_output=True, check=False).returncode == 0  # noqa: S602
+    made = [dcmread(path) for path in (tmp_path / "out").iterdir()]
+    assert [image.pixel_array.shape for image in made] == [(64, 64)] * 5
+
+
 def test_json_goes_to_stdout_or_a_file(bundle_file, series, tmp_path, capsys):
     source, bundle = str(series()), str(bundle_file())
     assert main(["convert", source, str(tmp_path / "a"), "--bundle", bundle, "--json", "-"]) == 0

@@ -210,6 +210,9 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
             refuse("mixed_spacing", f"{name} has another pixel spacing than {first.name}")
         if (header.study_uid, header.patient) != (first.study_uid, first.patient):
             refuse("mixed_patient", f"{name} belongs to another study or patient than {first.name}")
+        if header.rescaled != first.rescaled:
+            has, has_not = (name, first.name) if header.rescaled else (first.name, name)
+            refuse("mixed_rescale", f"{has} has a rescale and {has_not} has none: their values do not compare")
         if header.frame_of_reference_uid != first.frame_of_reference_uid:
             refuse("mixed_frame_of_reference", f"{name} has another frame of reference than {first.name}")
     if not first.frame_of_reference_uid:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sccg_runtime.dicom import header as header_module
 from sccg_runtime.dicom.header import read_header
 from sccg_runtime.dicom.pixels import StoredHistogram, read_plane
 from sccg_runtime.dicom.source import entries
@@ -105,6 +106,23 @@ def test_uncompressed_syntaxes_give_the_same_values(make, tmp_path, syntax):
     made.file_meta.TransferSyntaxUID = getattr(uid, syntax)
     path = make.save(made, tmp_path / "image.dcm")
     np.testing.assert_array_equal(read_plane(read_header(entries(path)[0]), "CT").values(), RAMP - 1024.0)
+
+
+def test_a_deflated_file_that_inflates_without_end_is_refused_before_it_fills_the_memory(make, tmp_path, monkeypatch):
+    from pydicom import uid
+
+    made = make.dataset("CT", 0, np.zeros((512, 512), np.uint16))
+    made.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    (entry,) = entries(make.save(made, tmp_path / "image.dcm"))
+    assert read_header(entry).size == (512, 512)
+    monkeypatch.setattr(header_module, "MAX_INFLATED_BYTES", 2 * 512 * 512)
+    with pytest.raises(SeriesError, match=r"image\.dcm inflates to more than 0 MiB"):
+        read_header(entry)
+    without_length = bytearray((tmp_path / "image.dcm").read_bytes())
+    del without_length[132:144]
+    (tmp_path / "image.dcm").write_bytes(without_length)
+    with pytest.raises(SeriesError, match="damaged header"):
+        read_header(entry)
 
 
 @pytest.mark.parametrize(
