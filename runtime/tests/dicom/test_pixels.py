@@ -29,6 +29,13 @@ def test_ct_values_are_hounsfield_units(plane):
     np.testing.assert_array_equal(values, RAMP * 2.0 - 1000)
 
 
+@pytest.mark.parametrize(("dtype", "shift"), [(np.uint8, 0), (np.int8, 100)])
+def test_eight_bits_are_read_signed_and_unsigned(plane, dtype, shift):
+    stored = (np.arange(63).reshape(7, 9) * 2 - shift).astype(dtype)  # an odd number of bytes
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": stored.tobytes() + b"\0"}
+    np.testing.assert_array_equal(plane("CT", stored, RescaleIntercept=0, **bits).values(), stored)
+
+
 def test_signed_pixels_keep_their_sign(plane):
     stored = RAMP.astype(np.int16) - 30
     np.testing.assert_array_equal(plane("CT", stored, RescaleIntercept=0).values(), stored)
@@ -132,6 +139,8 @@ def test_a_deflated_file_that_inflates_without_end_is_refused_before_it_fills_th
         ("CT", {"RescaleIntercept": None}, "no unit"),
         ("MR", {"RescaleSlope": 2}, "no unit"),
         ("CT", {"RescaleSlope": 0}, "RescaleSlope 0"),
+        ("CT", {"RescaleIntercept": "1e39"}, "RescaleIntercept 1e\\+39"),
+        ("MR", {"RescaleSlope": "1e36", "RescaleIntercept": 0}, "RescaleSlope 1e\\+36"),
         ("CT", {"RescaleType": "US"}, "not in HU"),
         ("CT", {"BitsStored": 17}, "BitsStored 17"),
         ("CT", {"HighBit": 12}, "HighBit 12"),
