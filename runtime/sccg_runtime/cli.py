@@ -262,7 +262,7 @@ def _say(text: str) -> None:
 
 
 def _show(text: str) -> None:
-    encoding = sys.stdout.encoding
+    encoding = sys.stdout.encoding or "utf-8"  # a text in memory has none
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
 
 
