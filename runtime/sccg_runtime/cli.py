@@ -23,6 +23,7 @@ _EPILOG = "exit codes: 0 done, 2 bad input, 3 refused by a check, 4 not trusted"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code (0 done, 2 bad input, 3 refused, 4 not trusted, 130 interrupted)."""
+    _open_missing_streams()
     options = _parser().parse_args(arguments)
     previous = signal.signal(signal.SIGTERM, _terminated) if _in_main_thread() else None
     try:
@@ -48,6 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
+
+
+def _open_missing_streams() -> None:
+    """A service may start this without streams: no file that is opened later may get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,7 +153,7 @@ def _summary(result: ConvertResult, out: Path) -> str:
         f"(reading {ms['read']:.0f} ms, engine {ms['open']:.0f}, decoding {ms['decode']:.0f}, "
         f"writing {ms['write']:.0f}; they overlap)",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(_printable, lines))
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -267,7 +275,8 @@ def _say(text: str) -> None:
 
 
 def _show(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    encoding = sys.stdout.encoding or "utf-8"  # a text in memory has none
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
 
 
 def _terminated(signum: int, frame: object) -> NoReturn:

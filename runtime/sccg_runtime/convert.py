@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import time
 import warnings
 from collections import deque
@@ -72,6 +74,7 @@ def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | N
     22
     """
     chosen = options or ConvertOptions()
+    out = Path(os.path.abspath(out))  # noqa: PTH100  (every folder has a name then; resolve() would follow a link)
     _check_format(out, chosen.format)
     check_output(out, source, force=chosen.force, file=chosen.format == "nifti")
     try:
@@ -114,8 +117,8 @@ class _Conversion:
         self.ms = dict.fromkeys(("read", "open", "decode", "infer", "write", "total"), 0.0)
         if options.window is not None and self.contract.input_intensity.modality != "CT":
             raise InputError("--window is for CT input; this bundle takes MR")
-        if options.window is not None and options.window[1] < 1:
-            raise InputError("--window: the width must be at least 1 HU")
+        if options.window is not None and not (all(map(math.isfinite, options.window)) and options.window[1] >= 1):
+            raise InputError("--window: centre and width must be numbers, the width at least 1 HU")
         if options.echo is not None and (options.echo < 1 or self.contract.input_intensity.modality != "MR"):
             raise InputError("--echo is for MR input, and counts from 1")
         series, foreign = find_series(source, self.contract.input_intensity.modality)

@@ -25,6 +25,7 @@ from sccg_runtime.errors import BundleError, InputError, MissingDependencyError,
 from sccg_runtime.intensity import FloatArray
 
 logger = logging.getLogger(__name__)
+MAX_THREADS = 1024
 _COUNTED = frozenset({"Convolution", "Deconvolution", "GroupConvolution", "MatMul", "FullyConnected"})
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 
@@ -103,7 +104,7 @@ def open_session(bundle: Bundle, *, size: tuple[int, int] | None = None, threads
     Raises
     ------
     InputError
-        The size does not fit the stride, or threads is below 1.
+        The size does not fit the stride, or threads is below 1 or above 1024.
     BundleError
         The engine cannot be loaded.
     MissingDependencyError
@@ -114,8 +115,8 @@ def open_session(bundle: Bundle, *, size: tuple[int, int] | None = None, threads
     if any(side < 1 or side % contract.stride for side in wanted):
         raise InputError(f"size {wanted[0]}x{wanted[1]} is not a multiple of the bundle's stride {contract.stride}")
     count = physical_cores() if threads is None else threads
-    if count < 1:
-        raise InputError(f"threads must be at least 1, not {count}")
+    if not 1 <= count <= MAX_THREADS:
+        raise InputError(f"threads must be 1 to {MAX_THREADS}, not {count}")
     return _OPENERS[contract.target](bundle, wanted, count)
 
 

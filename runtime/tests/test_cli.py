@@ -65,6 +65,38 @@ def test_all_that_is_printed_holds_nothing_of_the_patient(
         assert secret_text not in shown
 
 
+def test_names_of_files_reach_the_terminal_only_as_what_it_can_print(bundle_file, series, tmp_path):
+    source = series(slices=1)
+    (source / "IM001.dcm").rename(source / "한국\x1b[2J\n.dcm")
+    command = [sys.executable, "-m", "sccg_runtime", "convert", source, tmp_path / "out", "--bundle", bundle_file()]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert (done.returncode, len(list((tmp_path / "out").iterdir()))) == (0, 1)
+    assert b"first file ???[2J?.dcm" in done.stdout
+    assert b"\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot remove or replace its own folder")
+def test_the_folder_that_one_stands_in_is_named_in_the_refusal(bundle_file, series, tmp_path, capsys, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["convert", str(series()), ".", "--bundle", str(bundle_file())]) == 2
+    assert "error: here exists" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_without_streams_converts_all_the_same(bundle_file, series, tmp_path, closed):
+    from pydicom import dcmread
+
+    command = (
+        f"{sys.executable} -m sccg_runtime convert {series()} {tmp_path / 'out'} --bundle {bundle_file()} {closed}"
+    )
+    assert subprocess.run(command, shell=True, capture_output=True, check=False).returncode == 0  # noqa: S602
+    made = [dcmread(path) for path in (tmp_path / "out").iterdir()]
+    assert [image.pixel_array.shape for image in made] == [(64, 64)] * 5
+
+
 def test_json_goes_to_stdout_or_a_file(bundle_file, series, tmp_path, capsys):
     source, bundle = str(series()), str(bundle_file())
     assert main(["convert", source, str(tmp_path / "a"), "--bundle", bundle, "--json", "-"]) == 0

@@ -143,6 +143,12 @@ def test_a_window_is_taken_from_the_user_the_series_or_not_at_all(run, series, t
         run(series("MR"), out="mr", window=(40.0, 80.0))
 
 
+@pytest.mark.parametrize("window", [(40.0, float("nan")), (float("inf"), 80.0), (40.0, float("inf")), (40.0, 0.5)])
+def test_a_window_that_cannot_be_is_refused_at_once(run, series, make, window):
+    with pytest.raises(InputError, match="--window"):
+        run(series("CT"), make.ct2mr(input_intensity=make.CT_DISPLAY), window=window)
+
+
 def test_output_without_units_warns(run, series, tmp_path, make):
     result = run(series(), make.contract(output_intensity=make.CT_DISPLAY))
     assert any("no Hounsfield units" in text for text in result.warnings)

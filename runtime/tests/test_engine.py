@@ -47,9 +47,10 @@ def test_sizes_that_the_stride_does_not_divide_are_refused(bundle_file):
         open_session(read_bundle(bundle_file()), size=(60, 64))
 
 
-def test_threads_below_one_are_refused(bundle_file):
-    with pytest.raises(InputError, match="threads"):
-        open_session(read_bundle(bundle_file()), threads=0)
+@pytest.mark.parametrize("threads", [0, 10**20])
+def test_threads_that_cannot_be_are_refused(bundle_file, threads):
+    with pytest.raises(InputError, match="threads must be 1 to 1024"):
+        open_session(read_bundle(bundle_file()), threads=threads)
 
 
 def test_a_slice_of_another_shape_or_type_is_refused(bundle_file):

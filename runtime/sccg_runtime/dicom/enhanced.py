@@ -34,7 +34,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "FrameVOILUTSequence": ("WindowCenter", "WindowWidth"),
         "FrameAnatomySequence": ("AnatomicRegionSequence",),
         "CTImageFrameTypeSequence": ("FrameType",),
-        "MRImageFrameTypeSequence": ("FrameType",),
+        "MRImageFrameTypeSequence": ("FrameType", "ComplexImageComponent"),
     }
 )
 _OF_THE_FILE = ("NumberOfFrames", "InstanceNumber", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")

@@ -184,8 +184,12 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
         found.setdefault(code, Finding(code, text, refused=True))
 
     first = headers[0]
+    seen: dict[tuple[str, int | None], str] = {}
     for header in headers:
         name = header.name
+        other = seen.setdefault((header.sop_instance_uid, None if header.frame is None else header.frame.number), name)
+        if other != name:
+            refuse("same_uid", f"{name} has the SOPInstanceUID of {other}: remove the wrong one")
         if header.position_mm is None or header.orientation is None or header.spacing_mm is None:
             refuse("no_geometry", f"{name} lacks a position, an orientation or a pixel spacing")
             continue
@@ -206,6 +210,9 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
             refuse("mixed_spacing", f"{name} has another pixel spacing than {first.name}")
         if (header.study_uid, header.patient) != (first.study_uid, first.patient):
             refuse("mixed_patient", f"{name} belongs to another study or patient than {first.name}")
+        if header.rescaled != first.rescaled:
+            has, has_not = (name, first.name) if header.rescaled else (first.name, name)
+            refuse("mixed_rescale", f"{has} has a rescale and {has_not} has none: their values do not compare")
         if header.frame_of_reference_uid != first.frame_of_reference_uid:
             refuse("mixed_frame_of_reference", f"{name} has another frame of reference than {first.name}")
     if not first.frame_of_reference_uid:
@@ -235,11 +242,15 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
             text += "copies, time points or weightings in one series; keep one image per position"
         return [Finding("duplicates", text, refused=True)]
     step = float(np.median(gaps))
+    # Thicker slices lie farther apart: a gap is usual where it is to its slices' thickness as elsewhere in the series.
+    thickness = np.array([max(one.thickness_mm or 0, other.thickness_mm or 0) for one, other in pairwise(headers)])
+    usual = (
+        float(np.median(gaps[thickness > 0] / thickness[thickness > 0])) * thickness if thickness.any() else thickness
+    )
     missing, where = 0, ""
     for index, gap in enumerate(gaps):
         multiple = round(float(gap) / step)
-        neighbours = [header.thickness_mm for header in headers[index : index + 2] if header.thickness_mm]
-        covered = bool(neighbours) and gap <= 1.5 * max(neighbours)
+        covered = gap <= 1.5 * usual[index]
         if multiple >= 2 and abs(gap - multiple * step) <= IRREGULAR_SHARE * step and not covered:
             missing += multiple - 1
             where = where or f"{headers[index].name} and {headers[index + 1].name}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sccg_runtime.dicom.source import Entry
 from sccg_runtime.errors import SeriesError
@@ -31,6 +32,10 @@ _LOSSY_SYNTAXES = {
 _PERHAPS_LOSSY_SYNTAXES = {"1.2.840.10008.1.2.4.91": "ISO_15444_1", "1.2.840.10008.1.2.4.203": "ISO_15444_15"}
 _DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
+MAX_INFLATED_BYTES = 256 * 1024**2
+_CHUNK_BYTES = 1024**2
+_META_LENGTH = b"\x02\0\0\0UL\4\0"  # (0002,0000), FileMetaInformationGroupLength
+_MAX_META_BYTES = 64 * 1024
 # (7FE0,0008), (7FE0,0009) and (7FE0,0010), in both byte orders.
 _PIXEL_TAGS = frozenset(
     [bytes((0xE0, 0x7F, last, 0)) for last in (8, 9, 16)] + [bytes((0x7F, 0xE0, 0, last)) for last in (8, 9, 16)]
@@ -45,6 +50,7 @@ _KEYWORDS = (
     "PatientName",
     "Modality",
     "ImageType",
+    "ComplexImageComponent",
     "SeriesNumber",
     "SeriesDescription",
     "ProtocolName",
@@ -56,6 +62,7 @@ _KEYWORDS = (
     "InConcatenationTotalNumber",
     "InstanceNumber",
     "SyntheticData",
+    "RescaleSlope",
     "NumberOfFrames",
     "SamplesPerPixel",
     "Rows",
@@ -93,7 +100,9 @@ class Header:
     sop_class_uid, sop_instance_uid, study_uid, series_uid, frame_of_reference_uid, patient
         Identifiers; ``patient`` is compared only.
     modality, image_type, series_number, instance_number
-        (0008,0060), (0008,0008), (0020,0011), (0020,0013).
+        (0008,0060), (0008,0008) with ComplexImageComponent (0008,9208), (0020,0011), (0020,0013).
+    rescaled
+        Whether there is a RescaleSlope (0028,1053).
     synthetic, burned_in, lossy
         Whether SyntheticData (0008,001C) or BurnedInAnnotation (0028,0301) is YES; whether the pixels were lossy
         compressed at any time (LossyImageCompression (0028,2110), or the transfer syntax).
@@ -135,6 +144,7 @@ class Header:
     image_type: tuple[str, ...]
     series_number: int | None
     instance_number: int | None
+    rescaled: bool
     synthetic: bool
     burned_in: bool
     lossy: bool
@@ -164,7 +174,8 @@ def read_header(entry: Entry) -> Header | None:
     Raises
     ------
     SeriesError
-        The file is called ``.dcm``, ``.dicom`` or ``.ima`` but is not DICOM, or its header is damaged.
+        The file is called ``.dcm``, ``.dicom`` or ``.ima`` but is not DICOM, its header is damaged, or it is deflated
+        and inflates to more than 256 MiB.
     """
     from pydicom import dcmread
 
@@ -174,11 +185,14 @@ def read_header(entry: Entry) -> Header | None:
             if entry.name.lower().endswith(SUFFIXES):
                 raise SeriesError(f"{entry.name} is not DICOM or is cut off: replace or remove it")
             return None
-        stream.seek(0)
         try:
+            _check_inflated_size(stream, entry.name)
+            stream.seek(0)
             dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(_KEYWORDS))
             header = header_of(entry, dataset)
             complete = stream.read(4) in _PIXEL_TAGS or str(dataset.file_meta.TransferSyntaxUID) == DEFLATED
+        except SeriesError:
+            raise
         except Exception as error:  # pydicom raises many kinds on damaged files
             kind = type(error).__name__
             raise SeriesError(f"{entry.name} has a damaged header ({kind}): replace or remove it") from None
@@ -188,6 +202,27 @@ def read_header(entry: Entry) -> Header | None:
     if header.sop_class_uid in (CT_IMAGE, MR_IMAGE, *ENHANCED) and not complete:
         raise SeriesError(f"{entry.name} ends before its pixels: replace or remove it")
     return header
+
+
+def _check_inflated_size(stream: BinaryIO, name: str) -> None:
+    """Refuse a deflated file (PS3.5 A.5) that a few bytes make as large as the memory; pydicom inflates it at once.
+
+    ``stream`` stands behind the preamble and is moved.
+    """
+    head = stream.read(12)
+    length = int.from_bytes(head[8:], "little") if head[:8] == _META_LENGTH else None
+    if DEFLATED.encode() not in stream.read(_MAX_META_BYTES if length is None else min(length, _MAX_META_BYTES)):
+        return
+    if length is None or length > _MAX_META_BYTES:
+        raise ValueError("a deflated file without the length of its meta information")
+    inflater, total, data = zlib.decompressobj(-zlib.MAX_WBITS), 0, stream.read(_CHUNK_BYTES)
+    while data and not inflater.eof:
+        total += len(inflater.decompress(data, _CHUNK_BYTES))
+        if total > MAX_INFLATED_BYTES:
+            raise SeriesError(
+                f"{name} inflates to more than {MAX_INFLATED_BYTES // 1024**2} MiB: more than a slice has"
+            )
+        data = inflater.unconsumed_tail or stream.read(_CHUNK_BYTES)
 
 
 def header_of(entry: Entry, dataset: Dataset) -> Header:
@@ -213,9 +248,10 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         frame_of_reference_uid=text("FrameOfReferenceUID"),
         patient=(text("PatientID"), text("PatientName")),
         modality=text("Modality"),
-        image_type=words(dataset.get("ImageType")),
+        image_type=words(dataset.get("ImageType")) + words(dataset.get("ComplexImageComponent")),
         series_number=whole("SeriesNumber"),
         instance_number=whole("InstanceNumber"),
+        rescaled="RescaleSlope" in dataset,
         synthetic=text("SyntheticData") == "YES",
         burned_in=text("BurnedInAnnotation") == "YES",
         lossy=is_lossy(dataset),

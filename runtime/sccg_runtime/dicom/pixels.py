@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CT_BACKGROUND_HU = -1024.0
 MR_BACKGROUND = 0.0
+MAX_RESCALE = 1e9  # beyond, float32 values overflow or lose their steps
 _PADDING_KEYWORDS = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 
 
@@ -140,8 +141,10 @@ def _rescale(name: str, dataset: Dataset, modality: Modality) -> tuple[float, fl
             raise SeriesError(f"{name} has no usable RescaleSlope and RescaleIntercept: its values have no unit")
         return 1.0, 0.0
     slope, intercept = given[0][0], given[1][0]
-    if slope == 0 or (modality == "MR" and slope < 0):
+    if slope == 0 or (modality == "MR" and slope < 0) or abs(slope) > MAX_RESCALE:
         raise SeriesError(f"{name} has RescaleSlope {slope:g}")
+    if abs(intercept) > MAX_RESCALE:
+        raise SeriesError(f"{name} has RescaleIntercept {intercept:g}")
     return slope, intercept
 
 

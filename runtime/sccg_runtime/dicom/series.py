@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,10 @@ _REJECTED_TYPES = {
     "ADC": "a parameter map",
     "DENSITY MAP": "a parameter map",
     "VELOCITY MAP": "a parameter map",
+    "P": "a phase image",
+    "PHASE": "a phase image",
+    "REAL": "the real part of an image",
+    "IMAGINARY": "the imaginary part of an image",
 }
 
 
@@ -95,11 +100,12 @@ def find_series(source: Path, modality: Modality) -> tuple[list[Series], int]:
     InputError
         Nothing can be read there.
     SeriesError
-        A DICOM file is damaged, or none is there.
+        A DICOM file is damaged, a file is called like an image but is none, or no image is there.
     """
     files = entries(source)
     with ThreadPoolExecutor(2) as pool:
         headers = list(pool.map(read_header, files))
+    _check_foreign([file.name for file, header in zip(files, headers, strict=True) if header is None], headers)
     groups: dict[str, list[Header]] = {}
     for header in headers:
         if header is not None:
@@ -110,6 +116,20 @@ def find_series(source: Path, modality: Modality) -> tuple[list[Series], int]:
         raise SeriesError(f"{source.name}: none of {len(files)} files is DICOM")
     series = [Series(headers=tuple(group), rejected=_rejection(group, modality)) for group in groups.values()]
     return series, sum(header is None for header in headers)
+
+
+def _check_foreign(names: Sequence[str], headers: Sequence[Header | None]) -> None:
+    """Images often have no suffix: what is called like one, but for its digits, and is not DICOM has been damaged."""
+    images = {_without_digits(header.entry.name) for header in headers if header is not None}
+    for name in names:
+        if _without_digits(name) in images:
+            raise SeriesError(
+                f"{name} is called like an image beside it but is not DICOM or is cut off: replace or remove it"
+            )
+
+
+def _without_digits(name: str) -> str:
+    return re.sub(r"\d+", "0", name.casefold())
 
 
 def apply_rules(series: Sequence[Series], rules: Rules) -> list[Series]:

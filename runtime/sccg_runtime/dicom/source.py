@@ -44,8 +44,8 @@ def entries(source: Path) -> list[Entry]:
     Raises
     ------
     InputError
-        There is no such folder or file, nothing in it, or more than 100 000 files, 1 GiB in one file or 16 GiB in a
-        zip.
+        There is no such folder or file, nothing in it, a link to nowhere, or more than 100 000 files, 1 GiB in one file
+        or 16 GiB in a zip.
     """
     if source.is_dir():
         found = _folder(source)
@@ -69,7 +69,11 @@ def _folder(folder: Path) -> list[Entry]:
         folders.sort()
         for name in sorted(names):
             path = Path(parent, name)
-            if name.startswith(".") or not path.is_file():
+            if name.startswith("."):
+                continue
+            if not path.exists():
+                raise InputError(f"{name} is a link to a file that is not there: fetch the file or remove the link")
+            if not path.is_file():
                 continue
             found.append(_file(path))
             if len(found) > MAX_FILES:

@@ -27,6 +27,7 @@ def header(index, position, **changes):
         image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
         series_number=1,
         instance_number=index,
+        rescaled=False,
         synthetic=False,
         burned_in=False,
         lossy=False,
@@ -115,6 +116,19 @@ def test_missing_slices_are_found_where_spacing_is_wider_than_slices():
         arrange(headers)
 
 
+def test_missing_slices_are_found_where_slices_overlap():
+    headers = [item for item in stack(range(0, 50, 5), thickness_mm=10.0) if item.instance_number != 4]
+    with pytest.raises(SeriesError, match=r"1 slices are missing.*003\.dcm and 005\.dcm"):
+        arrange(headers)
+
+
+def test_two_images_that_call_themselves_the_same_are_refused():
+    headers = stack([0, 5, 10])
+    headers[2] = replace(headers[2], sop_instance_uid=headers[0].sop_instance_uid)
+    with pytest.raises(SeriesError, match=r"002\.dcm has the SOPInstanceUID of 000\.dcm"):
+        arrange(headers)
+
+
 def test_duplicates_are_refused_by_name():
     with pytest.raises(SeriesError, match=r"1 slices lie where another does.*002\.dcm and 003\.dcm"):
         arrange(stack([0, 5, 10, 10, 15]))
@@ -166,6 +180,7 @@ def test_an_echo_that_is_not_whole_is_not_chosen(headers, number, reason):
         ({"study_uid": "2.2"}, "another study or patient"),
         ({"patient": ("other", "name")}, "another study or patient"),
         ({"frame_of_reference_uid": "4.2"}, "another frame of reference"),
+        ({"rescaled": True}, r"has a rescale and 00\d\.dcm has none"),
         ({"position_mm": None}, "lacks a position"),
         ({"orientation": None}, "lacks a position"),
         ({"spacing_mm": None}, "lacks a position"),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sccg_runtime.dicom import header as header_module
 from sccg_runtime.dicom.header import read_header
 from sccg_runtime.dicom.pixels import StoredHistogram, read_plane
 from sccg_runtime.dicom.source import entries
@@ -26,6 +27,13 @@ def test_ct_values_are_hounsfield_units(plane):
     values = plane("CT", RAMP, RescaleSlope=2, RescaleIntercept=-1000).values()
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values, RAMP * 2.0 - 1000)
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [(np.uint8, 0), (np.int8, 100)])
+def test_eight_bits_are_read_signed_and_unsigned(plane, dtype, shift):
+    stored = (np.arange(63).reshape(7, 9) * 2 - shift).astype(dtype)  # an odd number of bytes
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": stored.tobytes() + b"\0"}
+    np.testing.assert_array_equal(plane("CT", stored, RescaleIntercept=0, **bits).values(), stored)
 
 
 def test_signed_pixels_keep_their_sign(plane):
@@ -107,6 +115,23 @@ def test_uncompressed_syntaxes_give_the_same_values(make, tmp_path, syntax):
     np.testing.assert_array_equal(read_plane(read_header(entries(path)[0]), "CT").values(), RAMP - 1024.0)
 
 
+def test_a_deflated_file_that_inflates_without_end_is_refused_before_it_fills_the_memory(make, tmp_path, monkeypatch):
+    from pydicom import uid
+
+    made = make.dataset("CT", 0, np.zeros((512, 512), np.uint16))
+    made.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    (entry,) = entries(make.save(made, tmp_path / "image.dcm"))
+    assert read_header(entry).size == (512, 512)
+    monkeypatch.setattr(header_module, "MAX_INFLATED_BYTES", 2 * 512 * 512)
+    with pytest.raises(SeriesError, match=r"image\.dcm inflates to more than 0 MiB"):
+        read_header(entry)
+    without_length = bytearray((tmp_path / "image.dcm").read_bytes())
+    del without_length[132:144]
+    (tmp_path / "image.dcm").write_bytes(without_length)
+    with pytest.raises(SeriesError, match="damaged header"):
+        read_header(entry)
+
+
 @pytest.mark.parametrize(
     ("modality", "changes", "reason"),
     [
@@ -114,6 +139,8 @@ def test_uncompressed_syntaxes_give_the_same_values(make, tmp_path, syntax):
         ("CT", {"RescaleIntercept": None}, "no unit"),
         ("MR", {"RescaleSlope": 2}, "no unit"),
         ("CT", {"RescaleSlope": 0}, "RescaleSlope 0"),
+        ("CT", {"RescaleIntercept": "1e39"}, "RescaleIntercept 1e\\+39"),
+        ("MR", {"RescaleSlope": "1e36", "RescaleIntercept": 0}, "RescaleSlope 1e\\+36"),
         ("CT", {"RescaleType": "US"}, "not in HU"),
         ("CT", {"BitsStored": 17}, "BitsStored 17"),
         ("CT", {"HighBit": 12}, "HighBit 12"),

@@ -35,6 +35,9 @@ def test_a_zip_gives_the_same_series(series, tmp_path):
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "screen capture"),
         ({"ImageType": ["DERIVED", "SECONDARY", "DOSE_INFO"]}, "dose report"),
         ({"ImageType": ["DERIVED", "PRIMARY", "PROJECTION IMAGE"]}, "projection"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "phase image"),
+        ({"ComplexImageComponent": "PHASE"}, "phase image"),
+        ({"ComplexImageComponent": "REAL"}, "real part"),
         ({"SyntheticData": "YES"}, "synthetic already"),
         ({"BurnedInAnnotation": "YES"}, "burned"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "Secondary Capture"),
@@ -51,6 +54,21 @@ def test_one_image_that_does_not_fit_rejects_its_series_with_the_reason(series, 
     found, _ = find_series(folder, "MR")
     with pytest.raises(SeriesError, match=reason):
         choose_series(found)
+
+
+@pytest.mark.parametrize("names", ["IM{:03d}", "1.2.840.{}"])
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_damaged_image_without_a_suffix_is_no_silent_gap(series, names, kept):
+    folder = series()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / names.format(number))
+    (folder / "README").write_text("read me")
+    (folder / "viewer.exe").write_bytes(b"MZ")
+    assert find_series(folder, "MR")[1] == 2
+    last = folder / names.format(4)
+    last.write_bytes(last.read_bytes()[:kept])
+    with pytest.raises(SeriesError, match="called like an image beside it but is not DICOM"):
+        find_series(folder, "MR")
 
 
 def test_several_series_that_fit_need_a_choice(series):

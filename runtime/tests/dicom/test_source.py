@@ -36,6 +36,12 @@ def test_links_to_folders_are_not_followed(folder):
     assert names(entries(folder)) == ["b.dcm", "a.dcm"]
 
 
+def test_a_broken_link_is_no_silent_gap(folder):
+    (folder / "c.dcm").symlink_to(folder / "gone.dcm")
+    with pytest.raises(InputError, match=r"c\.dcm is a link to a file that is not there"):
+        entries(folder)
+
+
 def test_a_zip_is_read_in_memory_and_its_paths_lead_nowhere(tmp_path):
     path = tmp_path / "series.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
