@@ -49,5 +49,5 @@ class Runnable(Protocol):
         """After ``open``: engine, engine_version, device, precision, precision_ran (asked of the engine), size_mib.
 
         A bundle may add ``engine_drift``, the figures of its own drift.json; they are shown as "from export"; and
-        ``float_layers``, the names of what stayed in float.
+        ``float_layers``, the names of what stayed in float, and ``quantizer``, what made it INT8.
         """

@@ -26,6 +26,7 @@ def export_model(
     target: str,
     precision: Precision,
     gpu_arch: str | None = None,
+    quantizer: str | None = None,
     data: Path | None,
     intensity: Path | None,
     direction: str | None,
@@ -41,11 +42,12 @@ def export_model(
     """Export and print what it did to the picture; gives the bundle's path."""
     from sccg_export.calibration import choose_calibration
     from sccg_export.export import DriftRefusedError, ExportRequest, export, run_network
-    from sccg_export.targets import load_target
+    from sccg_export.targets import load_target, parse_quantizer
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.distill import side
 
-    load_target(target, precision, gpu_arch)  # before anything that takes time
+    chosen_quantizer = None if quantizer is None else parse_quantizer(quantizer)
+    load_target(target, precision, gpu_arch, chosen_quantizer)  # before anything that takes time
     found = find_model(model)
     if found.checkpoint is None or (model is not None and model.suffix == ".sccg"):
         raise InputError(f"{model} is a bundle already; export takes a run folder or a checkpoint")
@@ -80,6 +82,7 @@ def export_model(
         saturation_safe=saturation_safe,
         old_cpu_check=old_cpu_check,
         gpu_arch=gpu_arch,
+        quantizer=chosen_quantizer,
     )
     folder = found.run or found.checkpoint.parent
     path = out or folder / f"{checkpoint.spec.name}-{target}-{precision}.sccg"
@@ -112,6 +115,7 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
         "target": contract.target,
         "precision_asked": contract.precision_asked,
         "precision_ran": contract.precision_ran,
+        "quantizer": contract.drift.get("quantizer"),
         "drift_measured_on": contract.drift_measured_on,
         "slices": len(made.outputs),
         "figures": figures,
@@ -134,7 +138,7 @@ def _print(path: Path, made: ExportResult, json_out: str | None) -> None:
 
 
 def drift_lines(drift: Mapping[str, Any]) -> list[str]:
-    """The rest of a contract's drift in words: teacher, layers that went back to float, simulated ISA."""
+    """The rest of a contract's drift in words: teacher, layers that went back to float, quantiser, simulated ISA."""
     lines = []
     teacher = drift["teacher"]
     if teacher["measured"]:
@@ -149,6 +153,8 @@ def drift_lines(drift: Mapping[str, Any]) -> list[str]:
             size = "x".join(map(str, cost["size"]))
             told = f"p50 {cost['with_p50_ms']:.2f} instead of {cost['without_p50_ms']:.2f} ms at {size}"
         lines.append(f"back in float32, most harmful first: {gains}; {told}")
+    if (quantizer := drift.get("quantizer")) is not None:
+        lines.append(f"int8 by {quantizer}")
     if drift.get("seven_bit_weights"):
         lines.append("weights of seven bits in all int8 layers")
     if (isa := drift.get("simulated_isa")) is not None and isa["measured"]:
