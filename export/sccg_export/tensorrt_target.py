@@ -29,6 +29,7 @@ from sccg_runtime.errors import InputError, MissingDependencyError, RefusedError
 from sccg_runtime.files import sha256
 
 PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["tensorrt"].precisions
+DEVICE = "cuda"
 PROGRAM_SUFFIX = ".pt2"
 PROGRAM_TOLERANCE = 1e-3
 
@@ -60,7 +61,7 @@ def build(
         raise InputError("seven-bit weights are for INT8 on CPUs: leave out --saturation-safe")
     torch_tensorrt = _import_torch_tensorrt()
     trt = import_tensorrt("tensorrt")
-    example = torch.linspace(-1, 1, size[0] * size[1], device="cuda").reshape(1, 1, *size)
+    example = torch.linspace(-1, 1, size[0] * size[1], device=DEVICE).reshape(1, 1, *size)
     program = typed_program(graph.network, precision, example)
     check_types(precision, *program_types(program))
     started = time.perf_counter()
@@ -140,7 +141,7 @@ def _exported_program(torch_tensorrt: Any, engine: bytes, names: tuple[str, str]
     module = torch_tensorrt.runtime.TorchTensorRTModule(
         serialized_engine=engine, input_binding_names=[names[0]], output_binding_names=[names[1]], name="generator"
     )
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), quiet("torch_tensorrt"):
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), quiet("torch_tensorrt"):
         path = Path(folder) / f"program{PROGRAM_SUFFIX}"
         torch_tensorrt.save(torch.export.export(module, (example,), strict=False), str(path))
         again = torch_tensorrt.load(str(path)).module()(example)

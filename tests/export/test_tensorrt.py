@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from sccg_export.requirements import examine, nvidia_driver, why_not
 from sccg_export.runnables import BundleRunnable
 from sccg_export.targets import load_target
 from sccg_runtime.bundle import DRIFT_MEMBER, read_golden
-from sccg_runtime.errors import InputError, MissingDependencyError
+from sccg_runtime.errors import InputError, MissingDependencyError, RefusedError
 from sccg_runtime.files import sha256
 
 only = pytest.mark.parametrize
@@ -99,6 +102,83 @@ def test_a_torch_tensorrt_that_does_not_load_is_told_in_one_line(plain: Graph, m
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
     with pytest.raises(MissingDependencyError, match=r"torch_tensorrt does not load .*: pip install '\.\[gpu\]'"):
         tensorrt_target.build(plain, "fp32", plain.size, None)
+
+
+class Stand:
+    """Stands in for torch_tensorrt and TensorRT, whose engine halves every pixel; it remembers what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, dtype: str = "Half", spoilt: float = 0) -> None:
+        self.keywords: dict[str, Any] = {}
+        layer = {"Name": "c", "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": dtype}], "Outputs": []}
+        self.information = json.dumps({"Layers": [layer]})
+        self.dynamo = SimpleNamespace(
+            Debugger=self.debugger, convert_exported_program_to_serialized_trt_engine=self.convert
+        )
+        self.runtime = SimpleNamespace(TorchTensorRTModule=Halving)
+        self.save = lambda program, path: Path(path).write_bytes(b"program")
+        self.load = lambda path: SimpleNamespace(module=lambda: lambda image: image / 2 + spoilt)
+        engine = SimpleNamespace(
+            num_io_tensors=2,
+            get_tensor_name=("image", "output0").__getitem__,
+            get_tensor_mode=lambda name: "in" if name == "image" else "out",
+            create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda form: self.information),
+        )
+        tensorrt = SimpleNamespace(
+            __version__="11.0.0",
+            ILogger=object,
+            TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
+            LayerInformationFormat=SimpleNamespace(JSON="json"),
+            Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda engine_bytes: engine),
+        )
+        monkeypatch.setattr(tensorrt_target, "DEVICE", "cpu")
+        monkeypatch.setattr(tensorrt_target, "_import_torch_tensorrt", lambda: self)
+        monkeypatch.setattr(tensorrt_target, "import_tensorrt", lambda target: tensorrt)
+        monkeypatch.setattr(tensorrt_target, "trt_logger", lambda target: None)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+
+    @contextlib.contextmanager
+    def debugger(self, **keywords: Any) -> Iterator[None]:
+        logging.getLogger().handlers[:] = []
+        logging.getLogger().setLevel(logging.CRITICAL)
+        yield
+
+    def convert(self, program: torch.export.ExportedProgram, **keywords: Any) -> bytes:
+        self.keywords = keywords
+        return b"engine"
+
+
+class Halving(torch.nn.Module):
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__()
+        assert (keywords["input_binding_names"], keywords["output_binding_names"]) == (["image"], ["output0"])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image / 2
+
+
+def test_the_engine_lies_beside_the_same_engine_as_a_program(plain: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+    stand = Stand(monkeypatch)
+    built = tensorrt_target.build(plain, "fp16", plain.size, None)
+    assert (list(root.handlers), root.level) == before, "the debugger's handlers are gone"
+    assert set(stand.keywords) == {"arg_inputs", "disable_tf32", "timing_cache_path"}, "it ignores what it knows not"
+    assert built.members == {"model.engine": b"engine"}
+    assert built.beside == {".pt2": b"program"}
+    assert built.details["exported_program_sha256"] == sha256(b"program")
+    assert (built.engine, built.engine_version, built.measured_on) == ("TensorRT", "11.0.0", "engine")
+    assert (built.precision_ran, built.details["layers"]) == ({"fp16": 1}, {"CASKCONVOLUTION HALF": 1})
+
+
+def test_an_engine_in_another_type_or_a_program_with_another_output_is_refused(
+    plain: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stand(monkeypatch, dtype="Float")
+    with pytest.raises(RefusedError, match="fp16 was asked for, but TensorRT's network has convolutions of 1 fp32"):
+        tensorrt_target.build(plain, "fp16", plain.size, None)
+    Stand(monkeypatch, spoilt=0.25)
+    with pytest.raises(RefusedError, match=r"the exported program differs from its engine by up to 0\.25"):
+        tensorrt_target.build(plain, "fp16", plain.size, None)
 
 
 def test_files_beside_a_bundle_are_written_with_it_and_not_without(
