@@ -255,7 +255,16 @@ def _repeated(name: str, values_ms: Sequence[float]) -> Figures:
 
 def _described(told: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a row out of a runnable's description; a bundle's ``engine_drift`` is marked as from its export."""
-    names = ("engine", "engine_version", "device", "precision", "precision_ran", "size_mib", "engine_drift")
+    names = (
+        "engine",
+        "engine_version",
+        "device",
+        "precision",
+        "precision_ran",
+        "quantizer",
+        "size_mib",
+        "engine_drift",
+    )
     found = {name: told[name] for name in names if told.get(name) is not None}
     if told.get("float_layers") is not None:
         found["float_layers"] = tuple(str(name) for name in told["float_layers"])

@@ -56,8 +56,8 @@ class Runnable(Protocol):
         """After ``open``: engine, engine_version, device, precision, precision_ran (asked of the engine), size_mib.
 
         A bundle may add ``engine_drift``, the figures of its own drift.json; they are shown as "from export"; and
-        ``float_layers``, the names of what stayed in float. A model on a GPU may have an attribute
-        ``device_times_ms``: of every call since ``open``, what the GPU's own events say.
+        ``float_layers``, the names of what stayed in float, and ``quantizer``, what made it INT8. A model on a GPU may
+        have an attribute ``device_times_ms``: of every call since ``open``, what the GPU's own events say.
         """
 
 

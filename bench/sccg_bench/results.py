@@ -47,6 +47,8 @@ class Row:
     float_layers
         Names of the layers that stayed in float although the model is quantised, as its export wrote them down; None
         where nothing is known.
+    quantizer
+        What made it INT8, with its version, as its export wrote it down; None where nothing is known.
     threads
         CPU threads.
     size, latency_ms
@@ -92,6 +94,7 @@ class Row:
     precision: str | None = None
     precision_ran: dict[str, Any] | None = None
     float_layers: tuple[str, ...] | None = None
+    quantizer: str | None = None
     threads: int | None = None
     size: tuple[int, int] | None = None
     latency_ms: Latency | None = None
@@ -159,6 +162,8 @@ class Row:
             if not isinstance(layers, list | tuple) or not all(isinstance(each, str) for each in layers):
                 raise InputError(f"{label}: float_layers is not a list of names")
             known["float_layers"] = tuple(layers)
+        if known.get("quantizer") is not None and not isinstance(known["quantizer"], str):
+            raise InputError(f"{label}: quantizer is not text")
         for name in ("per_patient", "per_slice"):
             parts = known.get(name) or ()
             if not isinstance(parts, list | tuple) or not all(isinstance(part, dict) for part in parts):

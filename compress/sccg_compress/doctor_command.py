@@ -42,8 +42,9 @@ def _show(statuses: list[Status], values: dict[str, Any]) -> None:
         here = [f"{name} {version}" for name, version in status.versions.items() if version is not None]
         usable = [name for name, reason in status.precisions.items() if reason is None]
         offered = ", ".join(usable) or "none"
-        if not status.precisions:
-            offered = "none: export does not offer it"
+        makers = [name for name, reason in status.quantizers.items() if reason is None]
+        if makers:
+            offered += f"\nint8 by {', '.join(makers)}"
         table.add_row(
             status.target, status.needs, "\n".join(here) or "nothing", offered, "\n".join(status.missing) or "nothing"
         )
@@ -53,6 +54,6 @@ def _show(statuses: list[Status], values: dict[str, Any]) -> None:
     console.print(f"CPU, as OpenVINO sees it: {'not known, OpenVINO is missing' if cpu is None else ', '.join(cpu)}")
     driver = values["nvidia_driver_cuda"]
     console.print(f"NVIDIA driver: {'none, or no GPU' if driver is None else f'supports CUDA {driver}'}")
-    told = {reason for status in statuses for reason in status.precisions.values() if reason is not None}
-    for reason in sorted(told):
+    reasons = [reason for one in statuses for reason in (*one.precisions.values(), *one.quantizers.values())]
+    for reason in sorted({reason for reason in reasons if reason is not None}):
         console.print(f"not here: {reason}")

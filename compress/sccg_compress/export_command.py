@@ -26,6 +26,7 @@ def export_model(
     target: str,
     precision: Precision,
     gpu_arch: str | None = None,
+    quantizer: str | None = None,
     data: Path | None,
     intensity: Path | None,
     direction: str | None,
@@ -43,11 +44,12 @@ def export_model(
     from sccg_export.calibration import choose_calibration
     from sccg_export.export import DriftRefusedError, ExportRequest, export, run_network
     from sccg_export.model_repository import add_to_repository, check_repository
-    from sccg_export.targets import load_target
+    from sccg_export.targets import load_target, parse_quantizer
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.distill import side
 
-    load_target(target, precision, gpu_arch)  # before anything that takes time
+    chosen_quantizer = None if quantizer is None else parse_quantizer(quantizer)
+    load_target(target, precision, gpu_arch, chosen_quantizer)  # before anything that takes time
     if model_repository is not None:
         check_repository(model_repository, target)
     found = find_model(model)
@@ -84,6 +86,7 @@ def export_model(
         saturation_safe=saturation_safe,
         old_cpu_check=old_cpu_check,
         gpu_arch=gpu_arch,
+        quantizer=chosen_quantizer,
     )
     folder = found.run or found.checkpoint.parent
     path = out or folder / f"{checkpoint.spec.name}-{target}-{precision}.sccg"
@@ -120,6 +123,7 @@ def _print(path: Path, made: ExportResult, served: Path | None, json_out: str | 
         "target": contract.target,
         "precision_asked": contract.precision_asked,
         "precision_ran": contract.precision_ran,
+        "quantizer": contract.drift.get("quantizer"),
         "drift_measured_on": contract.drift_measured_on,
         "slices": len(made.outputs),
         "figures": figures,
@@ -145,7 +149,7 @@ def _print(path: Path, made: ExportResult, served: Path | None, json_out: str | 
 
 
 def drift_lines(drift: Mapping[str, Any]) -> list[str]:
-    """The rest of a contract's drift in words: teacher, layers that went back to float, simulated ISA."""
+    """The rest of a contract's drift in words: teacher, layers that went back to float, quantiser, simulated ISA."""
     lines = []
     teacher = drift["teacher"]
     if teacher["measured"]:
@@ -160,6 +164,8 @@ def drift_lines(drift: Mapping[str, Any]) -> list[str]:
             size = "x".join(map(str, cost["size"]))
             told = f"p50 {cost['with_p50_ms']:.2f} instead of {cost['without_p50_ms']:.2f} ms at {size}"
         lines.append(f"back in float32, most harmful first: {gains}; {told}")
+    if (quantizer := drift.get("quantizer")) is not None:
+        lines.append(f"int8 by {quantizer}")
     if drift.get("seven_bit_weights"):
         lines.append("weights of seven bits in all int8 layers")
     if (isa := drift.get("simulated_isa")) is not None and isa["measured"]:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 def export(
     model: Annotated[Path | None, typer.Argument(help="Run folder or checkpoint; default: the newest run.")] = None,
-    target: Annotated[str, typer.Option(help="openvino, ort or tensorrt-rtx; see doctor.")] = "openvino",
+    target: Annotated[str, typer.Option(help="openvino, ort, tensorrt-rtx or tensorrt; see doctor.")] = "openvino",
     fp32: Annotated[bool, typer.Option("--fp32", help="Float32 (default).")] = False,
     fp16: Annotated[
-        bool, typer.Option("--fp16", help="openvino: weights stored in FP16, arithmetic float32; tensorrt-rtx: FP16.")
+        bool, typer.Option("--fp16", help="openvino: weights stored in FP16, arithmetic float32; tensorrt*: FP16.")
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 arithmetic, on CPUs that have it.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit integers, calibrated on training slices.")] = False,
@@ -29,6 +29,10 @@ def export(
     teacher: Annotated[Path | None, typer.Option(help="Measure drift to this teacher; default: the run's.")] = None,
     gpu_arch: Annotated[
         str | None, typer.Option(help="tensorrt-rtx: compute capability of the card. [default: 8.6, RTX 30]")
+    ] = None,
+    quantizer: Annotated[
+        str | None,
+        typer.Option(help="INT8 by nncf, ort or inc. [default: openvino: nncf, ort: ort]"),
     ] = None,
     size: Annotated[str | None, typer.Option(help="Engine size as ROWSxCOLUMNS; default: the trained size.")] = None,
     out: Annotated[
@@ -70,6 +74,7 @@ def export(
         target=target,
         precision=asked[0] if asked else "fp32",
         gpu_arch=gpu_arch,
+        quantizer=quantizer,
         data=data,
         intensity=intensity,
         direction=direction,

@@ -32,6 +32,10 @@ class Built:
         What ``open`` runs: the engine, or the graph that it was built from.
     details
         Facts about the build, for the contract's drift.
+    beside
+        Files that lie beside the bundle: suffix, put in place of the bundle's -> content.
+    quantizer
+        What set the ranges of ``int8``, with its version, such as ``"nncf 3.4.0"``; empty for float.
     note
         What the command says of the engine, or empty.
     """
@@ -45,4 +49,6 @@ class Built:
     open: Callable[[Bundle, tuple[int, int]], Session] | None = None
     measured_on: Literal["engine", "graph"] = "engine"
     details: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    quantizer: str = ""
     note: str = ""

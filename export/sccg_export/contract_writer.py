@@ -39,6 +39,8 @@ def drift_figures(
             "fp32_psnr_db": fp32_to_teacher_db,
             "drop_db": teacher_drop_db(result, fp32_to_teacher_db),
         }
+    if built.quantizer:
+        drift["quantizer"] = built.quantizer
     if built.float_layers:
         drift["float_layers"] = list(built.float_layers)
     if built.details:

@@ -22,7 +22,7 @@ from sccg_export.workshop import Engine, Workshop, run_network
 from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, read_bundle
 from sccg_runtime.engine import openable
 from sccg_runtime.errors import RefusedError
-from sccg_runtime.files import replacing, sha256
+from sccg_runtime.files import replacing, sha256, write_bytes
 from sccg_runtime.intensity import FloatArray, Intensity
 from sccg_runtime.selftest import selftest
 from sccg_teacher_student.data.phantom import phantom_pairs
@@ -59,7 +59,7 @@ def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambd
         Target, precision, size or slices do not fit.
     """
     check_request(request)
-    load_target(request.target, request.precision, request.gpu_arch)
+    load_target(request.target, request.precision, request.gpu_arch, request.quantizer)
     say(f"graph: {request.checkpoint.spec.name}")
     graph = export_graph(request.checkpoint.generator, request.record.trained_size)
     workshop = Workshop(request, graph)
@@ -71,6 +71,9 @@ def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambd
             raise RefusedError("int8 was asked for, but no convolution runs in int8")
         if openable(made.bundle.contract) and not (tested := selftest(made.bundle)).passed:
             raise RefusedError(f"the bundle fails its own self-test ({tested.to_engine_db:.1f} dB; {tested.limits})")
+        for suffix, data in made.beside.items():
+            write_bytes(out.with_suffix(suffix), data)
+            say(f"beside it: {out.with_suffix(suffix).name}")
     return made
 
 
@@ -148,7 +151,7 @@ def _write(workshop: Workshop, engine: Engine, golden: _Golden, path: Path, extr
     ran = engine.session.describe().precision_ran if built.precision_ran is None else built.precision_ran
     contract = contract_of(request, workshop.graph, built, ran, drift)
     path.write_bytes(pack(replace(contract, members={name: sha256(data) for name, data in members.items()}), members))
-    return ExportResult(read_bundle(path), engine.quality, engine.outputs, workshop.fp32_outputs)
+    return ExportResult(read_bundle(path), engine.quality, engine.outputs, workshop.fp32_outputs, built.beside)
 
 
 def _golden_inputs(request: ExportRequest) -> list[FloatArray]:

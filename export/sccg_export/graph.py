@@ -30,10 +30,13 @@ class Graph:
         The graph, checked; height and width are free, weights are inside.
     size
         (rows, columns) that it was traced at.
+    network
+        What was traced: the folded network in PyTorch, in evaluation mode.
     """
 
     model: onnx.ModelProto
     size: tuple[int, int]
+    network: nn.Module
 
     def to_bytes(self) -> bytes:
         """The ONNX file."""
@@ -62,10 +65,25 @@ def export_graph(generator: nn.Module, size: tuple[int, int]) -> Graph:
     """
     folded = fold_for_export(generator)
     example = torch.linspace(-1, 1, size[0] * size[1]).reshape(1, 1, *size)
+    graph = Graph(to_onnx(folded, example), size, folded)
+    with torch.inference_mode():
+        expected = folded(example).numpy()
+    _compare(graph, example.numpy(), expected)
+    return graph
+
+
+def to_onnx(network: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
+    """The ONNX graph of a network (N, 1, H, W) -> (N, 1, H, W), checked; height and width are free.
+
+    Raises
+    ------
+    RefusedError
+        PyTorch's exporter gives no graph.
+    """
     with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            folded,
+            network,
             (example,),
             dynamo=True,
             opset_version=OPSET,
@@ -80,11 +98,7 @@ def export_graph(generator: nn.Module, size: tuple[int, int]) -> Graph:
     model = onnx.load_from_string(program.model_proto.SerializeToString())
     free_sides(model)
     onnx.checker.check_model(model, full_check=True)
-    graph = Graph(model, size)
-    with torch.inference_mode():
-        expected = folded(example).numpy()
-    _compare(graph, example.numpy(), expected)
-    return graph
+    return model
 
 
 def free_sides(model: onnx.ModelProto) -> None:

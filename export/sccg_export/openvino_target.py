@@ -1,4 +1,4 @@
-"""Target ``openvino``: FP32; weights stored in FP16; arithmetic in BF16; or INT8 by NNCF's post-training quantisation.
+"""Target ``openvino``: FP32; weights stored in FP16; arithmetic in BF16; or INT8, by NNCF or out of a QDQ graph.
 
 FP16 halves the file, not the time: CPUs without FP16 arithmetic compute it in float32, which is pinned everywhere.
 """
@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,12 +19,14 @@ from typing import Any
 from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
-from sccg_export.requirements import REQUIREMENTS
+from sccg_export.requirements import REQUIREMENTS, Quantizer, quantizer_version
+from sccg_export.unsigned_qdq import layers, quantise
 from sccg_runtime.contract import Precision
 from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core, openvino_version, precision_ran
 from sccg_runtime.errors import InputError
 
 PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["openvino"].precisions
+QUANTIZERS: tuple[Quantizer, ...] = REQUIREMENTS["openvino"].quantizers
 _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 _NOTES: Mapping[Precision, str] = MappingProxyType(
     {
@@ -43,8 +45,12 @@ def build(
     *,
     keep_float: tuple[str, ...] = (),
     saturation_safe: bool = False,
+    quantizer: Quantizer = QUANTIZERS[0],
 ) -> Built:
     """Make OpenVINO's ``model.xml`` and ``model.bin`` at ``size`` (rows, columns); see :class:`TargetModule`.
+
+    NNCF knows OpenVINO's own operations (it takes instance norm into INT8, too); the other quantisers make the QDQ
+    graph that target ``ort`` gets.
 
     Raises
     ------
@@ -52,12 +58,23 @@ def build(
         INT8 without calibration slices, or an unknown name in ``keep_float``.
     """
     openvino = import_openvino()
-    model = openvino_core().read_model(graph.to_bytes())
-    if precision == "int8":
-        if calibration is None:
-            raise InputError("int8 needs calibration slices")
+    left: Sequence[str] = ()
+    quantised: Sequence[str] = ()
+    if precision != "int8":
+        model = openvino_core().read_model(graph.to_bytes())
+    elif calibration is None:
+        raise InputError("int8 needs calibration slices")
+    elif quantizer == "nncf":
+        model = openvino_core().read_model(graph.to_bytes())
         model.reshape([1, 1, *calibration.images[0].shape[-2:]])
         model = _quantise(model, calibration, keep_float, saturation_safe)
+        left = _convolutions(model, quantised=False)
+        quantised = (*_convolutions(model, quantised=True), *_quantised_sums(model))
+    else:
+        qdq = quantise(graph, calibration, keep_float, quantizer=quantizer, saturation_safe=saturation_safe)
+        convolutions, left, sums = layers(qdq)
+        quantised = (*convolutions, *sums)
+        model = openvino_core().read_model(qdq.SerializeToString())
     model.reshape([1, 1, *size])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
@@ -68,8 +85,9 @@ def build(
         engine="OpenVINO",
         engine_version=openvino_version(),
         precision_ran=None,
-        float_layers=_convolutions(model, quantised=False) if precision == "int8" else (),
-        int8_layers=(*_convolutions(model, quantised=True), *_quantised_sums(model)) if precision == "int8" else (),
+        float_layers=tuple(left),
+        int8_layers=tuple(quantised),
+        quantizer=quantizer_version(quantizer) if precision == "int8" else "",
         note=_NOTES.get(precision, ""),
     )
 

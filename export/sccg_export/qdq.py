@@ -53,9 +53,7 @@ def quantise_qdq(
         source.write_bytes(graph.to_bytes())
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         model = onnx.load(prepared)
-        unknown = sorted(set(keep_float) - {node.name for node in model.graph.node})
-        if unknown:
-            raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
+        check_names(model, keep_float)
         quantize_static(
             prepared,
             target,
@@ -70,3 +68,10 @@ def quantise_qdq(
             **choices,
         )
         return onnx.load(target)
+
+
+def check_names(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:
+    """InputError where a graph has no operation of such a name."""
+    unknown = sorted(set(keep_float) - {node.name for node in model.graph.node})
+    if unknown:
+        raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")

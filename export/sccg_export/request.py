@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sccg_bench.protocols import Pair
 from sccg_bench.quality import QualityResult
 from sccg_export.calibration import Calibration
 from sccg_export.gate import DriftBudget
+from sccg_export.requirements import Quantizer
 from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, RefusedError
@@ -46,6 +47,8 @@ class ExportRequest:
         Run an INT8 OpenVINO engine with AVX2 kernels, too, as CPUs without VNNI do.
     gpu_arch
         Compute capability to build for, such as ``"8.9"``; None for the target's default.
+    quantizer
+        What sets the ranges of ``int8``; None for the target's default.
     """
 
     checkpoint: Checkpoint
@@ -62,6 +65,7 @@ class ExportRequest:
     saturation_safe: bool = False
     old_cpu_check: bool = False
     gpu_arch: str | None = None
+    quantizer: Quantizer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,15 @@ class ExportResult:
         Figures on the held-out slices.
     outputs, fp32_outputs
         Of the engine and of its FP32 network, one (1, H, W) per pair.
+    beside
+        Files that belong beside the bundle, by suffix.
     """
 
     bundle: Bundle
     quality: QualityResult
     outputs: list[FloatArray]
     fp32_outputs: list[FloatArray]
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class DriftRefusedError(RefusedError):

@@ -16,7 +16,7 @@ ENGINE_NAMES = {"openvino": "openvino", "ort": "onnxruntime", "tensorrt-rtx": "t
 
 @dataclass(slots=True)
 class BundleRunnable:
-    """A ``.sccg`` file: on the CPU through the very session that clinics run, or TensorRT-RTX's engine on the GPU.
+    """A ``.sccg`` file: on the CPU through the very session that clinics run, or TensorRT's engine on the GPU.
 
     ``device_times_ms`` holds the GPU's own time of every call since :meth:`open`; it stays empty on a CPU.
     """
@@ -29,11 +29,11 @@ class BundleRunnable:
     def open(self, size: tuple[int, int], threads: int) -> Callable[[FloatArray], FloatArray]:
         """Read the bundle and compile it for ``size``."""
         from sccg_runtime.bundle import read_bundle
-        from sccg_runtime.engine import open_session
+        from sccg_runtime.engine import open_session, openable
 
         bundle = read_bundle(self.bundle)
-        if bundle.contract.target == "tensorrt-rtx":
-            from sccg_export.rtx_session import open_engine
+        if not openable(bundle.contract):
+            from sccg_export.trt_session import open_engine
 
             self.device_times_ms = []
             session = open_engine(bundle, size, self.device_times_ms)
@@ -49,6 +49,7 @@ class BundleRunnable:
             "size_mib": self.bundle.stat().st_size / 2**20,
             "engine_drift": bundle.contract.drift.get("engine_drift"),
             "float_layers": bundle.contract.drift.get("float_layers"),
+            "quantizer": bundle.contract.drift.get("quantizer"),
         }
         return session
 

@@ -10,8 +10,8 @@ from typing import Protocol, cast
 from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
-from sccg_export.requirements import why_not
-from sccg_runtime.contract import Precision, parse_target
+from sccg_export.requirements import QUANTIZERS, REQUIREMENTS, Quantizer, why_no_quantizer, why_not
+from sccg_runtime.contract import Precision, Target, parse_target
 from sccg_runtime.errors import InputError
 
 TARGETS: Mapping[str, str] = MappingProxyType(
@@ -19,6 +19,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "openvino": "sccg_export.openvino_target",
         "ort": "sccg_export.ort_target",
         "tensorrt-rtx": "sccg_export.tensorrt_rtx_target",
+        "tensorrt": "sccg_export.tensorrt_target",
     }
 )
 
@@ -51,7 +52,7 @@ class TargetModule(Protocol):
         saturation_safe
             Weights of seven bits in all layers, for CPUs whose INT8 kernels add in 16 bits and saturate.
         options
-            The target's own, such as ``gpu_arch``.
+            The target's own, such as ``gpu_arch`` or ``quantizer``.
 
         Raises
         ------
@@ -60,14 +61,16 @@ class TargetModule(Protocol):
         """
 
 
-def load_target(name: str, precision: Precision, gpu_arch: str | None = None) -> TargetModule:
+def load_target(
+    name: str, precision: Precision, gpu_arch: str | None = None, quantizer: Quantizer | None = None
+) -> TargetModule:
     """Import a target's module.
 
     Raises
     ------
     InputError
-        There is no such target, it does not have that precision or GPU architecture, or a package or CPU feature that
-        it needs is not here.
+        There is no such target, it does not have that precision, GPU architecture or quantiser, or a package or CPU
+        feature that it needs is not here.
     """
     if name not in TARGETS:
         raise InputError(f"target {name!r} is none of {', '.join(TARGETS)}")
@@ -78,7 +81,31 @@ def load_target(name: str, precision: Precision, gpu_arch: str | None = None) ->
     if gpu_arch is not None and gpu_arch not in archs:
         known = f"one of {', '.join(archs)}" if archs else "for --target tensorrt-rtx only"
         raise InputError(f"--gpu-arch {gpu_arch}: it is {known}")
-    reason = why_not(parse_target(name), precision)
+    target = parse_target(name)
+    if quantizer is not None:
+        _check_quantizer(target, precision, quantizer)
+    reason = why_not(target, precision)
     if reason is not None:
         raise InputError(reason)
     return module
+
+
+def parse_quantizer(text: str) -> Quantizer:
+    """Return ``text`` as a quantiser (InputError if it is none)."""
+    for name in QUANTIZERS:
+        if text == name:
+            return name
+    raise InputError(f"--quantizer {text!r} is none of {', '.join(QUANTIZERS)}")
+
+
+def _check_quantizer(target: Target, precision: Precision, quantizer: Quantizer) -> None:
+    served = REQUIREMENTS[target].quantizers
+    if not served:
+        raise InputError(f"--quantizer {quantizer}: target {target} has no choice of quantisers: leave it out")
+    if quantizer not in served:
+        raise InputError(f"--quantizer {quantizer}: target {target} takes {', '.join(served)}")
+    if precision != "int8":
+        raise InputError(f"--quantizer {quantizer} is for --int8, not for {precision}")
+    reason = why_no_quantizer(quantizer)
+    if reason is not None:
+        raise InputError(reason)

@@ -17,10 +17,12 @@ from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import INPUT, Graph
 from sccg_export.half import to_half
-from sccg_export.requirements import REQUIREMENTS
-from sccg_export.rtx_session import gpu_arch as present_gpu_arch
-from sccg_export.rtx_session import import_tensorrt_rtx, open_engine, open_graph, trt_logger
+from sccg_export.layer_types import PRECISIONS as TYPE_PRECISIONS
+from sccg_export.layer_types import check_types
+from sccg_export.requirements import REQUIREMENTS, quantizer_version
 from sccg_export.symmetric_qdq import convolutions, quantise
+from sccg_export.trt_session import gpu_arch as present_gpu_arch
+from sccg_export.trt_session import import_tensorrt, open_engine, open_graph, trt_logger
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, RefusedError
 
@@ -68,8 +70,8 @@ def build(
         if calibration is None:
             raise InputError("int8 needs calibration slices")
         model = quantise(graph, calibration, keep_float)
-    trt = import_tensorrt_rtx()
-    builder = trt.Builder(trt_logger())
+    trt = import_tensorrt("tensorrt-rtx")
+    builder = trt.Builder(trt_logger("tensorrt-rtx"))
     network = parse(trt, builder, model)
     ran, layers = inspect(network)
     check_types(precision, ran, layers)
@@ -86,6 +88,7 @@ def build(
         precision_ran=ran,
         float_layers=convolutions(model, quantised=False) if precision == "int8" else (),
         int8_layers=convolutions(model, quantised=True),
+        quantizer=quantizer_version("ort") if precision == "int8" else "",
         open=open_engine if on_engine else lambda _, size: open_graph(model, size, ran),
         measured_on="engine" if on_engine else "graph",
         details={
@@ -102,7 +105,7 @@ def build(
 def parse(trt: Any, builder: Any, model: onnx.ModelProto) -> Any:
     """TensorRT's strongly typed network of an ONNX graph (RefusedError where it has no such layer)."""
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, trt_logger())
+    parser = trt.OnnxParser(network, trt_logger("tensorrt-rtx"))
     if not parser.parse(model.SerializeToString()):
         reason = " ".join(str(parser.get_error(0)).split()) if parser.num_errors else "no reason given"
         raise RefusedError(f"TensorRT-RTX cannot read the graph: {reason[:200]}")
@@ -114,7 +117,6 @@ def inspect(network: Any) -> tuple[dict[str, int], dict[str, int]]:
 
     A convolution whose image and weights both come from DequantizeLinear is an ``int8`` one.
     """
-    precisions = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     made_by = {layer.get_output(i).name: layer.type.name for layer in layers for i in range(layer.num_outputs)}
     ran: Counter[str] = Counter()
@@ -123,24 +125,9 @@ def inspect(network: Any) -> tuple[dict[str, int], dict[str, int]]:
             inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
             before = [made_by.get(one.name) for one in inputs[:2]]
             name = layer.get_output(0).dtype.name
-            ran["int8" if before == ["DEQUANTIZE"] * 2 else precisions.get(name, name)] += 1
+            ran["int8" if before == ["DEQUANTIZE"] * 2 else TYPE_PRECISIONS.get(name, name)] += 1
     kinds = Counter(f"{layer.type.name} {layer.get_output(0).dtype.name}" for layer in layers)
     return dict(sorted(ran.items())), dict(sorted(kinds.items()))
-
-
-def check_types(precision: Precision, ran: dict[str, int], layers: dict[str, int]) -> None:
-    """RefusedError where the network does not compute as asked; norms must be float32 in every precision."""
-    wrong = {
-        "fp32": set(ran) != {"fp32"},
-        "fp16": set(ran) != {"fp16"},
-        "int8": not ran.get("int8") or not set(ran) <= {"int8", "fp32"},
-    }[precision]
-    if wrong:
-        told = ", ".join(f"{count} {name}" for name, count in ran.items()) or "none"
-        raise RefusedError(f"{precision} was asked for, but TensorRT's network has convolutions of {told}")
-    halves = [name for name in layers if name in ("NORMALIZATION HALF", "REDUCE HALF")]
-    if halves:
-        raise RefusedError(f"norms and means must stay in float32, but TensorRT's network has {', '.join(halves)}")
 
 
 def _serialise(trt: Any, builder: Any, network: Any, size: tuple[int, int], gpu_arch: str) -> Any:

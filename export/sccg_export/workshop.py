@@ -122,8 +122,9 @@ class Workshop:
         self, calibration: Calibration | None, keep_float: tuple[str, ...], saturation_safe: bool
     ) -> tuple[Built, Bundle]:
         request = self.request
-        target: TargetModule = load_target(request.target, request.precision, request.gpu_arch)
-        options = {} if request.gpu_arch is None else {"gpu_arch": request.gpu_arch}
+        target: TargetModule = load_target(request.target, request.precision, request.gpu_arch, request.quantizer)
+        asked = {"gpu_arch": request.gpu_arch, "quantizer": request.quantizer}
+        options = {name: value for name, value in asked.items() if value is not None}
         built = target.build(
             self.graph,
             request.precision,

@@ -56,7 +56,7 @@ class Exported(Fake):
         return (
             super().describe()
             | {"engine_drift": {"engine_to_fp32_psnr_db": 47.5, "worst": "case1/001"}}
-            | {"float_layers": ["stem"]}
+            | {"float_layers": ["stem"], "quantizer": "nncf 3.4.0"}
         )
 
 

@@ -364,10 +364,11 @@ def test_tissues_are_shown_as_far_as_they_are_known() -> None:
 
 
 def test_layers_left_in_float_are_named() -> None:
-    model = replace(FOUND.results.rows[2], float_layers=("stem.conv", "tail.conv"))
+    model = replace(FOUND.results.rows[2], float_layers=("stem.conv", "tail.conv"), quantizer="inc 3.10")
     for text in (html(replace(FOUND.results, rows=(model,))), markdown(replace(FOUND.results, rows=(model,)))):
         assert "Layers left in float" in text
         assert "stem.conv, tail.conv" in text
+        assert "inc 3.10" in text
     assert "Layers left in float" not in html(FOUND.results)
 
 

@@ -100,6 +100,7 @@ def test_without_slices_only_latency_is_measured_and_export_drift_is_shown_as_su
     assert rows[0].engine_drift == {"engine_to_fp32_psnr_db": 47.5}
     assert rows[0].engine_drift_from == "export"
     assert rows[0].float_layers == ("stem",)
+    assert rows[0].quantizer == "nncf 3.4.0"
 
 
 def test_without_references_one_slice_still_gives_drift() -> None:

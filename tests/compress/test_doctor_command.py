@@ -43,8 +43,11 @@ def test_json_says_which_precisions_this_cpu_has(run: Cli) -> None:
     assert list(targets) == ["openvino", "ort", "tensorrt-rtx", "tensorrt"]
     assert targets["ort"]["precisions"] == {"fp32": None, "int8": None}
     assert (targets["openvino"]["precisions"]["bf16"] is None) == ("BF16" in told["cpu_capabilities"])
-    assert targets["tensorrt"]["precisions"] == {}
+    assert set(targets["tensorrt"]["precisions"]) == {"fp32", "fp16"}
     assert "even to import" in targets["tensorrt"]["needs"]
+    for reason in targets["tensorrt"]["precisions"].values():
+        assert (told["nvidia_driver_cuda"] is not None) or "--target tensorrt-rtx builds without one" in reason
+    assert targets["openvino"]["quantizers"] | {"inc": None} == {"nncf": None, "ort": None, "inc": None}
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json", "-")])

@@ -87,6 +87,21 @@ def test_layers_that_went_back_to_float_are_printed_with_gain_and_cost() -> None
     ]
 
 
+def test_the_quantiser_is_printed() -> None:
+    drift = {"teacher": {"measured": False, "reason": "none"}, "quantizer": "inc 3.10"}
+    assert drift_lines(drift)[-1] == "int8 by inc 3.10"
+
+
+def test_quantisers_and_targets_that_do_not_fit_are_one_line(
+    run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("export", "--target", "ort", "--int8", "--quantizer", "nncf").refused("target ort takes ort, inc", code=2)
+    run("export", "--quantizer", "ort").refused("--quantizer ort is for --int8", code=2)
+    monkeypatch.setattr("sccg_export.requirements.nvidia_driver", lambda: None)
+    run("export", "--target", "tensorrt", "--fp16").refused("no driver is here", "--target tensorrt-rtx", code=2)
+    assert not list(lab.run.glob("*.sccg"))
+
+
 def test_the_training_checkpoint_of_a_run_exports_too(run: Cli, lab: Lab) -> None:
     kept = load_checkpoint(lab.run / "student.safetensors")
     assert kept.record is not None

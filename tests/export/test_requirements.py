@@ -20,7 +20,8 @@ only = pytest.mark.parametrize
 def test_every_target_is_examined(target: Target) -> None:
     status = examine(target)
     assert tuple(status.versions) == REQUIREMENTS[target].packages
-    assert bool(status.precisions) == (target in TARGETS)
+    assert tuple(status.precisions) == REQUIREMENTS[target].precisions
+    assert target in TARGETS
     for name, found in status.versions.items():
         assert (found is None) == any(line.startswith(f"{name}: pip install") for line in status.missing)
 
@@ -41,6 +42,7 @@ def test_modules_offer_the_precisions_that_are_listed(target: Target) -> None:
 @only("target", list(TARGETS))
 def test_a_missing_package_is_one_line_that_says_how_to_get_it(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "installed", lambda name: None)
+    monkeypatch.setattr(requirements, "nvidia_driver", lambda: "13.0")
     status = examine(target)
     assert len(status.missing) >= len(REQUIREMENTS[target].packages)
     for reason in status.precisions.values():

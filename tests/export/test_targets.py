@@ -14,8 +14,8 @@ from small_models import head, run_torch, without_teacher_hash
 from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
-from sccg_export.ort_target import QUANTISED_OPS
 from sccg_export.targets import load_target
+from sccg_export.unsigned_qdq import QUANTISED_OPS
 from sccg_runtime.engine import cpu_capabilities, import_openvino, open_session
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_teacher_student.checkpoint import Checkpoint

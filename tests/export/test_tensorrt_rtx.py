@@ -29,8 +29,9 @@ from sccg_teacher_student.checkpoint import Checkpoint
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed: pip install '.[rtx]'")
 
-from sccg_export.rtx_session import trt_logger  # noqa: E402
-from sccg_export.tensorrt_rtx_target import GPU_ARCHS, build, check_types, inspect, parse  # noqa: E402
+from sccg_export.layer_types import check_types  # noqa: E402
+from sccg_export.tensorrt_rtx_target import GPU_ARCHS, build, inspect, parse  # noqa: E402
+from sccg_export.trt_session import trt_logger  # noqa: E402
 
 only = pytest.mark.parametrize
 Make = Callable[..., ExportRequest]
@@ -39,7 +40,7 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="an NVIDIA GPU is 
 
 def typed(model: onnx.ModelProto) -> tuple[dict[str, int], dict[str, int]]:
     """(convolutions by precision, layers by type) of TensorRT's network."""
-    builder = trt.Builder(trt_logger())
+    builder = trt.Builder(trt_logger("tensorrt-rtx"))
     return inspect(parse(trt, builder, model))
 
 

@@ -14,7 +14,7 @@ from sccg_bench.latency import Latency
 from sccg_bench.results import FIGURES, Results, finite
 from sccg_runtime.files import write_text
 
-_WORDS = ("name", "role", "status", "engine", "engine_version", "device", "precision", "threads")
+_WORDS = ("name", "role", "status", "engine", "engine_version", "device", "precision", "quantizer", "threads")
 _NUMBERS = ("size_mib", "peak_rss_mib", "device_p50_ms", "speedup_vs_paper", "speedup_vs_teacher")
 _TIMES = ("latency_ms", "latency_native_ms")
 

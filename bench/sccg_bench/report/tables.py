@@ -175,11 +175,12 @@ def float_table(results: Results) -> Table:
     rows = [row for row in results.rows if row.float_layers]
     columns: list[Column] = [
         ("layers", lambda row: str(len(row.float_layers or ()))),
+        ("INT8 by", lambda row: row.quantizer or ""),
         ("operations that ran", operations),
         ("names", lambda row: ", ".join(row.float_layers or ())),
     ]
     caption = "Layers of quantised models that stayed in float, by the names that the export wrote down."
-    return _table("Layers left in float", caption, rows, columns, ("operations that ran", "names"))
+    return _table("Layers left in float", caption, rows, columns, ("INT8 by", "operations that ran", "names"))
 
 
 def quality_table(results: Results) -> Table:

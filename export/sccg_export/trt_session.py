@@ -1,16 +1,21 @@
-"""Sessions that measure a TensorRT-RTX bundle: its engine on an NVIDIA GPU, or else its graph in ONNX Runtime."""
+"""Sessions of TensorRT bundles: the engine on an NVIDIA GPU, or the graph that it was built from in ONNX Runtime."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnx
 
 from sccg_export.graph import INPUT, OUTPUT
+from sccg_export.requirements import REQUIREMENTS
 from sccg_runtime.bundle import Bundle
+from sccg_runtime.contract import Target
 from sccg_runtime.engine import Description, Session, checked_session, physical_cores
 from sccg_runtime.errors import BundleError, MissingDependencyError, RefusedError
 from sccg_runtime.intensity import FloatArray
@@ -18,25 +23,32 @@ from sccg_runtime.intensity import FloatArray
 logger = logging.getLogger(__name__)
 
 
-def import_tensorrt_rtx() -> Any:
-    """Import ``tensorrt_rtx``.
+# Target -> (its engine's name, the package that runs it).
+ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"tensorrt-rtx": ("TensorRT-RTX", "tensorrt_rtx"), "tensorrt": ("TensorRT", "tensorrt")}
+)
+
+
+def import_tensorrt(target: Target) -> Any:
+    """Import the package that runs a target's engines; both have the same interface.
 
     Raises
     ------
     MissingDependencyError
         It is not installed or does not load.
     """
+    package = ENGINES[target][1]
     try:
-        import tensorrt_rtx
+        return importlib.import_module(package)
     except (ImportError, OSError) as error:
-        raise MissingDependencyError(f"tensorrt_rtx does not load ({error}): pip install '.[rtx]'") from None
-    return tensorrt_rtx
+        install = REQUIREMENTS[target].install
+        raise MissingDependencyError(f"{package} does not load ({error}): {install}") from None
 
 
 @functools.cache
-def trt_logger() -> Any:
+def trt_logger(target: Target) -> Any:
     """TensorRT's messages as Python log records; it keeps the first logger of a process, so there is one."""
-    trt = import_tensorrt_rtx()
+    trt = import_tensorrt(target)
     levels = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.INFO}
 
     class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
@@ -108,34 +120,37 @@ def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | N
     Raises
     ------
     MissingDependencyError
-        There is no NVIDIA GPU, PyTorch cannot use it, or TensorRT-RTX is not installed.
+        There is no NVIDIA GPU, PyTorch cannot use it, or the engine's package is not installed.
     BundleError
-        TensorRT-RTX cannot load the engine here: another GPU architecture or another version.
+        The engine cannot be loaded here: another GPU architecture or another version; or it does not take the size.
     """
+    target = bundle.contract.target
+    name = ENGINES[target][0]
     arch = gpu_arch()
     if arch is None:
         raise MissingDependencyError(
-            f"{bundle.name} holds a TensorRT-RTX engine: it needs an NVIDIA GPU, its driver and a CUDA build of PyTorch"
+            f"{bundle.name} holds a {name} engine: it needs an NVIDIA GPU, its driver and a CUDA build of PyTorch"
         )
-    trt = import_tensorrt_rtx()
+    trt = import_tensorrt(target)
     import torch
 
     from sccg_teacher_student.cuda_clock import event_time
 
     contract = bundle.contract
-    engine = trt.Runtime(trt_logger()).deserialize_cuda_engine(bundle.members["model.engine"])
+    engine = trt.Runtime(trt_logger(target)).deserialize_cuda_engine(bundle.members["model.engine"])
     if engine is None:
         raise BundleError(
-            f"{bundle.name} was built with TensorRT-RTX {contract.engine_version}; {trt.__version__} on a GPU of SM "
-            f"{arch} cannot load it: export it here with --gpu-arch {arch}"
+            f"{bundle.name} was built with {name} {contract.engine_version}; {trt.__version__} on a GPU of SM "
+            f"{arch} cannot load it: export it here" + (f" with --gpu-arch {arch}" if target == "tensorrt-rtx" else "")
         )
+    source, sink = tensor_names(trt, engine)
     context = engine.create_execution_context()
     shape = (1, 1, *size)
-    if not context.set_input_shape(INPUT, shape):
+    if not context.set_input_shape(source, shape):
         raise BundleError(f"{bundle.name}: the engine does not take {size[0]}x{size[1]}: export it with --size")
     given, made = (torch.empty(shape, dtype=torch.float32, device="cuda") for _ in range(2))
-    context.set_tensor_address(INPUT, given.data_ptr())
-    context.set_tensor_address(OUTPUT, made.data_ptr())
+    context.set_tensor_address(source, given.data_ptr())
+    context.set_tensor_address(sink, made.data_ptr())
     times = [] if times_ms is None else times_ms
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
@@ -145,12 +160,12 @@ def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | N
             with event_time(times):
                 done = context.execute_async_v3(stream.cuda_stream)
             if not done:
-                raise RefusedError("TensorRT-RTX failed on a slice")
+                raise RefusedError(f"{name} failed on a slice")
         stream.synchronize()
         return np.array(made.cpu().numpy(), np.float32)
 
     told = Description(
-        engine="TensorRT-RTX",
+        engine=name,
         engine_version=str(trt.__version__),
         device=f"CUDA ({torch.cuda.get_device_name()})",
         threads=1,
@@ -159,3 +174,10 @@ def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | N
         precision_source="types of the network that the engine was built from",
     )
     return checked_session(run, told)
+
+
+def tensor_names(trt: Any, engine: Any) -> tuple[str, str]:
+    """(name of the input, name of the output) of an engine with one each."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    modes = {engine.get_tensor_mode(name): name for name in names}
+    return modes[trt.TensorIOMode.INPUT], modes[trt.TensorIOMode.OUTPUT]

@@ -1,0 +1,87 @@
+"""INT8 as CPUs take it: QDQ with unsigned activations and signed weights per channel, by either of two quantisers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from sccg_export.calibration import Calibration
+from sccg_export.graph import Graph
+from sccg_export.inc_qdq import quantise_inc
+from sccg_export.qdq import check_names, quantise_qdq
+from sccg_export.requirements import Quantizer
+
+# ONNX Runtime's CPU provider has integer kernels for these; Q/DQ around others (transposed convolution, instance norm)
+# only costs time. Pad moves integers as they are, so it may stay between two quantised layers.
+QUANTISED_OPS = ("Conv", "Add", "Pad")
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def quantise(
+    graph: Graph, calibration: Calibration, keep_float: Sequence[str], *, quantizer: Quantizer, saturation_safe: bool
+) -> onnx.ModelProto:
+    """Put Q/DQ around convolutions and sums, but for those named and :func:`always_float`.
+
+    Parameters
+    ----------
+    quantizer
+        ``"ort"`` or ``"inc"``; both place Q/DQ alike, so either file runs in ONNX Runtime and OpenVINO.
+    saturation_safe
+        Weights of seven bits.
+
+    Raises
+    ------
+    InputError
+        A name in ``keep_float`` that the graph does not have.
+    """
+    if quantizer == "inc":
+        check_names(graph.model, keep_float)
+        kept = {*always_float(graph.model), *keep_float}
+        return quantise_inc(graph, calibration, kept, seven_bits=saturation_safe)
+    from onnxruntime.quantization import QuantType
+
+    return quantise_qdq(
+        graph,
+        calibration,
+        QUANTISED_OPS,
+        always_float,
+        keep_float,
+        extra={},
+        activation_type=QuantType.QUInt8,
+        reduce_range=saturation_safe,
+    )
+
+
+def always_float(model: onnx.ModelProto) -> list[str]:
+    """Nodes that lose more by eight bits than they gain in time.
+
+    The first convolution, whose input's brightest pixel would decide how finely soft tissue is told apart; the last,
+    because its output is the picture; and all that works on one number per channel (FiLM).
+    """
+    convolutions = [node.name for node in model.graph.node if node.op_type in _CONVOLUTIONS]
+    weights = {tensor.name for tensor in model.graph.initializer}
+    vectors: set[str] = set()  # maps of one pixel
+    kept = {convolutions[0], convolutions[-1]}
+    for node in model.graph.node:
+        computed = [name for name in node.input if name and name not in weights]
+        if node.op_type == "ReduceMean" or (computed and all(name in vectors for name in computed)):
+            vectors.update(node.output)
+            kept.add(node.name)
+        elif any(name in vectors for name in computed):
+            kept.add(node.name)
+    return sorted(kept)
+
+
+def layers(model: onnx.ModelProto) -> tuple[list[str], list[str], list[str]]:
+    """Names of (convolutions between Q/DQ nodes, convolutions that are not, sums that read at least one Q/DQ pair)."""
+    dequantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    quantised: list[str] = []
+    left: list[str] = []
+    sums: list[str] = []
+    for node in model.graph.node:
+        if node.op_type in _CONVOLUTIONS:
+            (quantised if all(name in dequantised for name in node.input[:2]) else left).append(node.name)
+        elif node.op_type == "Add" and any(name in dequantised for name in node.input):
+            sums.append(node.name)
+    return quantised, left, sums
