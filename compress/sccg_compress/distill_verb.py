@@ -34,8 +34,10 @@ def distill(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), off, bf16 or fp16.")] = "auto",
+    detail: Annotated[
+        float, typer.Option(help="Fine detail that the student shall show, relative to the teacher's; 0: as it comes.")
+    ] = 1.0,
     weight_wavelet: Annotated[float, typer.Option(help="Of the high Haar bands.")] = 0.7,
-    weight_detail: Annotated[float, typer.Option(help="Of the high bands' energy: against blur.")] = 0.06,
     weight_ssim: Annotated[float, typer.Option(help="Of 1 - SSIM to the teacher.")] = 0.1,
     weight_reference: Annotated[float, typer.Option(help="Of L1 to the real image (it buys PSNR by blurring).")] = 0.0,
     weight_adversarial: Annotated[float, typer.Option(help="Of a least-squares GAN term.")] = 0.0,
@@ -90,9 +92,9 @@ def distill(
         seed=seed,
         device=device,
         amp=amp,
+        detail=detail,
         losses=LossWeights(
             wavelet=weight_wavelet,
-            detail=weight_detail,
             ssim=weight_ssim,
             reference=weight_reference,
             adversarial=weight_adversarial,

@@ -70,6 +70,9 @@ class DistillConfig:
         Of the training.
     device, amp
         ``auto``, ``cpu``, ``cuda``; ``off``, ``bf16``, ``fp16`` or ``auto``.
+    detail
+        Energy of fine detail that the student shall show on a case kept out of the views, relative to the teacher's; 0:
+        no case is kept out, and the student is as soft as the losses leave it.
     losses
         Weights.
     taps
@@ -92,6 +95,7 @@ class DistillConfig:
     seed: int = 0
     device: str = "auto"
     amp: str = "auto"
+    detail: float = 1.0
     losses: LossWeights = field(default_factory=LossWeights)
     taps: tuple[Tap, ...] = ()
 
@@ -105,6 +109,8 @@ class DistillConfig:
             raise InputError("--batch, --views and --cache-gib must be above zero")
         if not 0 < self.learning_rate < 1 or self.seed < 0:
             raise InputError("--learning-rate must lie between 0 and 1, and --seed be 0 or more")
+        if self.detail and not 0.25 <= self.detail <= 2:
+            raise InputError("--detail must be 0, or lie between 0.25 and 2")
         if bool(self.taps) != (self.losses.features > 0):
             raise InputError("--feature-tap and a --weight-features above zero need each other")
 
@@ -223,7 +229,7 @@ def distill(
     if spec.standardise and probe["affine"] < INVARIANT_DB:
         reporter.say("the teacher depends on brightness and contrast, the student's standardisation removes both")
 
-    learned, kept = keep_out(bases)
+    learned, kept = keep_out(bases) if config.detail else (bases, [])
     if kept:
         reporter.say(f"{kept[0].case} is kept out of the labelled views, to gauge the student's sharpness")
     cache = LabelCache(cache_root / _cache_key(config, teacher, reverse, made, label_engine), learned, config.seed)
@@ -250,7 +256,7 @@ def distill(
     )
     torch.manual_seed(config.seed)
     student = build_generator(spec)
-    gauge = _gauge(kept, label, device) if kept else None
+    gauge = _gauge(kept, label, config.detail, device) if kept else None
     task = DistillTask(
         student,
         cache,
@@ -300,11 +306,10 @@ def distill(
     return DistillResult(load_checkpoint(path), pairs, labels, outputs, facts)
 
 
-def _gauge(kept: Sequence[Base], label: Labeller, device: torch.device) -> DetailGauge:
+def _gauge(kept: Sequence[Base], label: Labeller, wanted: float, device: torch.device) -> DetailGauge:
     images = [base.load()[0][None] for base in kept]
     labels = [label(image) for image in images]
-    given, wanted = (torch.from_numpy(np.stack(part)).to(device) for part in (images, labels))
-    return DetailGauge(given, wanted)
+    return DetailGauge(*(torch.from_numpy(np.stack(part)).to(device) for part in (images, labels)), wanted=wanted)
 
 
 def _fullest(bases: Sequence[Base]) -> FloatArray:

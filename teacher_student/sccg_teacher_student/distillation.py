@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from sccg_runtime.errors import InputError
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
-from sccg_teacher_student.losses import charbonnier, detail_energy, head_weight, least_squares, ssim, wavelet_l1
+from sccg_teacher_student.losses import charbonnier, head_weight, least_squares, sharpened, ssim, wavelet_l1
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
+
+SHARPEN_FROM = 0.5  # share of the run; before, a student learns where detail lies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +30,6 @@ class LossWeights:
         Charbonnier distance to the teacher's output, head times three.
     wavelet
         L1 of the high Haar bands, two levels: small generators lose these first.
-    detail
-        Distance of the high bands' energies: keeps pixel losses from ending in a blur. The gauge, where there is
-        one, says how much energy is asked for.
     ssim
         1 - structural similarity to the teacher's output.
     reference
@@ -43,7 +42,6 @@ class LossWeights:
 
     output: float = 1.0
     wavelet: float = 0.7
-    detail: float = 0.06
     ssim: float = 0.1
     reference: float = 0.0
     adversarial: float = 0.0
@@ -76,7 +74,7 @@ class DistillTask:
     teacher, taps
         Needed for feature matching only.
     gauge
-        Steers the detail term, or None.
+        Says in the second half of the run by how much labels are sharpened, or None.
     """
 
     def __init__(
@@ -98,7 +96,7 @@ class DistillTask:
         self._device, self._amp = device, amp
         self.scaled = amp is torch.float16
         self._margin = float(getattr(student, "clip_margin", 0.0))
-        self._gauge = gauge if weights.detail > 0 else None
+        self._gauge = gauge
         self._teacher = teacher.to(device) if teacher is not None else None
         self._match: FeatureMatch | None = None
         if weights.features > 0:
@@ -162,16 +160,17 @@ class DistillTask:
             output = self.network(image.contiguous(memory_format=torch.channels_last))
         output = output.float()
         inside = head_weight(image, label)
-        label = beyond(label, self._margin)
-        parts = {"output": charbonnier(output, label, inside)}
+        wanted = label
+        if self._gauge is not None and share >= SHARPEN_FROM:
+            self._gauge.step(self.network, self._amp)
+            wanted = sharpened(label, self._gauge.gain)
+        wanted = beyond(wanted, self._margin)
+        parts = {"output": charbonnier(output, wanted, inside)}
         if weights.wavelet:
-            parts["wavelet"] = wavelet_l1(output, label, inside)
-        if weights.detail:
-            gain = 1.0 if self._gauge is None else self._gauge.gain
-            parts["detail"] = detail_energy(output, label, inside, gain)
+            parts["wavelet"] = wavelet_l1(output, wanted, inside)
         if weights.ssim:
             half = max(1, len(output) // 2)  # slices of a batch are in random order: half of them cost half the time
-            parts["ssim"] = 1 - ssim(output[:half], label[:half])
+            parts["ssim"] = 1 - ssim(output[:half], wanted[:half])
         if weights.reference:
             known = torch.isfinite(reference)
             parts["reference"] = F.l1_loss(output[known], reference[known]) if known.any() else output.sum() * 0
@@ -180,13 +179,9 @@ class DistillTask:
             parts["adversarial"] = least_squares(self._critic(output), real=True)
         if features is not None and self._match is not None:
             parts["features"] = self._match(*features)
-        sharpen = sharpening(share)
-        acting = replace(weights, detail=weights.detail * sharpen)
-        total = sum((getattr(acting, name) * value for name, value in parts.items()), output.new_zeros(()))
+        total = sum((getattr(weights, name) * value for name, value in parts.items()), output.new_zeros(()))
         named = {"total": total, **parts}
         if self._gauge is not None:
-            if sharpen > 0:
-                self._gauge.step(self.network, self._amp)
             named |= {"gauge_ratio": torch.tensor(self._gauge.ratio), "gauge_gain": torch.tensor(self._gauge.gain)}
         return named
 
@@ -197,15 +192,6 @@ class DistillTask:
         loss = least_squares(self._critic(real), real=True) + least_squares(self._critic(fake), real=False)
         torch.autograd.backward(loss / 2)
         self._critic_optimizer.step()
-
-
-def sharpening(share: float) -> float:
-    """Part of the detail term's weight that acts when ``share`` of the run is done: nothing before half of it.
-
-    Asked for too early, the energy comes as texture in wrong places, and learning is slower; a student that has learned
-    where detail lies needs only its amplitude raised.
-    """
-    return min(1.0, max(0.0, (share - 0.5) / 0.1))
 
 
 def beyond(label: Tensor, margin: float, saturated: float = 0.99) -> Tensor:

@@ -1,8 +1,8 @@
 """The detail gauge: how sharp the student is on a case that it does not learn from, and what to ask for because of it.
 
 A student reaches the teacher's sharpness on the views that it learns from and still blurs other patients: where it
-has to guess, it guesses softly. The gauge measures that on a case kept out of the labelled views, and raises or
-lowers the energy that the detail term asks for until the kept-out case has the teacher's.
+has to guess, it guesses softly. The gauge measures that on a case kept out of the labelled views, and says how much
+sharper than the teacher's outputs the labels must be until the kept-out case has the detail that is wanted.
 """
 
 from __future__ import annotations
@@ -41,20 +41,22 @@ def keep_out(bases: Sequence[Base]) -> tuple[list[Base], list[Base]]:
 
 @dataclass(slots=True)
 class DetailGauge:
-    """Steers the gain of the detail term.
+    """Steers the gain of the labels' detail.
 
     Attributes
     ----------
     images, labels
         (N, 1, H, W) in [-1, 1]: slices of the kept-out case, and the teacher's output on them.
+    wanted
+        Energy of the student's detail over the teacher's that is aimed at.
     every
         Steps between two measurements.
     rate
-        Share of the measured difference (of logarithms) that one measurement corrects.
+        Share of the measured difference (of logarithms) that one measurement corrects. The first corrects all of it.
     largest
         Limit of the gain.
     gain
-        Energy that the detail term asks for, relative to the teacher's; 1 or more.
+        What the labels' detail is to be multiplied by; 1 or more.
     ratio
         Last measurement: the student's high-pass energy over the teacher's, geometric mean over slices.
     steps
@@ -63,33 +65,35 @@ class DetailGauge:
 
     images: Tensor
     labels: Tensor
+    wanted: float = 1.0
     every: int = 100
     rate: float = 0.15
-    largest: float = 1.6
+    largest: float = 1.5
     gain: float = 1.0
     ratio: float = 1.0
     steps: int = 0
     _head: Tensor = field(init=False, repr=False)
-    _wanted: Tensor = field(init=False, repr=False)
+    _energies: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._head = head_weight(self.images, self.labels) > 1
-        self._wanted = self._energy(self.labels)
+        self._energies = self._energy(self.labels)
 
     def step(self, network: nn.Module, amp: torch.dtype | None) -> None:
-        """Count a training step; at every ``every``-th, measure and correct the gain."""
+        """Count a training step; at the first and every ``every``-th after it, measure and correct the gain."""
         self.steps += 1
-        if self.steps % self.every:
+        if (self.steps - 1) % self.every:
             return
         network.eval()
         with torch.no_grad(), torch.autocast(self.images.device.type, dtype=amp, enabled=amp is not None):
             outputs = [network(image[None].contiguous(memory_format=torch.channels_last)) for image in self.images]
         network.train()
         shown = self._energy(torch.cat(outputs).float())
-        difference = float((shown.log() - self._wanted.log()).mean())
+        difference = float((shown.log() - self._energies.log()).mean())
         self.ratio = math.exp(difference)
-        wanted = math.log(self.gain) - self.rate * max(-1.0, min(1.0, difference))
-        self.gain = math.exp(max(0.0, min(math.log(self.largest), wanted)))
+        missing = (math.log(self.wanted) - difference) / 2  # of amplitudes
+        gain = self.gain * math.exp(missing if self.steps == 1 else self.rate * missing)
+        self.gain = max(1.0, min(self.largest, gain))
 
     def _energy(self, slices: Tensor) -> Tensor:
         """Energy above a quarter of the Nyquist frequency inside the head, (N,)."""

@@ -16,7 +16,9 @@ from sccg_teacher_student.features import Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
 from sccg_teacher_student.loop import Schedule, Trainer
+from sccg_teacher_student.losses import charbonnier, head_weight, sharpened
 from sccg_teacher_student.networks.build import build_generator
+from sccg_teacher_student.networks.s2d import CLIP_MARGIN
 from sccg_teacher_student.networks.spec import resnet_spec, s2d_spec
 
 ONLY = dict.fromkeys(LossWeights.__dataclass_fields__, 0.0)
@@ -62,7 +64,7 @@ def test_each_part_alone_trains_the_student(make_task: Any, part: str) -> None:
 
 
 def test_total_is_the_weighted_sum(make_task: Any) -> None:
-    weights = {"output": 1.0, "wavelet": 0.7, "detail": 0.03, "ssim": 0.1, "reference": 0.5}
+    weights = {"output": 1.0, "wavelet": 0.7, "ssim": 0.1, "reference": 0.5}
     losses = {name: float(value.detach()) for name, value in make_task(weights).losses(draws(), 1.0).items()}
     assert set(losses) == {"total", *weights}
     assert losses["total"] == pytest.approx(sum(weights[name] * losses[name] for name in weights), rel=1e-5)
@@ -182,34 +184,28 @@ def test_only_students_that_clip_learn_with_a_margin(cache: LabelCache) -> None:
     assert found["s2d"] > 0
 
 
-def test_the_gauge_steers_what_the_detail_term_asks_for(make_task: Any) -> None:
+def test_in_the_second_half_labels_are_as_sharp_as_the_gauge_asks_for(make_task: Any) -> None:
     gauge = gauge_of_a_textured_case(every=1)
-    task = make_task({"detail": 1.0}, gauge=gauge)
+    task = make_task({"output": 1.0}, gauge=gauge)
     with torch.no_grad():
-        task.network.tail.weight.mul_(0.01)  # a nearly flat output: no detail at all
+        task.network.tail.weight.zero_()  # a flat output: no detail at all
         task.network.tail.bias.zero_()
-    losses = task.losses(draws(), 1.0)
-    assert float(losses["gauge_ratio"]) < 0.1
-    assert float(losses["gauge_gain"]) > 1
-    assert float(task.losses(draws(), 1.0)["detail"].detach()) > float(losses["detail"].detach()), (
-        "more is asked for now"
-    )
+    early = task.losses(draws(), 0.49)
+    assert gauge.steps == 0
+    assert float(early["gauge_gain"]) == 1
+    late = task.losses(draws(), 0.5)
+    assert float(late["gauge_ratio"]) < 0.1
+    assert float(late["gauge_gain"]) == gauge.largest
+    _, label, _ = task.draw(draws())
+    for losses, gain in ((early, 1.0), (late, gauge.largest)):
+        wanted = sharpened(label, gain)
+        expected = charbonnier(torch.zeros_like(wanted), beyond(wanted, CLIP_MARGIN), head_weight(-label, label))
+        assert float(losses["output"].detach()) == pytest.approx(float(expected), rel=1e-5)
+    assert float(late["output"].detach()) > float(early["output"].detach())
     assert task.network.training
-    other = make_task({"detail": 1.0}, gauge=gauge_of_a_textured_case(every=1))
+    other = make_task({"output": 1.0}, gauge=gauge_of_a_textured_case(every=1))
     other.restore(task.state())
     assert other.state() == task.state()
-
-
-def test_detail_is_asked_for_in_the_second_half_only(make_task: Any) -> None:
-    gauge = gauge_of_a_textured_case(every=1)
-    task = make_task({"output": 0.0, "wavelet": 0.0, "ssim": 0.0, "detail": 1.0}, gauge=gauge)
-    early = task.losses(draws(), 0.5)
-    assert float(early["total"].detach()) == 0
-    assert float(early["detail"].detach()) > 0, "it is shown all the time"
-    assert gauge.steps == 0
-    late = task.losses(draws(), 0.8)
-    assert float(late["total"].detach()) == pytest.approx(float(late["detail"].detach()))
-    assert gauge.steps == 1
 
 
 def gauge_of_a_textured_case(**options: Any) -> DetailGauge:

@@ -52,6 +52,12 @@ def test_ratio_is_that_of_the_bench() -> None:
     assert gauge.ratio == pytest.approx(float(np.exp(np.mean(np.log(expected)))), rel=1e-2)
 
 
+def test_the_first_measurement_asks_for_all_that_is_missing() -> None:
+    gauge = DetailGauge(slices(), slices(), wanted=0.9)
+    gauge.step(Scaled(0.8), None)
+    assert gauge.gain == pytest.approx(0.9**0.5 / 0.8, rel=1e-3)
+
+
 def test_gain_rises_for_a_blur_falls_for_noise_and_keeps_its_limits() -> None:
     gauge = DetailGauge(slices(), slices(), every=1)
     for _ in range(50):
@@ -64,13 +70,16 @@ def test_gain_rises_for_a_blur_falls_for_noise_and_keeps_its_limits() -> None:
     assert gauge.gain == 1
 
 
-def test_it_measures_only_every_so_many_steps() -> None:
+def test_it_measures_at_first_and_then_every_so_many_steps() -> None:
     gauge = DetailGauge(slices(), slices(), every=3)
+    gauge.step(Scaled(0.9), None)
+    first = gauge.gain
+    assert first > 1
     for _ in range(2):
-        gauge.step(Scaled(0.5), None)
-    assert (gauge.gain, gauge.ratio) == (1, 1)
-    gauge.step(Scaled(0.5), None)
-    assert gauge.gain > 1
+        gauge.step(Scaled(0.7), None)
+    assert gauge.gain == first
+    gauge.step(Scaled(0.7), None)
+    assert gauge.gain > first
 
 
 def test_the_smallest_acquired_case_is_kept_out() -> None:
