@@ -53,7 +53,7 @@ def sharpened(target: Tensor, gain: float, sigma: float = 1.5) -> Tensor:
     Detail is what a gaussian of ``sigma`` pixels takes away: half of it above a quarter of the Nyquist frequency.
 
     A student cannot foresee all detail; at a correlation r, the best guess has r^2 of the target's energy, which is a
-    blur. Of all outputs with more energy, that guess times a factor lies nearest to the target; and it is the best guess
+    blur. Of all outputs of more energy, that guess times a factor lies nearest to the target; and it is the best guess
     of a target whose detail is multiplied.
     """
     window = _gaussian(sigma, target.dtype, target.device)
