@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sccg_compress.train_verb import train
 from sccg_runtime.errors import InputError, SccgError
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ def distill(
     weight_ssim: Annotated[float, typer.Option(help="Of 1 - SSIM to the teacher.")] = 0.1,
     weight_reference: Annotated[float, typer.Option(help="Of L1 to the real image (it buys PSNR by blurring).")] = 0.0,
     weight_adversarial: Annotated[float, typer.Option(help="Of a least-squares GAN term.")] = 0.0,
+    critic: Annotated[
+        Path | None, typer.Option(help="Discriminator that the GAN term starts from; train leaves one.")
+    ] = None,
     weight_features: Annotated[float, typer.Option(help="Of feature matching; needs --feature-tap.")] = 0.0,
     feature_tap: Annotated[
         list[str] | None, typer.Option(help="TEACHER_MODULE=STUDENT_MODULE by module name; repeatable.")
@@ -118,15 +122,10 @@ def distill(
 ) -> None:
     """Make a slim student from a trained teacher."""
     from sccg_compress.distill_command import new_run, resume_run
+    from sccg_compress.given import refuse_beside_resume
 
     if resume is not None:
-        beside = sorted(
-            f"--{name.replace('_', '-')}"
-            for name in context.params
-            if name not in ("resume", "json_out") and _was_given(context, name)
-        )
-        if beside:
-            raise InputError(f"--resume goes on as the run began: leave out {', '.join(beside)}")
+        refuse_beside_resume(context)
         resume_run(resume, json_out=json_out)
         return
     if teacher is None:
@@ -149,6 +148,7 @@ def distill(
         unpaired=tuple(str(path.resolve()) for path in unpaired or ()),
         intensity=None if intensity is None else str(intensity.resolve()),
         reverse_teacher=None if reverse_teacher is None else str(reverse_teacher.resolve()),
+        critic=None if critic is None else str(critic.resolve()),
         student=student,
         minutes=30.0 if minutes is None and steps is None else minutes,
         steps=steps,
@@ -413,6 +413,9 @@ def demo(
     run_demo(out)
 
 
+app.command()(train)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """``512x512`` or ``512`` as (rows, columns) in pixels (InputError otherwise)."""
     rows, _, columns = text.lower().partition("x")
@@ -450,11 +453,6 @@ def main() -> None:
         if usage is None:
             raise
         sys.exit(_fail(usage(), 2))
-
-
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _fail(message: str, code: int) -> int:

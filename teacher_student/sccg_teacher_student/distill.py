@@ -20,6 +20,7 @@ from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student import parallel
 from sccg_teacher_student.bases import Bases, collect_bases
 from sccg_teacher_student.bases import side as side
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, one_line, save_checkpoint
@@ -28,10 +29,11 @@ from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.distillation import DistillTask, LossWeights
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge, keep_out
-from sccg_teacher_student.labels import LabelCache, Labeller, cpu_computes_bf16, make_labeller
+from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
 from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device, use_cores
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import student_spec
+from sccg_teacher_student.precision import amp_name, choose_amp
 from sccg_teacher_student.probe import INVARIANT_DB, probe_teacher
 from sccg_teacher_student.record import TrainingRecord
 from sccg_teacher_student.views import RECIPE, Base
@@ -57,6 +59,8 @@ class DistillConfig:
         Settings file that takes the place of the data's own, or None.
     reverse_teacher
         Checkpoint of the other direction: unpaired slices of the *output* modality then become inputs through it.
+    critic
+        Discriminator that the adversarial term starts from, or None.
     student
         Name as in ``student_spec``.
     minutes, steps
@@ -81,6 +85,7 @@ class DistillConfig:
     unpaired: tuple[str, ...] = ()
     intensity: str | None = None
     reverse_teacher: str | None = None
+    critic: str | None = None
     student: str = "balanced"
     minutes: float | None = 30.0
     steps: int | None = None
@@ -104,6 +109,8 @@ class DistillConfig:
             raise InputError("--batch, --views and --cache-gib must be above zero")
         if not 0 < self.learning_rate < 1 or self.seed < 0:
             raise InputError("--learning-rate must lie between 0 and 1, and --seed be 0 or more")
+        if self.critic and not self.losses.adversarial:
+            raise InputError("--critic needs a --weight-adversarial above zero")
         if bool(self.taps) != (self.losses.features > 0):
             raise InputError("--feature-tap and a --weight-features above zero need each other")
 
@@ -175,8 +182,10 @@ def distill(
     reporter: Reporter,
     *,
     resume: bool = False,
-) -> DistillResult:
-    """Make a student; leaves ``config.json``, ``log.csv``, ``last.pt``, ``student.safetensors``, ``run.json``.
+) -> DistillResult | None:
+    """Make a student; None on all processes but the first.
+
+    Leaves ``config.json``, ``log.csv``, ``last.pt``, ``student.safetensors``, ``run.json``.
 
     KeyboardInterrupt leaves a folder that ``resume`` goes on from.
 
@@ -195,7 +204,7 @@ def distill(
     for note in teacher.notes:
         reporter.say(f"teacher: {note}")
     reverse = load_checkpoint(Path(config.reverse_teacher)) if config.reverse_teacher else None
-    spec, amp = student_spec(config.student), _amp(config.amp, device)
+    spec, amp = student_spec(config.student), choose_amp(config.amp, device)
     if config.taps:  # wrong names are told before anything that takes time
         FeatureMatch(teacher.generator, build_generator(spec), config.taps, (64, 64))
     train, val = training_cases(source, seed=config.seed)
@@ -230,14 +239,19 @@ def distill(
     views = config.views if config.views or config.minutes else 2 * len(learned)
     if resume:  # the run's batches are drawn from the labels that it began with
         views, seconds = _recorded_views(folder / "labels.json"), None
-    cache.fill(
-        label,
-        limit_gib=config.cache_gib,
-        views=views,
-        seconds=seconds,
-        progress=lambda count, spent: reporter.labels(count, spent, seconds, views),
-    )
-    write_text(folder / "labels.json", json.dumps({"views": len(cache), "engine": label_engine}) + "\n")
+    if parallel.rank() == 0:
+        cache.fill(
+            label,
+            limit_gib=config.cache_gib,
+            views=views,
+            seconds=seconds,
+            progress=lambda count, spent: reporter.labels(count, spent, seconds, views),
+        )
+        write_text(folder / "labels.json", json.dumps({"views": len(cache), "engine": label_engine}) + "\n")
+    made_views = parallel.agreed(len(cache))
+    if parallel.rank() > 0:
+        cache = LabelCache(cache.folder, learned, config.seed)
+        cache.fill(label, limit_gib=config.cache_gib, views=made_views)
 
     record = TrainingRecord.of(
         source,
@@ -261,16 +275,19 @@ def distill(
         teacher=teacher.generator if config.losses.features else None,
         taps=config.taps,
         gauge=gauge,
+        critic=None if config.critic is None else Path(config.critic),
     )
     left = None
     if config.minutes is not None:
-        left = max(1.0, config.minutes * 60 - (time.monotonic() - started) - 2)
+        left = parallel.agreed(max(1.0, config.minutes * 60 - (time.monotonic() - started) - 2))
     schedule = Schedule(steps=config.steps, seconds=left, learning_rate=config.learning_rate)
     identity = {"spec": json.dumps(spec.to_dict()), "record": json.dumps(record.to_dict())}
     trainer = Trainer(task, schedule, config.batch, folder, identity, config.seed)
     if resume:
         trainer.restore()
     trainer.run(reporter.training)
+    if parallel.rank() > 0:
+        return None
 
     trained = trainer.averaged().cpu()
     path = folder / "student.safetensors"
@@ -288,7 +305,7 @@ def distill(
         "views": len(cache),
         "label_engine": label_engine,
         "teacher_probe_db": probe,
-        "amp": "off" if amp is None else str(amp).removeprefix("torch."),
+        "amp": amp_name(amp),
         "gauge": None if gauge is None else {"case": kept[0].case, **gauge.state()},
         "device": str(device),
         "threads": torch.get_num_threads(),
@@ -352,16 +369,6 @@ def _recorded_views(path: Path) -> int:
     return views
 
 
-def _amp(name: str, device: torch.device) -> torch.dtype | None:
-    if name == "auto":
-        known_fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_computes_bf16()
-        return torch.bfloat16 if known_fast else None
-    known = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name not in known:
-        raise InputError(f"--amp {name!r} is none of auto, off, bf16, fp16")
-    return known[name]
-
-
 def _reload_and_run(path: Path, trained: nn.Module, pairs: Sequence[Pair], direction: Direction) -> list[FloatArray]:
     """Outputs of the student as read back from disk, after a check that they are those of the trained one."""
     reloaded = load_checkpoint(path).generator
@@ -376,7 +383,7 @@ def _reload_and_run(path: Path, trained: nn.Module, pairs: Sequence[Pair], direc
     return outputs
 
 
-def run_folder(root: Path, student: str, direction: Direction) -> Path:
+def run_folder(root: Path, student: str, direction: str) -> Path:
     """A new folder ``root/DATE-TIME-STUDENT-DIRECTION``; a number is added if it is taken."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{student}-{direction}"
     for number in range(1000):

@@ -25,7 +25,7 @@ from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import replacing
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.precision import without_tf32
+from sccg_teacher_student.precision import cpu_computes_bf16, without_tf32
 from sccg_teacher_student.views import Base, make_view
 
 CHUNK = 16
@@ -123,11 +123,6 @@ class LabelCache:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npy"
-
-
-def cpu_computes_bf16() -> bool:
-    """Whether OpenVINO finds bfloat16 arithmetic in this CPU (AVX512-BF16 or AMX)."""
-    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.device) -> tuple[Labeller, str]:

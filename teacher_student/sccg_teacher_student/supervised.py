@@ -16,7 +16,7 @@ from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import save_checkpoint
 from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
-from sccg_teacher_student.loop import Progress, Schedule, Trainer, use_cores
+from sccg_teacher_student.loop import WHOLE, Part, Progress, Schedule, Trainer, use_cores
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.record import TrainingRecord
@@ -31,9 +31,9 @@ class SupervisedTask:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._images, self._targets, self._batch = images, targets, batch
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, generator: torch.Generator, part: Part = WHOLE) -> dict[str, Tensor]:
         """``total``: mean absolute difference on [-1, 1] of one batch."""
-        chosen = torch.randint(len(self._images), (self._batch,), generator=generator)
+        chosen = torch.randint(len(self._images), (self._batch,), generator=generator)[part.of(self._batch)]
         images = self._images[chosen].contiguous(memory_format=torch.channels_last)
         return {"total": F.l1_loss(self.network(images), self._targets[chosen])}
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sccg_runtime.errors import CheckpointError, InputError
-from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device
+from sccg_teacher_student.loop import Part, Progress, Schedule, Trainer, choose_device
 
 
 class Regression:
@@ -29,7 +29,7 @@ class Regression:
         self.spoil: Callable[[int, Tensor], Tensor] = lambda step, loss: loss
         self.at_step = at_step
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, generator: torch.Generator, part: Part) -> dict[str, Tensor]:
         image = torch.randn(2, 1, 8, 8, generator=generator)
         self.at_step(self.calls)
         loss = ((self.network(image) - image.flip(3) + self.beside) ** 2).mean()
