@@ -21,7 +21,7 @@ from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student import parallel
-from sccg_teacher_student.bases import Bases, collect_bases
+from sccg_teacher_student.bases import Bases, check_pairs, collect_bases
 from sccg_teacher_student.bases import side as side
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, one_line, save_checkpoint
 from sccg_teacher_student.data.source import DataSource
@@ -220,7 +220,7 @@ def distill(
     )
     bases = made.slices
     pairs = list(source.pairs(val or train[:1]))
-    _check_pairs(pairs, config.direction, made.size)
+    check_pairs(pairs, config.direction, made.size)
     label, label_engine = make_labeller(teacher.generator, made.size, device)
     reporter.say(
         f"{len(bases)} input slices ({len(train)} training cases: {', '.join(train)}; {made.unpaired} unpaired "
@@ -330,17 +330,6 @@ def _fullest(bases: Sequence[Base]) -> FloatArray:
 def _spread(bases: Sequence[Base], count: int) -> list[FloatArray]:
     step = max(1, len(bases) // count)
     return [base.load()[0][None] for base in bases[::step]]
-
-
-def _check_pairs(pairs: Sequence[Pair], direction: Direction, size: tuple[int, int]) -> None:
-    """Validation comes last; what would stop it is told before hours of training."""
-    for pair in pairs:
-        rows, columns = side(pair, direction).shape[1:]
-        if (rows, columns) != size:
-            raise InputError(
-                f"validation slice {pair.case}/{pair.slice} is {rows}x{columns} pixels, "
-                f"training slices are {size[0]}x{size[1]}: all slices must be of one size"
-            )
 
 
 def _cache_key(

@@ -423,6 +423,6 @@ def choose_device(name: str) -> torch.device:
 
 
 def use_cores() -> None:
-    """Let PyTorch use the CPUs that this process may run on."""
+    """Let PyTorch use the CPUs that this process may run on; those of one machine share them."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    torch.set_num_threads(available)
+    torch.set_num_threads(max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -21,7 +21,7 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import Modality
 from sccg_teacher_student import parallel
-from sccg_teacher_student.bases import SliceMemory, collect_bases
+from sccg_teacher_student.bases import SliceMemory, check_pairs, collect_bases
 from sccg_teacher_student.checkpoint import load_checkpoint, one_line, save_network, save_tensors
 from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
@@ -215,6 +215,7 @@ def train(
     train_cases, val = training_cases(source, seed=config.seed)
     pairs = complete(source.pairs(val or train_cases[:1]))
     slices, size = _collect(config, source, train_cases, spec, device, reporter)
+    check_pairs(pairs, config.wanted[0], size)
     slices.check_parts(config.batch, config.accumulate * parallel.processes())
     generators: dict[Direction, nn.Module] = {}
     torch.manual_seed(config.seed)

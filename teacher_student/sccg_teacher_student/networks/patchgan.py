@@ -44,7 +44,8 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         centred = x - mean[:, None, None]
         variance = parallel.mean(centred.square().mean((0, 2, 3)))
         scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
-        if self.running_mean is not None and self.running_var is not None:
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
             count = x.numel() // x.shape[1] * parallel.processes()
             share = self.momentum or 0.0
             self.running_mean.lerp_(mean.detach(), share)
