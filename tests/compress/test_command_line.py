@@ -13,7 +13,18 @@ import pytest
 import torch
 from command_line import Cli, Lab
 
-VERBS = ("phantom", "distill", "export", "bench", "bench-overhead", "compare", "reader-study", "report", "demo")
+VERBS = (
+    "phantom",
+    "train",
+    "distill",
+    "export",
+    "bench",
+    "bench-overhead",
+    "compare",
+    "reader-study",
+    "report",
+    "demo",
+)
 
 
 def test_help_of_every_verb_is_there_and_names_its_options(run: Cli) -> None:
@@ -53,7 +64,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert min(took) < 1.0
 
 
-@pytest.mark.parametrize("verb", ["distill", "export", "bench", "report", "demo", "phantom"])
+@pytest.mark.parametrize("verb", ["train", "distill", "export", "bench", "report", "demo", "phantom"])
 def test_an_unknown_option_is_one_line(verb: str, run: Cli) -> None:
     run(verb, "--colour").refused("--colour")
 
