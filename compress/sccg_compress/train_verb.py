@@ -85,7 +85,10 @@ def train(
     if preset not in PRESETS:
         raise InputError(f"--preset {preset!r} is none of {', '.join(PRESETS)}")
     length = {"epochs": epochs, "steps": steps, "minutes": minutes}
-    chosen: dict[str, Any] = {**PRESETS[preset], **(length if any(value is not None for value in length.values()) else {})}
+    chosen: dict[str, Any] = {
+        **PRESETS[preset],
+        **(length if any(value is not None for value in length.values()) else {}),
+    }
     options = {
         "generator": generator,
         "batch": batch,

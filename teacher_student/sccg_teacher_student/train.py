@@ -235,16 +235,14 @@ def train(
     if resume:
         trainer.restore()
     _introduce(config, slices, size, val, task, reporter)
-    if parallel.rank() == 0:
-        one = generators[config.wanted[0]]
-        plain, chosen = slices_per_second(one, size, device, amp)
-        reporter.say(
-            f"generator forward and backward: {chosen:.2f} slices/s with autocast {amp_name(amp)} and channels last, "
-            f"{plain:.2f} in plain float32 (x{chosen / plain:.2f})"
-        )
     if parallel.rank() > 0:
         trainer.run(lambda _: None)
         return None
+    plain, chosen = slices_per_second(generators[config.wanted[0]], size, device, amp)
+    reporter.say(
+        f"generator forward and backward: {chosen:.2f} slices/s with autocast {amp_name(amp)} and channels last, "
+        f"{plain:.2f} in plain float32 (x{chosen / plain:.2f})"
+    )
     validators = []
     with SummaryWriter(str(folder)) as board:
         for direction, record in records.items():
@@ -280,6 +278,7 @@ def train(
         "total_seconds": round(time.monotonic() - started, 1),
         "slices_per_second": round(trainer.step * config.batch / max(trainer.seconds, 1e-9), 3),
         "amp": amp_name(amp),
+        "generator_slices_per_second": {"plain_fp32": round(plain, 3), "amp_channels_last": round(chosen, 3)},
         "device": str(device),
         "threads": torch.get_num_threads(),
         "validation_slices": len(pairs),
