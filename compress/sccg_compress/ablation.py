@@ -81,7 +81,8 @@ def filled(text: str, results: Path) -> str:
             continue
         facts = json.loads(path.read_text(encoding="utf-8"))
         best = facts["teachers"]["mr2ct"]["best"]
-        lines.append(f"| {title} | {facts['steps']} | " + " | ".join(f"{best[name]:.4g}" for name in FIGURES) + " |")
+        shown = ["" if best[name] is None else f"{best[name]:.4g}" for name in FIGURES]
+        lines.append(f"| {title} | {facts['steps']} | {' | '.join(shown)} |")
     return _BLOCK.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text)
 
 

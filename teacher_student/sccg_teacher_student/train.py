@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 from torch import nn
 
 from sccg_bench.protocols import Pair
+from sccg_bench.results import finite
 from sccg_runtime.direction import Direction, modalities, parse_direction
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256, write_text
@@ -286,7 +287,7 @@ def train(
         "teachers": {one.direction: _figures(one) for one in validators},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-    write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
+    write_text(folder / "run.json", json.dumps(finite(facts), indent=2, allow_nan=False) + "\n")
     return TrainResult({one.direction: one.checkpoint for one in validators}, facts)
 
 

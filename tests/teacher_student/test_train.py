@@ -215,6 +215,20 @@ def test_pairs_are_refined_before_training(config: TrainConfig, tmp_path: Path) 
     assert any("rigid refinement of 6 pairs" in line for line in made.facts["said"])
 
 
+@pytest.mark.parametrize(("amp", "name"), [("bf16", "bfloat16"), ("fp16", "float16")])
+def test_autocast_learns_about_the_same(config: TrainConfig, tmp_path: Path, amp: str, name: str) -> None:
+    short = replace(config, steps=1)
+    run(short, tmp_path / "plain")
+    made = run(replace(short, amp=amp), tmp_path / "short")
+    assert made.facts["amp"] == name
+    losses = []
+    for folder in ("plain", "short"):
+        with (tmp_path / folder / "log.csv").open(newline="") as file:
+            losses.append({key: float(value) for key, value in next(csv.DictReader(file)).items()})
+    for part in ("pixel", "adversarial", "discriminator", "structure"):
+        assert losses[1][part] == pytest.approx(losses[0][part], rel=0.05)
+
+
 def test_epochs_take_every_pair_so_often(config: TrainConfig, tmp_path: Path) -> None:
     made = run(replace(config, epochs=2, steps=None, batch=4, losses=LIGHT), tmp_path / "run")
     assert made.facts["steps"] == 4, "6 pairs in batches of 4 are 2 steps"
