@@ -287,7 +287,8 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         limit = math.inf if self.schedule.clip_norm is None else self.schedule.clip_norm
         norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), limit)
-        if not torch.isfinite(norm) and self.scaler.get_scale() <= 1:
+        beside = nn.utils.get_total_norm([one.grad for one in self.task.trainable() if one.grad is not None])
+        if not torch.isfinite(norm + beside) and self.scaler.get_scale() <= 1:
             raise InputError(f"step {self.step}: the gradient is not finite; lower the learning rate")
         self.scaler.step(self.optimizer)  # left out where a scaled gradient overflowed; the scale is then halved
         self.scaler.update()

@@ -18,6 +18,7 @@ from PIL import Image
 from teacher_fakes import little_room, write_slices
 from tensorboardX.proto.event_pb2 import Event
 
+from sccg_bench.report.sheets import grey_png
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_teacher_student.checkpoint import load_checkpoint, load_discriminator
 from sccg_teacher_student.data.source import open_data
@@ -27,6 +28,13 @@ from sccg_teacher_student.teaching import HybridWeights
 from sccg_teacher_student.train import PRESETS, TrainConfig, TrainResult, teacher_spec, train
 
 LIGHT = HybridWeights(adversarial=0, structure=0, uniform_pixels=True)
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips take longer to draw than these teachers to learn; one test looks at them."""
+    if "pictures" not in request.node.name:
+        monkeypatch.setattr("sccg_teacher_student.validation.strip_png", lambda _, output, *__: grey_png(output))
 
 
 @pytest.fixture
