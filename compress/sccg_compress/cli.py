@@ -14,6 +14,7 @@ from sccg_compress.doctor_verb import doctor
 from sccg_compress.export_verb import export
 from sccg_compress.reader_study_verb import reader_study_app
 from sccg_compress.sign_verb import sign, verify
+from sccg_compress.train_verb import train
 from sccg_runtime.errors import SccgError
 
 app = typer.Typer(
@@ -55,6 +56,7 @@ def options(
 
 
 app.command()(phantom)
+app.command()(train)
 app.command()(distill)
 app.command()(export)
 app.command()(bench)

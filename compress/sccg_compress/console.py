@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +16,23 @@ if TYPE_CHECKING:
     from sccg_teacher_student.distill import Reporter
 
 
+def first_process() -> bool:
+    """False in all but the first of the processes that ``torchrun`` started: those keep quiet."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(line: str) -> None:
     """One line on stderr."""
+    if not first_process():
+        return
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 
 def result(line: str) -> None:
     """One line on stdout."""
+    if not first_process():
+        return
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -56,7 +66,7 @@ def reporting(steps: int | None, batch: int) -> Iterator[Reporter]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=not (sys.stderr.isatty() and first_process()),
     )
     labelling = bars.add_task("labels  ", total=1.0, detail="", visible=False)
     training = bars.add_task("training", total=1.0, detail="", visible=False)

@@ -13,11 +13,12 @@ from sccg_compress.bench_command import run_models
 from sccg_compress.console import result, say
 from sccg_compress.distill_command import new_run
 from sccg_compress.export_command import export_model
+from sccg_compress.train_verb import new_training
 from sccg_runtime.errors import InputError, RefusedError
 
 MARKER = ".sccg-demo"
 SIZE = 128
-TEACHER_SECONDS = 60.0
+TEACHER_MINUTES = 1.0
 DISTILL_MINUTES = 1.2
 
 
@@ -31,10 +32,9 @@ def run_demo(out: Path) -> None:
     """
     from sccg_export.gate import DriftBudget
     from sccg_teacher_student.data.phantom_dicom import write_phantom
-    from sccg_teacher_student.data.source import open_data
     from sccg_teacher_student.distill import DistillConfig
-    from sccg_teacher_student.networks.spec import resnet_spec
-    from sccg_teacher_student.supervised import train_supervised
+    from sccg_teacher_student.teaching import HybridWeights
+    from sccg_teacher_student.train import TrainConfig
 
     started = time.monotonic()
     if out.exists():
@@ -50,9 +50,22 @@ def run_demo(out: Path) -> None:
     step(1, f"phantom: 12 simulated heads of 12 slices, {SIZE}x{SIZE} pixels, paired MR and CT series")
     data = write_phantom(out / "phantom", patients=12, slices=12, size=SIZE)
 
-    step(2, f"teacher: a small CycleGAN generator learns mr2ct from them for {TEACHER_SECONDS:.0f} s")
-    teacher = out / "teacher" / "teacher_mr2ct.safetensors"
-    train_supervised(open_data(data), "mr2ct", resnet_spec(16, 3, "instance"), teacher, seconds=TEACHER_SECONDS)
+    step(2, f"teacher: a small CycleGAN generator learns mr2ct from them for {TEACHER_MINUTES:g} min")
+    lesson = TrainConfig(
+        data=str(data.resolve()),
+        direction="mr2ct",
+        generator="resnet-16x3-in",
+        epochs=None,
+        minutes=TEACHER_MINUTES,
+        batch=4,
+        learning_rate=1e-3,
+        decay=True,
+        average_decay=0.999,
+        losses=HybridWeights(adversarial=0, structure=0, uniform_pixels=True),
+        augment=False,
+        device="cpu",
+    )
+    teacher = new_training(lesson, out / "teacher") / "teacher_mr2ct.safetensors"
 
     step(3, f"distill: the student s2d-32x4 learns from the teacher for {DISTILL_MINUTES:g} minutes")
     config = DistillConfig(

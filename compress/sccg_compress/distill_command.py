@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sccg_compress import runs
 from sccg_compress.console import reporting, result, say, write_json
 from sccg_compress.sources import choose_data
-from sccg_runtime.errors import InputError, SccgError
-from sccg_runtime.files import write_bytes, write_text
+from sccg_runtime.errors import InputError
+from sccg_runtime.files import write_bytes
 
 if TYPE_CHECKING:
     from sccg_teacher_student.distill import DistillConfig, DistillResult
@@ -20,24 +20,14 @@ SHEET_SLICES = 5
 
 def new_run(config: DistillConfig, out: Path | None, *, json_out: str | None = None) -> Path:
     """Distil into a new folder; gives it."""
-    from sccg_teacher_student.distill import run_folder
+    from sccg_teacher_student import parallel
+    from sccg_teacher_student.loop import choose_device
 
-    if out is None:
-        folder = run_folder(runs.RUNS, config.student, config.direction)
-    else:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out} exists already; choose another --out, or go on with --resume {out}")
-        out.mkdir(parents=True, exist_ok=True)
-        folder = out
-    path = folder / "config.json"
-    write_text(path, config.to_json())
-    try:
+    with (
+        parallel.joined(choose_device(config.device)),
+        runs.begun(out, config.student, config.direction, ("config.json", config.to_json())) as folder,
+    ):
         return _run(config, folder, resume=False, json_out=json_out)
-    except SccgError:
-        if list(folder.iterdir()) == [path]:  # nothing was begun: leave no folder that looks like a run
-            path.unlink()
-            folder.rmdir()
-        raise
 
 
 def resume_run(folder: Path, *, json_out: str | None = None) -> Path:
@@ -48,16 +38,19 @@ def resume_run(folder: Path, *, json_out: str | None = None) -> Path:
     InputError
         The folder is not an interrupted run.
     """
+    from sccg_teacher_student import parallel
     from sccg_teacher_student.distill import DistillConfig
+    from sccg_teacher_student.loop import choose_device
 
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no config.json")
     config = DistillConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
-    if not (folder / "labels.json").is_file():
-        say(f"{folder} was interrupted before its training began; it starts again with the labels made so far")
-        return _run(config, folder, resume=False, json_out=json_out)
-    return _run(config, folder, resume=(folder / "last.pt").is_file(), json_out=json_out)
+    with parallel.joined(choose_device(config.device)):
+        if not (folder / "labels.json").is_file():
+            say(f"{folder} was interrupted before its training began; it starts again with the labels made so far")
+            return _run(config, folder, resume=False, json_out=json_out)
+        return _run(config, folder, resume=(folder / "last.pt").is_file(), json_out=json_out)
 
 
 def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | None) -> Path:
@@ -72,6 +65,8 @@ def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | N
     except KeyboardInterrupt:
         say(f"interrupted; go on with: sccg-compress distill --resume {shlex.quote(str(folder))}")
         raise
+    if made is None:  # not the first of several processes
+        return folder
     write_bytes(folder / "sheet.png", _sheet(made))
     runs.mark_latest(folder)
     psnr = _to_teacher(made)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption, JsonOption, was_given
+from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption, JsonOption, refuse_beside_resume
 from sccg_runtime.errors import InputError
 
 
@@ -41,6 +41,9 @@ def distill(
     weight_ssim: Annotated[float, typer.Option(help="Of 1 - SSIM to the teacher.")] = 0.1,
     weight_reference: Annotated[float, typer.Option(help="Of L1 to the real image (it buys PSNR by blurring).")] = 0.0,
     weight_adversarial: Annotated[float, typer.Option(help="Of a least-squares GAN term.")] = 0.0,
+    critic: Annotated[
+        Path | None, typer.Option(help="Discriminator that the GAN term starts from; train leaves one.")
+    ] = None,
     weight_features: Annotated[float, typer.Option(help="Of feature matching; needs --feature-tap.")] = 0.0,
     feature_tap: Annotated[
         list[str] | None, typer.Option(help="TEACHER_MODULE=STUDENT_MODULE by module name; repeatable.")
@@ -53,13 +56,7 @@ def distill(
     from sccg_compress.distill_command import new_run, resume_run
 
     if resume is not None:
-        beside = sorted(
-            f"--{name.replace('_', '-')}"
-            for name in context.params
-            if name not in ("resume", "json_out") and was_given(context, name)
-        )
-        if beside:
-            raise InputError(f"--resume goes on as the run began: leave out {', '.join(beside)}")
+        refuse_beside_resume(context)
         resume_run(resume, json_out=json_out)
         return
     if teacher is None:
@@ -82,6 +79,7 @@ def distill(
         unpaired=tuple(str(path.resolve()) for path in unpaired or ()),
         intensity=None if intensity is None else str(intensity.resolve()),
         reverse_teacher=None if reverse_teacher is None else str(reverse_teacher.resolve()),
+        critic=None if critic is None else str(critic.resolve()),
         student=student,
         minutes=30.0 if minutes is None and steps is None else minutes,
         steps=steps,

@@ -5,9 +5,11 @@ A run that was made elsewhere (``distill --out``) is the newest too: ``runs/late
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sccg_runtime.errors import InputError
+from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_text
 
 RUNS = Path("runs")
@@ -45,3 +47,38 @@ def mark_latest(folder: Path) -> None:
     root = root_of(folder)
     name = folder.name if folder.parent.resolve() == root.resolve() else str(folder.resolve())
     write_text(root / LATEST, name + "\n")
+
+
+@contextmanager
+def begun(out: Path | None, name: str, direction: str, config: tuple[str, str]) -> Iterator[Path]:
+    """A new run folder, the same on all processes, with its configuration (file name, text) in it.
+
+    ``out``, or by default ``runs/DATE-NAME-DIRECTION``. Where nothing was begun before an error, the folder goes again.
+
+    Raises
+    ------
+    InputError
+        ``out`` holds something already.
+    """
+    from sccg_teacher_student import parallel
+    from sccg_teacher_student.distill import run_folder
+
+    folder, first = out, parallel.rank() == 0
+    if first:
+        if out is None:
+            folder = run_folder(RUNS, name, direction)
+        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} exists already; choose another --out, or go on with --resume {out}")
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+    folder = Path(parallel.agreed(str(folder)))
+    path = folder / config[0]
+    if first:
+        write_text(path, config[1])
+    try:
+        yield folder
+    except SccgError:
+        if first and list(folder.iterdir()) == [path]:
+            path.unlink()
+            folder.rmdir()
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,8 @@ def choose_data(asked: Path | None, recorded: str | None, intensity: Path | None
         say(f"data: {recorded}, as recorded")
         return open_data(Path(recorded), settings=intensity)
     folder = root / runs.PHANTOM
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("several processes need --data DIR; `sccg-compress phantom --out DIR` makes one")
     gone = f"{recorded} is not there any more; " if recorded else ""
     say(f"data: {gone}the built-in phantom in {folder} is used: simulated, not for judging a real model (use --data)")
     if not folder.is_dir():

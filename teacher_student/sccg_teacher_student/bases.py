@@ -146,6 +146,23 @@ def collect_bases(
     return Bases(found, len(found) - paired, (rows, columns), digest.hexdigest())
 
 
+def check_pairs(pairs: Sequence[Pair], direction: Direction, size: tuple[int, int]) -> None:
+    """Validation comes last; what would stop it is told before hours of training.
+
+    Raises
+    ------
+    InputError
+        The input slice of a pair is missing or not of ``size`` (rows, columns).
+    """
+    for pair in pairs:
+        rows, columns = side(pair, direction).shape[1:]
+        if (rows, columns) != size:
+            raise InputError(
+                f"validation slice {pair.case}/{pair.slice} is {rows}x{columns} pixels, "
+                f"training slices are {size[0]}x{size[1]}: all slices must be of one size"
+            )
+
+
 def _settings_file(source: DataSource) -> Path | None:
     path = source.path / SETTINGS_NAME
     return path if path.is_file() else None

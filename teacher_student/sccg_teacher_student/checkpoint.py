@@ -7,6 +7,7 @@ key, instance norm with or without affine parameters and running statistics, dro
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import warnings
@@ -20,10 +21,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from sccg_runtime.direction import Direction
 from sccg_runtime.errors import CheckpointError, InputError
-from sccg_runtime.files import replacing, sha256
+from sccg_runtime.files import sha256, write_bytes
 from sccg_teacher_student.cyclegan import read_cyclegan
 from sccg_teacher_student.networks.build import build_generator
+from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.record import TrainingRecord
 
@@ -86,9 +89,60 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def save_checkpoint(path: Path, generator: nn.Module, spec: GeneratorSpec, record: TrainingRecord) -> None:
     """Write ``.safetensors``: float32 weights, with spec and record as JSON in its metadata; whole or not at all."""
     metadata = {METADATA_KEY: json.dumps({"spec": spec.to_dict(), "record": record.to_dict()}, allow_nan=False)}
-    state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in generator.state_dict().items()}
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata)
+    save_network(path, generator, metadata)
+
+
+def save_network(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Write any network's weights as ``.safetensors``, float32; whole or not at all."""
+    state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(path, safetensors.torch.save(state, metadata))
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """``torch.save``, whole or not at all.
+
+    Serialised in memory first: on a full disk PyTorch's own writer fails with a RuntimeError that does not say so.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_discriminator(path: Path) -> PatchDiscriminator:
+    """A discriminator as ``train`` leaves it, or the CycleGAN repository's ``latest_net_D*.pth`` with batch norm.
+
+    Raises
+    ------
+    CheckpointError
+        Missing, damaged, holds code, or is another network.
+    """
+    state = {key.removeprefix("module."): value for key, value in load_tensors(path).items()}
+    discriminator = PatchDiscriminator()
+    load_state(discriminator, state, path.name)
+    return discriminator
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """A plain state dict from ``.safetensors`` or from a PyTorch file, without running anything in it.
+
+    Raises
+    ------
+    CheckpointError
+        Missing, damaged, holds code, or is not a dictionary of tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no file {path}")
+    if path.suffix == ".safetensors":
+        return _safetensors(path)[0]
+    content = load_tensors_only(path)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path.name} is not a plain state dict")
+    return content
 
 
 def load_state(generator: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
@@ -123,13 +177,17 @@ def check_fit(generator: nn.Module, state: Mapping[str, Tensor], name: str) -> N
 _Parts = tuple[GeneratorSpec, dict[str, Tensor], TrainingRecord | None, list[str]]
 
 
-def _read_safetensors(path: Path) -> _Parts:
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of a file."""
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{path.name} is a damaged safetensors file: {one_line(error)}") from None
+
+
+def _read_safetensors(path: Path) -> _Parts:
+    state, metadata = _safetensors(path)
     if METADATA_KEY not in metadata:
         spec, state, notes = read_cyclegan(state, path.name)
         return spec, state, None, notes
@@ -146,7 +204,7 @@ def _read_pickle(path: Path) -> _Parts:
         try:
             spec = GeneratorSpec.from_dict(json.loads(content["spec"]))
             record = TrainingRecord.from_dict(json.loads(content["record"]))
-            average = dict(content["average"])
+            average = _of_direction(dict(content["average"]), record.direction)
         except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{path.name} is a training checkpoint that does not say its network: {one_line(error)}"
@@ -154,6 +212,13 @@ def _read_pickle(path: Path) -> _Parts:
         return spec, average, record, ["training checkpoint: its averaged weights are used"]
     spec, state, notes = read_cyclegan(content, path.name)
     return spec, state, None, notes
+
+
+def _of_direction(average: dict[str, Tensor], direction: Direction) -> dict[str, Tensor]:
+    """The weights of one direction where a teacher's training keeps them by direction; else all, as they are."""
+    prefix = f"{direction}."
+    own = {key.removeprefix(prefix): value for key, value in average.items() if key.startswith(prefix)}
+    return own or average
 
 
 def load_tensors_only(path: Path) -> Any:

@@ -17,11 +17,11 @@ from torch import nn
 
 from sccg_bench.protocols import Pair
 from sccg_runtime.direction import Direction, parse_direction
-from sccg_runtime.engine import cpu_capabilities
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.bases import Bases, collect_bases
+from sccg_teacher_student import parallel
+from sccg_teacher_student.bases import Bases, check_pairs, collect_bases
 from sccg_teacher_student.bases import side as side
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, one_line, save_checkpoint
 from sccg_teacher_student.data.source import DataSource
@@ -33,6 +33,7 @@ from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
 from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device, use_cores
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import student_spec
+from sccg_teacher_student.precision import amp_name, choose_amp
 from sccg_teacher_student.probe import INVARIANT_DB, probe_teacher
 from sccg_teacher_student.record import TrainingRecord
 from sccg_teacher_student.views import RECIPE, Base
@@ -58,6 +59,8 @@ class DistillConfig:
         Settings file that takes the place of the data's own, or None.
     reverse_teacher
         Checkpoint of the other direction: unpaired slices of the *output* modality then become inputs through it.
+    critic
+        Discriminator that the adversarial term starts from, or None.
     student
         Name as in ``student_spec``.
     minutes, steps
@@ -85,6 +88,7 @@ class DistillConfig:
     unpaired: tuple[str, ...] = ()
     intensity: str | None = None
     reverse_teacher: str | None = None
+    critic: str | None = None
     student: str = "balanced"
     minutes: float | None = 30.0
     steps: int | None = None
@@ -111,6 +115,8 @@ class DistillConfig:
             raise InputError("--learning-rate must lie between 0 and 1, and --seed be 0 or more")
         if self.detail and not 0.25 <= self.detail <= 2:
             raise InputError("--detail must be 0, or lie between 0.25 and 2")
+        if self.critic and not self.losses.adversarial:
+            raise InputError("--critic needs a --weight-adversarial above zero")
         if bool(self.taps) != (self.losses.features > 0):
             raise InputError("--feature-tap and a --weight-features above zero need each other")
 
@@ -182,8 +188,10 @@ def distill(
     reporter: Reporter,
     *,
     resume: bool = False,
-) -> DistillResult:
-    """Make a student; leaves ``config.json``, ``log.csv``, ``last.pt``, ``student.safetensors``, ``run.json``.
+) -> DistillResult | None:
+    """Make a student; None on all processes but the first.
+
+    Leaves ``config.json``, ``log.csv``, ``last.pt``, ``student.safetensors``, ``run.json``.
 
     KeyboardInterrupt leaves a folder that ``resume`` goes on from.
 
@@ -202,7 +210,7 @@ def distill(
     for note in teacher.notes:
         reporter.say(f"teacher: {note}")
     reverse = load_checkpoint(Path(config.reverse_teacher)) if config.reverse_teacher else None
-    spec, amp = student_spec(config.student), _amp(config.amp, device)
+    spec, amp = student_spec(config.student), choose_amp(config.amp, device)
     if config.taps:  # wrong names are told before anything that takes time
         FeatureMatch(teacher.generator, build_generator(spec), config.taps, (64, 64))
     train, val = training_cases(source, seed=config.seed)
@@ -218,7 +226,7 @@ def distill(
     )
     bases = made.slices
     pairs = list(source.pairs(val or train[:1]))
-    _check_pairs(pairs, config.direction, made.size)
+    check_pairs(pairs, config.direction, made.size)
     label, label_engine = make_labeller(teacher.generator, made.size, device)
     reporter.say(
         f"{len(bases)} input slices ({len(train)} training cases: {', '.join(train)}; {made.unpaired} unpaired "
@@ -237,14 +245,19 @@ def distill(
     views = config.views if config.views or config.minutes else 2 * len(learned)
     if resume:  # the run's batches are drawn from the labels that it began with
         views, seconds = _recorded_views(folder / "labels.json"), None
-    cache.fill(
-        label,
-        limit_gib=config.cache_gib,
-        views=views,
-        seconds=seconds,
-        progress=lambda count, spent: reporter.labels(count, spent, seconds, views),
-    )
-    write_text(folder / "labels.json", json.dumps({"views": len(cache), "engine": label_engine}) + "\n")
+    if parallel.rank() == 0:
+        cache.fill(
+            label,
+            limit_gib=config.cache_gib,
+            views=views,
+            seconds=seconds,
+            progress=lambda count, spent: reporter.labels(count, spent, seconds, views),
+        )
+        write_text(folder / "labels.json", json.dumps({"views": len(cache), "engine": label_engine}) + "\n")
+    made_views = parallel.agreed(len(cache))
+    if parallel.rank() > 0:
+        cache = LabelCache(cache.folder, learned, config.seed)
+        cache.fill(label, limit_gib=config.cache_gib, views=made_views)
 
     record = TrainingRecord.of(
         source,
@@ -268,16 +281,19 @@ def distill(
         teacher=teacher.generator if config.losses.features else None,
         taps=config.taps,
         gauge=gauge,
+        critic=None if config.critic is None else Path(config.critic),
     )
     left = None
     if config.minutes is not None:
-        left = max(1.0, config.minutes * 60 - (time.monotonic() - started) - 2)
+        left = parallel.agreed(max(1.0, config.minutes * 60 - (time.monotonic() - started) - 2))
     schedule = Schedule(steps=config.steps, seconds=left, learning_rate=config.learning_rate)
     identity = {"spec": json.dumps(spec.to_dict()), "record": json.dumps(record.to_dict())}
     trainer = Trainer(task, schedule, config.batch, folder, identity, config.seed)
     if resume:
         trainer.restore()
     trainer.run(reporter.training)
+    if parallel.rank() > 0:
+        return None
 
     trained = trainer.averaged().cpu()
     path = folder / "student.safetensors"
@@ -295,7 +311,7 @@ def distill(
         "views": len(cache),
         "label_engine": label_engine,
         "teacher_probe_db": probe,
-        "amp": "off" if amp is None else str(amp).removeprefix("torch."),
+        "amp": amp_name(amp),
         "gauge": None if gauge is None else {"case": kept[0].case, **gauge.state()},
         "device": str(device),
         "threads": torch.get_num_threads(),
@@ -309,7 +325,8 @@ def distill(
 def _gauge(kept: Sequence[Base], label: Labeller, wanted: float, device: torch.device) -> DetailGauge:
     images = [base.load()[0][None] for base in kept]
     labels = [label(image) for image in images]
-    return DetailGauge(*(torch.from_numpy(np.stack(part)).to(device) for part in (images, labels)), wanted=wanted)
+    given, made = (torch.from_numpy(np.stack(part)).to(device) for part in (images, labels))
+    return DetailGauge(given, made, wanted)
 
 
 def _fullest(bases: Sequence[Base]) -> FloatArray:
@@ -319,17 +336,6 @@ def _fullest(bases: Sequence[Base]) -> FloatArray:
 def _spread(bases: Sequence[Base], count: int) -> list[FloatArray]:
     step = max(1, len(bases) // count)
     return [base.load()[0][None] for base in bases[::step]]
-
-
-def _check_pairs(pairs: Sequence[Pair], direction: Direction, size: tuple[int, int]) -> None:
-    """Validation comes last; what would stop it is told before hours of training."""
-    for pair in pairs:
-        rows, columns = side(pair, direction).shape[1:]
-        if (rows, columns) != size:
-            raise InputError(
-                f"validation slice {pair.case}/{pair.slice} is {rows}x{columns} pixels, "
-                f"training slices are {size[0]}x{size[1]}: all slices must be of one size"
-            )
 
 
 def _cache_key(
@@ -358,16 +364,6 @@ def _recorded_views(path: Path) -> int:
     return views
 
 
-def _amp(name: str, device: torch.device) -> torch.dtype | None:
-    if name == "auto":
-        known_fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else "BF16" in cpu_capabilities()
-        return torch.bfloat16 if known_fast else None
-    known = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name not in known:
-        raise InputError(f"--amp {name!r} is none of auto, off, bf16, fp16")
-    return known[name]
-
-
 def _reload_and_run(path: Path, trained: nn.Module, pairs: Sequence[Pair], direction: Direction) -> list[FloatArray]:
     """Outputs of the student as read back from disk, after a check that they are those of the trained one."""
     reloaded = load_checkpoint(path).generator
@@ -382,7 +378,7 @@ def _reload_and_run(path: Path, trained: nn.Module, pairs: Sequence[Pair], direc
     return outputs
 
 
-def run_folder(root: Path, student: str, direction: Direction) -> Path:
+def run_folder(root: Path, student: str, direction: str) -> Path:
     """A new folder ``root/DATE-TIME-STUDENT-DIRECTION``; a number is added if it is taken."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{student}-{direction}"
     for number in range(1000):

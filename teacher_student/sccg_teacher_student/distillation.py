@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sccg_runtime.errors import InputError
+from sccg_teacher_student import parallel
+from sccg_teacher_student.checkpoint import load_discriminator
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
+from sccg_teacher_student.loop import WHOLE, Part
 from sccg_teacher_student.losses import charbonnier, head_weight, least_squares, sharpened, ssim, wavelet_l1
+from sccg_teacher_student.networks.frozen import frozen
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
+from sccg_teacher_student.objective import discriminator_loss
 
 SHARPEN_FROM = 0.5  # share of the run; before, a student learns where detail lies
 
@@ -75,6 +81,8 @@ class DistillTask:
         Needed for feature matching only.
     gauge
         Says in the second half of the run by how much labels are sharpened, or None.
+    critic
+        Discriminator that the adversarial term starts from (a teacher's training leaves one), or None: a fresh one.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class DistillTask:
         teacher: nn.Module | None = None,
         taps: tuple[Tap, ...] = (),
         gauge: DetailGauge | None = None,
+        critic: Path | None = None,
     ) -> None:
         self.network = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._cache, self._weights, self._batch, self._shift = cache, weights, batch, shift
@@ -106,7 +115,9 @@ class DistillTask:
             self._match = FeatureMatch(self._teacher, self.network, taps, (height, width)).to(device)
         self._critic: PatchDiscriminator | None = None
         if weights.adversarial > 0:
-            self._critic = PatchDiscriminator().to(device)
+            self._critic = load_discriminator(critic) if critic else PatchDiscriminator()
+            self._critic.to(device)
+            self._teaching = parallel.wrapped(self._critic)
             self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), lr=1e-4, betas=(0.5, 0.999))
 
     def trainable(self) -> list[nn.Parameter]:
@@ -134,20 +145,21 @@ class DistillTask:
             self._critic.load_state_dict(state["critic"])
             self._critic_optimizer.load_state_dict(state["critic_optimizer"])
 
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, Tensor, Tensor]:
         """(input, teacher's output, reference) of a random batch, (N, 1, H, W) each; NaN where no reference is."""
-        numbers = torch.randint(len(self._cache), (self._batch,), generator=generator).numpy()
+        mine = part.of(self._batch)
+        numbers = torch.randint(len(self._cache), (self._batch,), generator=generator)[mine].numpy()
         stack = self._cache.batch(numbers)
         if self._shift:
             steps = self._shift // 4
-            moves = torch.randint(-steps, steps + 1, (self._batch, 2), generator=generator) * 4
+            moves = (torch.randint(-steps, steps + 1, (self._batch, 2), generator=generator) * 4)[mine]
             stack = torch.stack([shifted(item, int(dy), int(dx)) for item, (dy, dx) in zip(stack, moves, strict=True)])
         stack = stack.to(self._device)
         return stack[:, 0:1], stack[:, 1:2], stack[:, 2:3]
 
-    def losses(self, generator: torch.Generator, share: float) -> dict[str, Tensor]:
-        """Named losses of one batch; ``total`` is their weighted sum when ``share`` (0 to 1) of the run is done."""
-        image, label, reference = self.draw(generator)
+    def losses(self, generator: torch.Generator, part: Part = WHOLE) -> dict[str, Tensor]:
+        """Named losses of one batch; ``total`` is their weighted sum."""
+        image, label, reference = self.draw(generator, part)
         weights = self._weights
         with contextlib.ExitStack() as stack:
             features = None
@@ -161,7 +173,7 @@ class DistillTask:
         output = output.float()
         inside = head_weight(image, label)
         wanted = label
-        if self._gauge is not None and share >= SHARPEN_FROM:
+        if self._gauge is not None and part.share >= SHARPEN_FROM:
             self._gauge.step(self.network, self._amp)
             wanted = sharpened(label, self._gauge.gain)
         wanted = beyond(wanted, self._margin)
@@ -176,7 +188,7 @@ class DistillTask:
             parts["reference"] = F.l1_loss(output[known], reference[known]) if known.any() else output.sum() * 0
         if self._critic is not None:
             self._teach_critic(label, output.detach())
-            parts["adversarial"] = least_squares(self._critic(output), real=True)
+            parts["adversarial"] = least_squares(frozen(self._critic, output), real=True)
         if features is not None and self._match is not None:
             parts["features"] = self._match(*features)
         total = sum((getattr(weights, name) * value for name, value in parts.items()), output.new_zeros(()))
@@ -189,8 +201,7 @@ class DistillTask:
         if self._critic is None:
             return
         self._critic_optimizer.zero_grad(set_to_none=True)
-        loss = least_squares(self._critic(real), real=True) + least_squares(self._critic(fake), real=False)
-        torch.autograd.backward(loss / 2)
+        torch.autograd.backward(discriminator_loss(self._teaching(real), self._teaching(fake)))
         self._critic_optimizer.step()
 
 

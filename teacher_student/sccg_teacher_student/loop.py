@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -18,12 +18,41 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from sccg_runtime.errors import CheckpointError, InputError
-from sccg_runtime.files import replacing
-from sccg_teacher_student.checkpoint import load_tensors_only, one_line
+from sccg_teacher_student import parallel
+from sccg_teacher_student.checkpoint import load_tensors_only, one_line, save_tensors
 from sccg_teacher_student.optimizers import MuonAdamW
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a step's batch that one process computes at one go.
+
+    Attributes
+    ----------
+    step
+        Optimiser steps done before.
+    share
+        Of the run that is done, 0 to 1.
+    index, count
+        This is part ``index`` (from 0) of ``count`` parts of equal size.
+    """
+
+    step: int = 0
+    share: float = 0.0
+    index: int = 0
+    count: int = 1
+
+    def of(self, batch: int) -> slice:
+        """Which of ``batch`` slices belong to this part."""
+        size = batch // self.count
+        return slice(self.index * size, (self.index + 1) * size)
+
+
+WHOLE = Part()
 
 
 class Task(Protocol):
@@ -33,10 +62,10 @@ class Task(Protocol):
     scaled: bool
     """Whether gradients are float16's and need their loss scaled (Micikevicius et al. 2018)."""
 
-    def losses(self, generator: torch.Generator, share: float) -> dict[str, Tensor]:
-        """Draw a batch and give the named losses; ``"total"`` is minimised, the others are logged.
+    def losses(self, generator: torch.Generator, part: Part) -> dict[str, Tensor]:
+        """Draw a batch, take ``part`` of it and give its named losses; ``"total"`` is minimised, the others are logged.
 
-        ``share`` of the run is done, 0 to 1.
+        ``generator`` is in the same state for all parts of a step.
         """
 
     def trainable(self) -> list[nn.Parameter]:
@@ -61,24 +90,32 @@ class Schedule:
         Wall time of this and all earlier parts of the run; None: until ``steps`` are done.
     learning_rate
         Peak; linear warm-up over 5 % of the way, then cosine to a hundredth.
+    constant
+        Keep the learning rate at its peak all the way.
     muon_ratio
         Muon's learning rate over AdamW's; 0: no Muon.
-    weight_decay, clip_norm
-        Of the optimisers, and of the gradient.
+    first_moment, weight_decay
+        Of AdamW: decay of the gradient's mean, and of the weights (Adam where this is 0).
+    clip_norm
+        Largest norm of the network's gradient; None: any.
     average_decay
-        Of the exponential moving average of the weights, per step.
+        Of the exponential moving average of the weights, per step; 0: the weights themselves.
     """
 
     steps: int | None
     seconds: float | None
     learning_rate: float = 2e-3
+    constant: bool = False
     muon_ratio: float = 10.0
+    first_moment: float = 0.9
     weight_decay: float = 1e-4
-    clip_norm: float = 1.0
+    clip_norm: float | None = 1.0
     average_decay: float = 0.999
 
     def rate(self, share: float) -> float:
         """Learning rate when ``share`` (0 to 1) of the way is done."""
+        if self.constant:
+            return self.learning_rate
         warm = 0.05
         if share < warm:
             return self.learning_rate * max(share / warm, 0.01)
@@ -125,6 +162,9 @@ class Trainer:
         Text kept in ``last.pt`` (spec and record as JSON), so that the file alone is a usable checkpoint.
     seed
         Of the batches and of everything random in the losses.
+    accumulate
+        Parts that every process computes its share of a batch in, one after the other: less memory, same gradient
+        (a batch norm's statistics are those of a part).
     """
 
     task: Task
@@ -133,23 +173,37 @@ class Trainer:
     folder: Path
     identity: Mapping[str, str]
     seed: int
+    accumulate: int = 1
     step: int = 0
     seconds: float = 0.0
     average: AveragedModel = field(init=False)
     optimizer: MuonAdamW = field(init=False)
     generator: torch.Generator = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
+    _losses: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         if (self.schedule.steps is None) == (self.schedule.seconds is None):
             raise InputError("a run needs either a number of steps or a time")
+        parts = self.accumulate * parallel.processes()
+        if self.batch % parts:
+            raise InputError(
+                f"a batch of {self.batch} slices cannot be cut into {parts} parts (processes x --accumulate)"
+            )
         update = _moving_average(self.schedule.average_decay)
         self.average = AveragedModel(self.task.network, multi_avg_fn=update, use_buffers=True)
-        decay, ratio = self.schedule.weight_decay, self.schedule.muon_ratio
-        self.optimizer = MuonAdamW(self.task.network, self.task.trainable(), weight_decay=decay, muon_ratio=ratio)
+        schedule = self.schedule
+        self.optimizer = MuonAdamW(
+            self.task.network,
+            self.task.trainable(),
+            first_moment=schedule.first_moment,
+            weight_decay=schedule.weight_decay,
+            muon_ratio=schedule.muon_ratio,
+        )
         self.generator = torch.Generator().manual_seed(self.seed)
         device = next(self.task.network.parameters()).device.type
         self.scaler = torch.amp.GradScaler(device, enabled=self.task.scaled)
+        self._losses = parallel.wrapped(_Losses(self.task))
 
     @property
     def share(self) -> float:
@@ -158,10 +212,20 @@ class Trainer:
             return min(1.0, self.step / self.schedule.steps)
         return min(1.0, self.seconds / (self.schedule.seconds or 1.0))
 
-    def run(self, report: Callable[[Progress], None], every: int = 20, save_seconds: float = 60.0) -> None:
+    def run(
+        self,
+        report: Callable[[Progress], None],
+        every: int = 20,
+        save_seconds: float = 60.0,
+        *,
+        validate: Callable[[int], None] | None = None,
+        validate_every: int = 0,
+    ) -> None:
         """Train to the end of the schedule. KeyboardInterrupt saves ``last.pt`` and goes on to the caller.
 
         A Ctrl-C waits for the step to end, so that what is saved is whole; a second one does not wait or save.
+        ``validate`` gets the step after every ``validate_every`` of them and at the end. Only the first of several
+        processes reports, validates and saves.
 
         Raises
         ------
@@ -172,7 +236,7 @@ class Trainer:
         sums: dict[str, float] = {}
         count, saved = 0, time.monotonic()
         origin = saved - self.seconds
-        whole = True
+        whole, first = True, parallel.rank() == 0
         try:
             with _interrupt_between_steps() as interrupted:
                 while self.share < 1:
@@ -182,15 +246,18 @@ class Trainer:
                     for name, value in losses.items():
                         sums[name] = sums.get(name, 0.0) + value
                     count += 1
-                    self.seconds = time.monotonic() - origin
+                    stop = self._keep_time(time.monotonic() - origin, interrupted())
                     if self.step % every == 0 or self.share >= 1:
                         means = {name: value / count for name, value in sums.items()}
                         progress = Progress(self.step, self.share, self.seconds, self.step * self.batch, means)
-                        self._log(progress)
-                        report(progress)
+                        if first:
+                            self._log(progress)
+                            report(progress)
                         sums, count = {}, 0
-                    if interrupted():
+                    if stop:
                         raise KeyboardInterrupt
+                    if first and validate and (self.share >= 1 or (validate_every and self.step % validate_every == 0)):
+                        validate(self.step)
                     if time.monotonic() - saved > save_seconds:
                         self.save()
                         saved = time.monotonic()
@@ -200,22 +267,40 @@ class Trainer:
             raise
         self.save()
 
+    def _keep_time(self, seconds: float, interrupted: bool) -> bool:
+        """Count the time; whether somebody interrupted. All processes must come to the same answers."""
+        device = next(self.task.network.parameters()).device
+        told = parallel.most(torch.tensor([seconds, float(interrupted)], dtype=torch.float64, device=device))
+        self.seconds = float(told[0])
+        return bool(told[1])
+
     def _one_step(self) -> dict[str, float]:
         self.optimizer.set_rate(self.schedule.rate(self.share))
-        losses = self.task.losses(self.generator, self.share)
-        total = losses["total"]
-        if not torch.isfinite(total):
-            parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
-            raise InputError(f"step {self.step}: the loss is not finite ({parts}); lower the learning rate")
         self.optimizer.zero_grad()
-        torch.autograd.backward(self.scaler.scale(total))
+        means: dict[str, float] = {}
+        drawn = self.generator.get_state()
+        for number in range(self.accumulate):
+            self.generator.set_state(drawn)
+            last = number == self.accumulate - 1
+            index = parallel.rank() * self.accumulate + number
+            part = Part(self.step, self.share, index, self.accumulate * parallel.processes())
+            joint = self._losses
+            with joint.no_sync() if isinstance(joint, DistributedDataParallel) and not last else nullcontext():
+                losses: dict[str, Tensor] = joint(self.generator, part)
+                total = losses["total"]
+                if not torch.isfinite(total):
+                    parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
+                    raise InputError(f"step {self.step}: the loss is not finite ({parts}); lower the learning rate")
+                torch.autograd.backward(self.scaler.scale(total / self.accumulate))
+            for name, value in losses.items():
+                means[name] = means.get(name, 0.0) + float(value.detach()) / self.accumulate
         scale = self.scaler.get_scale()
         norm = self.optimizer.step(self.scaler, self.schedule.clip_norm)
         if not torch.isfinite(norm) and scale <= 1:
             raise InputError(f"step {self.step}: the gradient is not finite; lower the learning rate")
         self.average.update_parameters(self.task.network)
         self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return means
 
     def averaged(self) -> nn.Module:
         """The network with averaged weights, in evaluation mode."""
@@ -223,7 +308,9 @@ class Trainer:
         return network.eval()
 
     def save(self) -> None:
-        """Write ``last.pt``, whole or not at all; it holds tensors and plain values only."""
+        """Write ``last.pt``, whole or not at all; it holds tensors and plain values only. The first process writes."""
+        if parallel.rank() > 0:
+            return
         content = {
             "schema": "sccg-run/1",
             **self.identity,
@@ -238,8 +325,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "random": self.generator.get_state(),
         }
-        with replacing(self.folder / "last.pt") as temporary:
-            torch.save(content, temporary)
+        save_tensors(self.folder / "last.pt", content)
 
     def restore(self) -> None:
         """Go on from ``last.pt`` of the run folder, on the schedule that the run began with.
@@ -281,6 +367,20 @@ class Trainer:
             rate = self.schedule.rate(progress.share)
             values = [f"{value:.6g}" for value in progress.losses.values()]
             writer.writerow([progress.step, f"{progress.seconds:.2f}", progress.slices, f"{rate:.4g}", *values])
+
+
+class _Losses(nn.Module):
+    """A task's losses as a module's forward, which is what DistributedDataParallel can wrap."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+        self.network = task.network
+        self.beside = nn.ParameterList(task.trainable())
+
+    def forward(self, generator: torch.Generator, part: Part) -> dict[str, Tensor]:
+        """The losses of ``part``."""
+        return self.task.losses(generator, part)
 
 
 @contextmanager
@@ -330,6 +430,6 @@ def choose_device(name: str) -> torch.device:
 
 
 def use_cores() -> None:
-    """Let PyTorch use the CPUs that this process may run on."""
+    """Let PyTorch use the CPUs that this process may run on; those of one machine share them."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    torch.set_num_threads(available)
+    torch.set_num_threads(max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -6,6 +6,7 @@ as fast as its large ones: small generators reach in a quarter of the steps what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class MuonAdamW:
         What is learned; device and memory format must be final: weights are stepped through flat views of them.
     beside
         Further parameters to learn, by AdamW.
+    first_moment
+        Decay of the gradient's mean in AdamW.
     weight_decay
         Decoupled, of both.
     muon_ratio
@@ -31,7 +34,13 @@ class MuonAdamW:
     """
 
     def __init__(
-        self, network: nn.Module, beside: Sequence[nn.Parameter] = (), *, weight_decay: float, muon_ratio: float
+        self,
+        network: nn.Module,
+        beside: Sequence[nn.Parameter] = (),
+        *,
+        first_moment: float = 0.9,
+        weight_decay: float,
+        muon_ratio: float,
     ) -> None:
         self._muon_ratio = muon_ratio
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -41,7 +50,8 @@ class MuonAdamW:
         others = [parameter for parameter in parameters if id(parameter) not in wide]
         self._parts: list[torch.optim.Optimizer] = []
         if others or beside:
-            self._parts.append(torch.optim.AdamW([*others, *beside], lr=0.0, weight_decay=weight_decay))
+            betas = (first_moment, 0.999)
+            self._parts.append(torch.optim.AdamW([*others, *beside], lr=0.0, betas=betas, weight_decay=weight_decay))
         if self._matrices:
             self._parts.append(torch.optim.Muon(self._matrices, lr=0.0, weight_decay=weight_decay))
 
@@ -58,8 +68,8 @@ class MuonAdamW:
         for weight in self._weights:
             weight.grad = None
 
-    def step(self, scaler: torch.amp.GradScaler, clip_norm: float) -> Tensor:
-        """Unscale and clip the gradients, step, and give the gradients' norm before the clip, shape ().
+    def step(self, scaler: torch.amp.GradScaler, clip_norm: float | None) -> Tensor:
+        """Unscale and clip the gradients (None: leave them), step, and give their norm before the clip, shape ().
 
         A step whose gradients are not all finite is left out, by both optimisers, and the norm is not finite; with
         float16's loss scaling, the scale is then lowered.
@@ -69,7 +79,7 @@ class MuonAdamW:
         for part in self._parts:
             scaler.unscale_(part)
         learned = [parameter for part in self._parts for group in part.param_groups for parameter in group["params"]]
-        norm = nn.utils.clip_grad_norm_(learned, clip_norm)
+        norm = nn.utils.clip_grad_norm_(learned, math.inf if clip_norm is None else clip_norm)
         if torch.isfinite(norm):
             for part in self._parts:
                 scaler.step(part)

@@ -25,7 +25,8 @@ from sccg_runtime.files import sha256  # noqa: E402
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr("sccg_teacher_student.distill.use_cores", lambda: None)
+    for module in ("distill", "train"):
+        monkeypatch.setattr(f"sccg_teacher_student.{module}.use_cores", lambda: None)
     yield
     torch.set_num_threads(before)
 

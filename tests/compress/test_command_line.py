@@ -14,7 +14,7 @@ import torch
 from command_line import Cli, Lab
 
 VERBS = (
-    *("phantom", "distill", "export", "bench", "bench-overhead", "compare", "reader-study", "report", "demo"),
+    *("phantom", "train", "distill", "export", "bench", "bench-overhead", "compare", "reader-study", "report", "demo"),
     *("sign", "verify"),
 )
 
@@ -56,7 +56,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert min(took) < 1.0
 
 
-@pytest.mark.parametrize("verb", ["distill", "export", "bench", "report", "demo", "phantom"])
+@pytest.mark.parametrize("verb", ["train", "distill", "export", "bench", "report", "demo", "phantom"])
 def test_an_unknown_option_is_one_line(verb: str, run: Cli) -> None:
     run(verb, "--colour").refused("--colour")
 

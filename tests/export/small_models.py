@@ -5,24 +5,53 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.phantom_dicom import write_phantom
 from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.data.splits import training_cases
-from sccg_teacher_student.loop import Schedule, Trainer
+from sccg_teacher_student.loop import Part, Schedule, Trainer
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import GeneratorSpec, resnet_spec, student_spec
 from sccg_teacher_student.record import TrainingRecord
-from sccg_teacher_student.supervised import SupervisedTask
 
 SIDE = 64
 TEACHER = resnet_spec(8, 1, "instance")
 STUDENT = student_spec("s2d-16x2")
+
+
+class SupervisedTask:
+    """L1 between the network's output and the real image of the same level."""
+
+    scaled = False
+
+    def __init__(self, network: nn.Module, images: Tensor, targets: Tensor, batch: int) -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._images, self._targets, self._batch = images, targets, batch
+
+    def losses(self, generator: torch.Generator, part: Part) -> dict[str, Tensor]:
+        """``total``: mean absolute difference on [-1, 1] of one batch."""
+        chosen = torch.randint(len(self._images), (self._batch,), generator=generator)[part.of(self._batch)]
+        images = self._images[chosen].contiguous(memory_format=torch.channels_last)
+        return {"total": F.l1_loss(self.network(images), self._targets[chosen])}
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Nothing beside the network."""
+        return []
+
+    def state(self) -> dict[str, Any]:
+        """Nothing beside the network."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Nothing beside the network."""
 
 
 def make_phantom(folder: Path) -> Path:

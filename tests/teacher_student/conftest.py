@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr("sccg_teacher_student.distill.use_cores", lambda: None)
+    for module in ("distill", "train"):
+        monkeypatch.setattr(f"sccg_teacher_student.{module}.use_cores", lambda: None)
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)

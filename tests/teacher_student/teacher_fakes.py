@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from cyclegan_reference import reference
 from PIL import Image
@@ -68,3 +71,15 @@ def write_slices(folder: Path, count: int, size: tuple[int, int], seed: int) -> 
         distance = ((rows / size[0] - 0.5) / radius) ** 2 + ((columns / size[1] - 0.5) / (0.8 * radius)) ** 2
         values = np.where(distance < 1, rng.integers(60, 220, size), 0).astype(np.uint8)
         Image.fromarray(values).save(folder / f"{number:03d}.png")
+
+
+@contextmanager
+def little_room(size_bytes: int) -> Iterator[None]:
+    """While open, no file can grow beyond ``size_bytes``: what a full disk does, with another errno."""
+    resource = pytest.importorskip("resource", reason="this system cannot limit the size of files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -15,7 +15,7 @@ from sccg_teacher_student.distillation import DistillTask, LossWeights, beyond
 from sccg_teacher_student.features import Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
-from sccg_teacher_student.loop import Schedule, Trainer
+from sccg_teacher_student.loop import Part, Schedule, Trainer
 from sccg_teacher_student.losses import charbonnier, head_weight, sharpened
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.s2d import CLIP_MARGIN
@@ -52,7 +52,7 @@ def draws(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("part", [name for name in ONLY if name != "output"])
 def test_each_part_alone_trains_the_student(make_task: Any, part: str) -> None:
     task = make_task({part: 2.0})
-    losses = task.losses(draws(), 1.0)
+    losses = task.losses(draws())
     assert set(losses) == {"total", "output", part}
     assert float(losses[part].detach()) > 0
     assert float(losses["total"].detach()) == pytest.approx(2 * float(losses[part].detach()), rel=1e-5)
@@ -65,7 +65,7 @@ def test_each_part_alone_trains_the_student(make_task: Any, part: str) -> None:
 
 def test_total_is_the_weighted_sum(make_task: Any) -> None:
     weights = {"output": 1.0, "wavelet": 0.7, "ssim": 0.1, "reference": 0.5}
-    losses = {name: float(value.detach()) for name, value in make_task(weights).losses(draws(), 1.0).items()}
+    losses = {name: float(value.detach()) for name, value in make_task(weights).losses(draws()).items()}
     assert set(losses) == {"total", *weights}
     assert losses["total"] == pytest.approx(sum(weights[name] * losses[name] for name in weights), rel=1e-5)
 
@@ -75,7 +75,7 @@ def test_reference_uses_only_views_that_have_one(tmp_path: Path) -> None:
     cache.fill(lambda image: -image, limit_gib=1, views=16)
     options: dict[str, Any] = {"batch": 2, "shift": 0, "device": torch.device("cpu"), "amp": None}
     task = DistillTask(build_generator(s2d_spec(4, 1)), cache, LossWeights(reference=1.0), **options)
-    losses = task.losses(draws(), 1.0)
+    losses = task.losses(draws())
     assert float(losses["reference"].detach()) == 0
     losses["total"].backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in task.network.parameters())
@@ -95,7 +95,7 @@ def test_a_batch_is_fixed_by_the_generator_and_moves_input_and_label_together(ma
 def test_the_critic_learns_and_the_students_gradient_passes_through_it(make_task: Any) -> None:
     task = make_task({"adversarial": 1.0})
     before = {name: value.clone() for name, value in task.state()["critic"].items()}
-    task.losses(draws(), 1.0)["total"].backward()
+    task.losses(draws())["total"].backward()
     after = task.state()["critic"]
     assert any(not torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
     assert task.network.tail.bias.grad.abs().sum() > 0
@@ -103,7 +103,7 @@ def test_the_critic_learns_and_the_students_gradient_passes_through_it(make_task
 
 def test_feature_matching_trains_its_projections_and_not_the_teacher(make_task: Any) -> None:
     task = make_task({"features": 1.0})
-    losses = task.losses(draws(), 1.0)
+    losses = task.losses(draws())
     losses["total"].backward()
     assert len(task.trainable()) == 2
     assert all(parameter.grad is not None for parameter in task.trainable())
@@ -115,7 +115,7 @@ def test_feature_matching_trains_its_projections_and_not_the_teacher(make_task: 
 def test_mixed_precision_runs_a_step(make_task: Any, part: str, amp: torch.dtype) -> None:
     task = make_task({part: 1.0}, amp=amp)
     assert task.scaled == (amp is torch.float16)
-    losses = task.losses(draws(), 1.0)
+    losses = task.losses(draws())
     assert losses["total"].dtype == torch.float32
     losses["total"].backward()
     assert torch.isfinite(losses["total"])
@@ -179,7 +179,7 @@ def test_only_students_that_clip_learn_with_a_margin(cache: LabelCache) -> None:
         task = DistillTask(build_generator(spec), cache, LossWeights(**ONLY | {"output": 1.0}), **options)
         label = task.draw(draws())[1]
         task.network.forward = lambda image, label=label: label  # the teacher's own output
-        found[spec.family] = float(task.losses(draws(), 1.0)["total"])
+        found[spec.family] = float(task.losses(draws())["total"])
     assert found["resnet"] == 0
     assert found["s2d"] > 0
 
@@ -190,10 +190,10 @@ def test_in_the_second_half_labels_are_as_sharp_as_the_gauge_asks_for(make_task:
     with torch.no_grad():
         task.network.tail.weight.zero_()  # a flat output: no detail at all
         task.network.tail.bias.zero_()
-    early = task.losses(draws(), 0.49)
+    early = task.losses(draws(), Part(share=0.49))
     assert gauge.steps == 0
     assert float(early["gauge_gain"]) == 1
-    late = task.losses(draws(), 0.5)
+    late = task.losses(draws(), Part(share=0.5))
     assert float(late["gauge_ratio"]) < 0.1
     assert float(late["gauge_gain"]) == gauge.largest
     _, label, _ = task.draw(draws())

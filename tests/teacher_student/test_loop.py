@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sccg_runtime.errors import CheckpointError, InputError
-from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device
+from sccg_teacher_student.loop import Part, Progress, Schedule, Trainer, choose_device
 
 
 class Regression:
@@ -29,7 +29,7 @@ class Regression:
         self.spoil: Callable[[int, Tensor], Tensor] = lambda step, loss: loss
         self.at_step = at_step
 
-    def losses(self, generator: torch.Generator, share: float) -> dict[str, Tensor]:
+    def losses(self, generator: torch.Generator, part: Part) -> dict[str, Tensor]:
         image = torch.randn(2, 1, 8, 8, generator=generator)
         self.at_step(self.calls)
         loss = ((self.network(image) - image.flip(3) + self.beside) ** 2).mean()
@@ -140,18 +140,21 @@ def test_a_second_ctrl_c_stops_at_once_and_does_not_save_half_a_step(tmp_path: P
     assert not (tmp_path / "last.pt").exists()
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("what", ["loss", "gradient", "gradient beside the network"])
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint(tmp_path: Path, what: str) -> None:
     task = Regression()
 
     def spoil(step: int, loss: Tensor) -> Tensor:
         if step < 6:
             return loss
-        return loss * torch.nan if what == "loss" else loss + torch.sqrt(loss - loss.detach())
+        if what == "loss":
+            return loss * torch.nan
+        rooted = loss if what == "gradient" else task.beside
+        return loss + torch.sqrt(rooted - rooted.detach())
 
     task.spoil = spoil
     run = trainer(tmp_path, task)
-    with pytest.raises(InputError, match=rf"step 6: the {what} is not finite.*lower the learning rate"):
+    with pytest.raises(InputError, match=rf"step 6: the {what.split()[0]} is not finite.*lower the learning rate"):
         run.run(silent, save_seconds=-1)
     again = trainer(tmp_path)
     again.restore()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+from sccg_teacher_student import parallel
 
 
 class PatchDiscriminator(nn.Module):
     """4x4 convolutions 64-128-256 (stride 2), 512 (stride 1), then the score map; batch norm on all but the first.
 
-    Slices (N, channels, H, W) in [-1, 1] -> scores (N, 1, H/8 - 2, W/8 - 2), unbounded; 1 stands for real.
+    Slices (N, channels, H, W) in [-1, 1] -> scores (N, 1, H/8 - 2, W/8 - 2), unbounded; 1 stands for real. Parameter
+    names are those of the CycleGAN repository's ``NLayerDiscriminator``.
     """
 
     def __init__(self, channels: int = 1, width: int = 64) -> None:
@@ -17,7 +21,7 @@ class PatchDiscriminator(nn.Module):
         for stride, factor in ((2, 2), (2, 4), (1, 8)):
             layers += [
                 nn.Conv2d(width * factor // 2, width * factor, 4, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(width * factor),
+                JointBatchNorm2d(width * factor),
                 nn.LeakyReLU(0.2, True),
             ]
         self.model = nn.Sequential(*layers, nn.Conv2d(width * 8, 1, 4, padding=1))
@@ -26,3 +30,24 @@ class PatchDiscriminator(nn.Module):
         """(N, channels, H, W) -> (N, 1, H/8 - 2, W/8 - 2)."""
         scores: Tensor = self.model(x)
         return scores
+
+
+class JointBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with the statistics of the slices of all processes (torch's SyncBatchNorm refuses CPUs)."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """(N, C, H, W) -> the same shape."""
+        if not self.training or parallel.processes() == 1:
+            return super().forward(input)
+        x = input.float()
+        mean = parallel.mean(x.mean((0, 2, 3)))
+        centred = x - mean[:, None, None]
+        variance = parallel.mean(centred.square().mean((0, 2, 3)))
+        scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            count = x.numel() // x.shape[1] * parallel.processes()
+            share = self.momentum or 0.0
+            self.running_mean.lerp_(mean.detach(), share)
+            self.running_var.lerp_(variance.detach() * count / (count - 1), share)
+        return (scaled * self.weight[:, None, None] + self.bias[:, None, None]).to(input.dtype)

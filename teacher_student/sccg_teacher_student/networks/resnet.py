@@ -37,6 +37,7 @@ class ResnetGenerator(nn.Module):
             _norm(spec, width),
             nn.ReLU(True),
         ]
+        self.ends = [len(layers)]  # of the encoder's stages, in layers
         for _ in range(spec.downsamples):
             layers += [
                 nn.Conv2d(width, width * 2, 3, stride=2, padding=1, bias=_bias(spec)),
@@ -44,7 +45,10 @@ class ResnetGenerator(nn.Module):
                 nn.ReLU(True),
             ]
             width *= 2
-        layers += [ResnetBlock(width, spec) for _ in range(spec.blocks)]
+            self.ends.append(len(layers))
+        for _ in range(spec.blocks):
+            layers.append(ResnetBlock(width, spec))
+            self.ends.append(len(layers))
         for _ in range(spec.downsamples):
             layers += [
                 nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=_bias(spec)),
@@ -60,6 +64,11 @@ class ResnetGenerator(nn.Module):
         """(N, in_channels, H, W) in [-1, 1] -> (N, 1, H, W) in [-1, 1]."""
         y: Tensor = self.model(x)
         return torch.mean(y, dim=1, keepdim=True) if self.averages_channels else y
+
+    def stage(self, number: int) -> nn.Sequential:
+        """Part of the encoder, sharing its weights: the stem (0), each down-sampling, then each residual block."""
+        start = self.ends[number - 1] if number else 0
+        return nn.Sequential(*list(self.model)[start : self.ends[number]])
 
 
 def _pad(spec: GeneratorSpec) -> nn.Module:

@@ -1,0 +1,93 @@
+"""What each part of the teacher's objective does: five trainings from the same start, and their table in the docs.
+
+``python -m sccg_compress.ablation --data DIR --unpaired DIR`` trains; ``--table`` alone writes the table again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sccg_compress.train_verb import new_training
+from sccg_runtime.errors import InputError, SccgError
+from sccg_runtime.files import write_text
+
+RESULTS = Path("results/teacher")
+DOCS = Path("docs/teacher.md")
+FIGURES = ("psnr_db", "ssim", "mae_u8", "hf_ratio")
+_BLOCK = re.compile(r"(<!-- ablation -->\n).*?(<!-- end of ablation -->)", re.DOTALL)
+_PRIVATE = ("data", "unpaired_mr", "unpaired_ct", "intensity")
+
+STEPS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "1-l1": ("L1 only", {"adversarial": 0, "structure": 0, "uniform_pixels": True}),
+    "2-adversarial": ("+ adversarial", {"structure": 0, "uniform_pixels": True}),
+    "3-p-pix": ("+ P_pix", {"structure": 0}),
+    "4-structure": ("+ structural consistency", {}),
+    "5-cycle": ("+ cycle and unpaired MR", {}),
+}
+"""File name -> what the row is called, and the weights that differ from the full objective."""
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="Folder of pairs.")] = None,
+    unpaired: Annotated[Path | None, typer.Option(help="Folder of unpaired MR, for the last step.")] = None,
+    minutes: Annotated[float, typer.Option(help="Of each training.")] = 10.0,
+    runs: Annotated[Path, typer.Option(help="Where the run folders go.")] = Path("runs/ablation"),
+    results: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULTS,
+    docs: Annotated[Path, typer.Option(help="Text with the table's place in it.")] = DOCS,
+    table: Annotated[bool, typer.Option("--table", help="Only write the table again.")] = False,
+) -> None:
+    """Train mr2ct with the preset cpu once per step, keep each one's figures, and fill the table."""
+    from sccg_teacher_student.teaching import HybridWeights
+    from sccg_teacher_student.train import PRESETS, TrainConfig
+
+    if not table:
+        if data is None or unpaired is None:
+            raise InputError("say --data DIR and --unpaired DIR, or --table")
+        whole = TrainConfig(
+            data=str(data.resolve()), direction="mr2ct", **{**PRESETS["cpu"], "minutes": minutes, "validate_every": 50}
+        )
+        for name, (_, weights) in STEPS.items():
+            more = (str(unpaired.resolve()),) if name == "5-cycle" else ()
+            config = replace(whole, losses=HybridWeights(**weights), unpaired_mr=more)
+            keep_figures(new_training(config, runs / name), results / f"ablation-{name}.json")
+    write_text(docs, filled(docs.read_text(encoding="utf-8"), results))
+
+
+def keep_figures(run: Path, path: Path) -> None:
+    """What a finished run measured and how it was configured, without folders of this machine, as JSON."""
+    from sccg_teacher_student.train import CONFIG
+
+    config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    facts["config"] = {key: value for key, value in config.items() if key not in _PRIVATE}
+    write_text(path, json.dumps(facts, indent=2) + "\n")
+
+
+def filled(text: str, results: Path) -> str:
+    """``text`` with the block ``<!-- ablation -->`` made from the results that are there."""
+    lines = [f"| objective | steps | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
+    for name, (title, _) in STEPS.items():
+        path = results / f"ablation-{name}.json"
+        if not path.is_file():
+            lines.append(f"| {title} | not measured |{' |' * len(FIGURES)}")
+            continue
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        best = facts["teachers"]["mr2ct"]["best"]
+        shown = ["" if best[name] is None else f"{best[name]:.4g}" for name in FIGURES]
+        lines.append(f"| {title} | {facts['steps']} | {' | '.join(shown)} |")
+    return _BLOCK.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except SccgError as error:
+        sys.exit(f"error: {error}")

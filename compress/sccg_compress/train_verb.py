@@ -1,0 +1,204 @@
+"""``sccg-compress train``: the paper's scCycleGAN teacher, in a run folder."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sccg_compress import runs
+from sccg_compress.console import reporting, result, say, write_json
+from sccg_compress.verb_options import refuse_beside_resume
+from sccg_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from sccg_teacher_student.train import TrainConfig
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of cases with MR and CT; default: the phantom.")
+    ] = None,
+    direction: Annotated[str, typer.Option(help="mr2ct, ct2mr or both (with cycle consistency).")] = "mr2ct",
+    unpaired: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder of input slices without partner, or mr:DIR, ct:DIR; repeatable. Adds the cycle."),
+    ] = None,
+    intensity: Annotated[
+        Path | None, typer.Option("--intensity", help="Settings file that takes the place of the data's sccg.toml.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="paper (its Table 1) or cpu; further options change it.")] = "paper",
+    generator: Annotated[
+        str | None, typer.Option(help="standard (two down-samplings), literal (none) or resnet-WxB[-bn|-in].")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times that every pair is seen. [paper: 200]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Wall time, instead of --epochs. [cpu: 45]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Slices per step over all processes. [paper: 8, cpu: 2]")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts that a batch is computed in, to save memory. [default: 1]")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [paper: 1e-4 throughout, cpu: 4e-4]")] = None,
+    weight_adversarial: Annotated[float | None, typer.Option(help="Of the least-squares GAN term. [1]")] = None,
+    weight_pixel: Annotated[float | None, typer.Option(help="Of pixel translation. [100]")] = None,
+    weight_structure: Annotated[float | None, typer.Option(help="Of structural consistency. [10]")] = None,
+    weight_cycle: Annotated[
+        float | None, typer.Option(help="Of cycle consistency, with both or --unpaired. [10]")
+    ] = None,
+    uniform_pixels: Annotated[
+        bool, typer.Option("--uniform-pixels", help="Pixel translation without the discriminator's weights P_pix.")
+    ] = False,
+    structure_features: Annotated[
+        str | None, typer.Option(help="vgg:FILE (torchvision's VGG16), encoder or mind. [default: encoder]")
+    ] = None,
+    refine: Annotated[bool, typer.Option("--refine", help="Align every pair rigidly before training.")] = False,
+    no_augment: Annotated[bool, typer.Option("--no-augment", help="Leave the slices as they are.")] = False,
+    validate_every: Annotated[
+        int | None, typer.Option(help="Steps from one validation to the next. [paper: 500, cpu: 200]")
+    ] = None,
+    save_format: Annotated[
+        str | None, typer.Option(help="sccg, or cyclegan: that repository's layout as well. [default: sccg]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and changes. [default: 0]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")] = None,
+    amp: Annotated[
+        str | None, typer.Option(help="auto (bf16 where the hardware has it), off, bf16 or fp16. [default: auto]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/DATE-teacher-DIRECTION.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run folder.")] = None,
+    json_out: Annotated[str | None, typer.Option("--json", help="Write the result as JSON; - is stdout.")] = None,
+) -> None:
+    """Train a teacher as the paper does: PatchGAN, P_pix-weighted L1, structural consistency, cycle consistency."""
+    if resume is not None:
+        refuse_beside_resume(context)
+        resume_training(resume, json_out=json_out)
+        return
+    from sccg_compress.sources import choose_data
+    from sccg_teacher_student.teaching import HybridWeights
+    from sccg_teacher_student.train import PRESETS, TrainConfig
+
+    if preset not in PRESETS:
+        raise InputError(f"--preset {preset!r} is none of {', '.join(PRESETS)}")
+    length = {"epochs": epochs, "steps": steps, "minutes": minutes}
+    chosen: dict[str, Any] = {
+        **PRESETS[preset],
+        **(length if any(value is not None for value in length.values()) else {}),
+    }
+    options = {
+        "generator": generator,
+        "batch": batch,
+        "accumulate": accumulate,
+        "learning_rate": learning_rate,
+        "structure_features": structure_features,
+        "validate_every": validate_every,
+        "save_format": save_format,
+        "seed": seed,
+        "device": device,
+        "amp": amp,
+    }
+    chosen |= {name: value for name, value in options.items() if value is not None}
+    chosen |= unpaired_folders(unpaired or [], direction)
+    weights = {
+        "adversarial": weight_adversarial,
+        "pixel": weight_pixel,
+        "structure": weight_structure,
+        "cycle": weight_cycle,
+    }
+    losses = HybridWeights(
+        uniform_pixels=uniform_pixels, **{name: value for name, value in weights.items() if value is not None}
+    )
+    config = TrainConfig(
+        data="",
+        direction=direction,
+        intensity=None if intensity is None else str(intensity.resolve()),
+        losses=losses,
+        refine=refine,
+        augment=not no_augment,
+        **chosen,
+    )
+    source = choose_data(data, None, intensity)
+    new_training(replace(config, data=str(source.path.resolve())), out, json_out=json_out)
+
+
+def unpaired_folders(asked: list[str], direction: str) -> dict[str, tuple[str, ...]]:
+    """``DIR``, ``mr:DIR`` and ``ct:DIR`` as ``unpaired_mr`` and ``unpaired_ct``.
+
+    Raises
+    ------
+    InputError
+        A folder is not there, or with ``both`` does not say its modality.
+    """
+    found: dict[str, list[str]] = {"mr": [], "ct": []}
+    for text in asked:
+        modality, colon, rest = text.partition(":")
+        if not colon or modality not in found:
+            modality, rest = direction[:2], text
+        if modality not in found:
+            raise InputError(f"--unpaired {text}: with --direction both say mr:{text} or ct:{text}")
+        if not Path(rest).is_dir():
+            raise InputError(f"--unpaired {text}: no such folder")
+        found[modality].append(str(Path(rest).resolve()))
+    return {f"unpaired_{modality}": tuple(folders) for modality, folders in found.items()}
+
+
+def new_training(config: TrainConfig, out: Path | None, *, json_out: str | None = None) -> Path:
+    """Train into a new folder; gives it."""
+    from sccg_teacher_student import parallel
+    from sccg_teacher_student.loop import choose_device
+    from sccg_teacher_student.train import CONFIG
+
+    with (
+        parallel.joined(choose_device(config.device)),
+        runs.begun(out, "teacher", config.direction, (CONFIG, config.to_json())) as folder,
+    ):
+        return _run(config, folder, resume=False, json_out=json_out)
+
+
+def resume_training(folder: Path, *, json_out: str | None = None) -> Path:
+    """Go on with an interrupted run, from its own ``train.json``.
+
+    Raises
+    ------
+    InputError
+        The folder is not an interrupted training of a teacher.
+    """
+    from sccg_teacher_student import parallel
+    from sccg_teacher_student.loop import choose_device
+    from sccg_teacher_student.train import CONFIG, TrainConfig
+
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder} is not a teacher's run folder: it has no {CONFIG}")
+    config = TrainConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
+    with parallel.joined(choose_device(config.device)):
+        return _run(config, folder, resume=(folder / "last.pt").is_file(), json_out=json_out)
+
+
+def _run(config: TrainConfig, folder: Path, *, resume: bool, json_out: str | None) -> Path:
+    from sccg_teacher_student.data.source import open_data
+    from sccg_teacher_student.train import train as train_teacher
+
+    source = open_data(Path(config.data), settings=Path(config.intensity) if config.intensity else None)
+    say(f"run folder: {folder}")
+    try:
+        with reporting(config.steps, config.batch) as reporter:
+            made = train_teacher(config, source, folder, reporter, resume=resume)
+    except KeyboardInterrupt:
+        say(f"interrupted; go on with: sccg-compress train --resume {shlex.quote(str(folder))}")
+        raise
+    if made is None:  # not the first of several processes
+        return folder
+    write_json(json_out, {**made.facts, "run": str(folder)})
+    if json_out != "-":
+        for direction, path in made.teachers.items():
+            best = made.facts["teachers"][direction]["best"]
+            result(
+                f"{path}: {made.facts['generator']}, best at step {best['step']} of {made.facts['steps']}: "
+                f"{best['psnr_db']:.2f} dB, SSIM {best['ssim']:.4f} on {made.facts['validation_slices']} slices"
+            )
+            result(f"go on with: sccg-compress distill --teacher {shlex.quote(str(path))}")
+    return folder

@@ -1,0 +1,56 @@
+"""The ablation's steps add one part each, and its table says what was measured and what was not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sccg_compress.ablation import DOCS, STEPS, filled, keep_figures, main
+from sccg_runtime.errors import InputError
+from sccg_teacher_student.teaching import HybridWeights
+from sccg_teacher_student.train import TrainConfig
+
+
+def test_every_step_adds_a_part_and_the_last_has_all() -> None:
+    made = [HybridWeights(**weights) for _, weights in STEPS.values()]
+    parts = [(bool(one.adversarial), not one.uniform_pixels, bool(one.structure)) for one in made]
+    assert parts == [
+        (False, False, False),
+        (True, False, False),
+        (True, True, False),
+        (True, True, True),
+        (True, True, True),
+    ]
+    assert made[-1] == HybridWeights()
+
+
+def test_figures_are_kept_without_folders_and_fill_the_table(tmp_path: Path) -> None:
+    run, results = tmp_path / "run", tmp_path / "results"
+    run.mkdir()
+    config = TrainConfig(data="/secret/place", direction="mr2ct", unpaired_mr=("/secret/more",))
+    (run / "train.json").write_text(config.to_json())
+    best = {"step": 40, "psnr_db": 17.123456, "ssim": 0.7, "mae_u8": 12.0, "hf_ratio": None}
+    (run / "run.json").write_text(json.dumps({"steps": 50, "teachers": {"mr2ct": {"best": best}}}))
+    path = results / "ablation-2-adversarial.json"
+    keep_figures(run, path)
+    assert "secret" not in path.read_text()
+    assert json.loads(path.read_text())["config"]["batch"] == 8
+    text = filled("before\n<!-- ablation -->\nold\n<!-- end of ablation -->\nafter\n", results)
+    assert "old" not in text
+    assert text.startswith("before\n<!-- ablation -->\n| objective |")
+    assert text.endswith("<!-- end of ablation -->\nafter\n")
+    assert "| + adversarial | 50 | 17.12 | 0.7 | 12 |  |" in text
+    assert text.count("not measured") == len(STEPS) - 1
+
+
+def test_the_docs_table_is_that_of_the_committed_results() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / DOCS).read_text(encoding="utf-8")
+    assert filled(text, root / "results" / "teacher") == text
+
+
+def test_training_needs_data() -> None:
+    with pytest.raises(InputError, match="--data DIR and --unpaired DIR"):
+        main(table=False)

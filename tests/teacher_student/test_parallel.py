@@ -1,0 +1,147 @@
+"""Two processes under torchrun learn what one does with the joint batch, and only the first writes.
+
+Adam's first moment after one step is the gradient times 1 - beta1, so ``last.pt`` tells the gradients.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from teacher_fakes import save_teacher
+from torch import Tensor
+
+from sccg_teacher_student import parallel
+from sccg_teacher_student.data.source import open_data
+from sccg_teacher_student.distill import DistillConfig, Reporter, distill
+from sccg_teacher_student.distillation import LossWeights
+from sccg_teacher_student.loop import Trainer
+from sccg_teacher_student.networks.patchgan import JointBatchNorm2d
+from sccg_teacher_student.train import TrainConfig, train
+
+pytestmark = pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="this torch has no gloo"
+)
+
+
+def under_torchrun(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """``sccg-compress`` in two processes on this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "-m", "sccg_compress", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(folder / "last.pt", weights_only=True)
+    return content
+
+
+def moments(optimizer: dict[str, Any]) -> list[Tensor]:
+    return [moment["exp_avg"] for moment in optimizer["state"].values()]
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
+    """Equal up to float32's rounding, on the scale of the largest gradient."""
+    assert len(found) == len(expected) > 0
+    largest = max(float(tensor.abs().max()) for tensor in expected)
+    assert largest > 0
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * largest)
+
+
+def test_train_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp_path: Path) -> None:
+    options = {"--data": pairs_folder, "--generator": "resnet-4x1-in", "--steps": 1, "--batch": 4}
+    options |= {"--device": "cpu", "--amp": "off", "--out": tmp_path / "two"}
+    said = under_torchrun("train", *(part for option in options.items() for part in option), cwd=tmp_path)
+    config = TrainConfig(
+        data=str(pairs_folder),
+        direction="mr2ct",
+        generator="resnet-4x1-in",
+        epochs=None,
+        steps=1,
+        batch=4,
+        device="cpu",
+        amp="off",
+    )
+    (tmp_path / "one").mkdir()
+    assert train(config, open_data(pairs_folder), tmp_path / "one", Reporter()) is not None
+    one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
+    assert_close(moments(two["optimizer"]), moments(one["optimizer"]))
+    for name, statistics in one["beside"]["discriminator_mr2ct"].items():
+        torch.testing.assert_close(
+            two["beside"]["discriminator_mr2ct"][name].float(), statistics.float(), atol=1e-4, rtol=1e-3
+        )
+
+    def left(folder: Path) -> set[str]:
+        return {path.name for path in folder.iterdir() if not path.name.startswith("events")} - {"train.json"}
+
+    assert left(tmp_path / "two") == left(tmp_path / "one")
+    assert len(list((tmp_path / "two").glob("events*"))) == 1
+    assert len((tmp_path / "two" / "log.csv").read_text().splitlines()) == 2
+    assert said.stdout.count("teacher_mr2ct.safetensors: resnet-4x1-in") == 1
+    assert said.stderr.count("run folder:") == 1
+
+
+def test_distill_in_two_processes_has_the_mean_gradient_of_its_parts(
+    pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The critic, whose loss is a plain mean, learns as from the whole batch."""
+    teacher = save_teacher(tmp_path / "net_mr2ct.pth")
+    options = {"--teacher": teacher, "--data": pairs_folder, "--student": "s2d-4x1", "--steps": 1, "--views": 16}
+    options |= {"--batch": 4, "--device": "cpu", "--amp": "off", "--weight-adversarial": 1e-6}
+    options |= {"--out": tmp_path / "runs" / "two"}
+    under_torchrun("distill", *(part for option in options.items() for part in option), cwd=tmp_path)
+    config = DistillConfig(
+        teacher=str(teacher),
+        direction="mr2ct",
+        data=str(pairs_folder),
+        student="s2d-4x1",
+        minutes=None,
+        steps=1,
+        views=16,
+        batch=4,
+        device="cpu",
+        amp="off",
+        losses=LossWeights(adversarial=1e-6),
+    )
+    for name, parts in (("whole", 1), ("parts", 2)):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr("sccg_teacher_student.distill.Trainer", functools.partial(Trainer, accumulate=parts))
+        assert distill(config, open_data(pairs_folder), tmp_path / name, tmp_path / "cache", Reporter()) is not None
+    two, whole, in_parts = (state_of(tmp_path / name) for name in ("runs/two", "whole", "parts"))
+    assert_close(moments(two["optimizer"]), moments(in_parts["optimizer"]))
+    assert_close(moments(two["beside"]["critic_optimizer"]), moments(whole["beside"]["critic_optimizer"]))
+    assert len((tmp_path / "runs" / "two" / "log.csv").read_text().splitlines()) == 2
+    assert (tmp_path / "runs" / "latest").read_text() == "two\n"
+
+
+def test_alone_nothing_is_shared() -> None:
+    with parallel.joined(torch.device("cpu")):
+        assert (parallel.processes(), parallel.rank()) == (1, 0)
+        assert parallel.agreed({"a": 1}) == {"a": 1}
+    module, values = torch.nn.Linear(1, 1), torch.tensor([1.0, 2.0])
+    assert parallel.wrapped(module) is module
+    assert torch.equal(parallel.most(values), values)
+    assert torch.equal(parallel.mean(values), values)
+
+
+def test_the_joint_batch_norm_is_batch_norm_where_one_process_trains() -> None:
+    torch.manual_seed(0)
+    plain, joint, x = torch.nn.BatchNorm2d(3), JointBatchNorm2d(3), torch.randn(2, 3, 4, 5)
+    assert torch.equal(plain(x), joint(x))
+    assert torch.equal(plain.eval()(x), joint.eval()(x))
