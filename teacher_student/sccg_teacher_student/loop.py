@@ -35,16 +35,16 @@ class Part:
     ----------
     step
         Optimiser steps done before.
-    share
-        Of the run that is done, 0 to 1.
     index, count
         This is part ``index`` (from 0) of ``count`` parts of equal size.
+    share
+        Of the run that is done, 0 to 1.
     """
 
     step: int = 0
-    share: float = 0.0
     index: int = 0
     count: int = 1
+    share: float = 0.0
 
     def of(self, batch: int) -> slice:
         """Which of ``batch`` slices belong to this part."""
@@ -283,7 +283,7 @@ class Trainer:
             self.generator.set_state(drawn)
             last = number == self.accumulate - 1
             index = parallel.rank() * self.accumulate + number
-            part = Part(self.step, self.share, index, self.accumulate * parallel.processes())
+            part = Part(self.step, index, self.accumulate * parallel.processes(), self.share)
             joint = self._losses
             with joint.no_sync() if isinstance(joint, DistributedDataParallel) and not last else nullcontext():
                 losses: dict[str, Tensor] = joint(self.generator, part)
