@@ -64,7 +64,7 @@ def most(values: Tensor) -> Tensor:
 
 def wrapped(module: nn.Module) -> nn.Module:
     """``module`` with gradients averaged over all processes (DistributedDataParallel); alone, the module itself."""
-    return module if processes() == 1 else DistributedDataParallel(module, broadcast_buffers=False)
+    return module if processes() == 1 else DistributedDataParallel(module, forward_sync_buffers=False)
 
 
 def mean(values: Tensor) -> Tensor:
