@@ -19,7 +19,7 @@ from sccg_runtime.contract import Target
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.networks.spec import PRESETS, student_spec
 
-FEW = ("s2d-8x1", "s2d-16x2-branch", "s2d-8x2-u16-notail")
+FEW = ("s2d-8x1", "s2d-8x2-u16-branch-notail")
 CONTROL = "resnet-4x1-bn"
 
 
