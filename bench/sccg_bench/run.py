@@ -103,7 +103,7 @@ def run_bench(
         run.series()
         disturbed = watch.warning()
     warnings += [*run.warnings, disturbed] if disturbed else run.warnings
-    warnings += [text for row in run.rows.values() if (text := _unsteady(row)) is not None]
+    warnings += [text for row in run.rows.values() if (text := unsteady(row)) is not None]
     rows = _judged(run.rows, usable, outputs, options)
     warnings += [text for row in rows if (text := _not_finite(row)) is not None]
     known = dict(provenance or {})
@@ -158,7 +158,7 @@ def with_quality(row: Row, result: QualityResult) -> Row:
     )
 
 
-def _unsteady(row: Row) -> str | None:
+def unsteady(row: Row) -> str | None:
     """One line if the medians of a model's turns lie too far apart to trust their common median."""
     latency = row.latency_ms
     if latency is None or not latency.is_unsteady:

@@ -12,6 +12,7 @@ from sccg_compress.demo_verb import demo, phantom
 from sccg_compress.distill_verb import distill
 from sccg_compress.doctor_verb import doctor
 from sccg_compress.export_verb import export
+from sccg_compress.plan_verb import plan
 from sccg_compress.reader_study_verb import reader_study_app
 from sccg_compress.sign_verb import sign, verify
 from sccg_compress.train_verb import train
@@ -67,6 +68,7 @@ app.command()(sign)
 app.command()(verify)
 app.command()(doctor)
 app.command()(demo)
+app.command()(plan)
 app.add_typer(reader_study_app, name="reader-study")
 
 

@@ -9,6 +9,7 @@ import typer
 
 from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption, JsonOption, refuse_beside_resume
 from sccg_runtime.errors import InputError
+from sccg_teacher_student.networks.spec import DEFAULT_STUDENT, NAME_HELP
 
 
 def distill(
@@ -22,9 +23,10 @@ def distill(
         Path | None,
         typer.Option(help="Teacher of the other direction: --unpaired then holds slices of the output modality."),
     ] = None,
-    student: Annotated[
-        str, typer.Option(help="resnet-WxB[-bn|-in], s2d-CxB[-plain], or fast, balanced, faithful.")
-    ] = "balanced",
+    student: Annotated[str, typer.Option(help=f"Name: {NAME_HELP}.")] = DEFAULT_STUDENT,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Instead of --student: the one that plan picks for OpenVINO INT8 at 512x512.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Wall time, labels included. [default: 30]")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --minutes.")] = None,
     views: Annotated[int | None, typer.Option(help="Labelled views; default: a quarter of the minutes' worth.")] = None,
@@ -69,9 +71,15 @@ def distill(
     from sccg_teacher_student.networks.spec import student_spec
 
     student_spec(student)  # a wrong name is told before anything that takes time
+    if budget_ms is not None and was_given(context, "student"):
+        raise InputError("--budget-ms chooses the student: leave out --student, or the budget")
     checkpoint = load_checkpoint(teacher)
     chosen = choose_direction(direction, checkpoint)
     source = choose_data(data, checkpoint.record.data if checkpoint.record else None, intensity)
+    if budget_ms is not None:
+        from sccg_compress.plan_command import plan_student
+
+        student = plan_student(budget_ms)
     config = DistillConfig(
         teacher=str(teacher.resolve()),
         direction=chosen,

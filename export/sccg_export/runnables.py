@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sccg_runtime.engine import EngineFiles, open_engine
 from sccg_runtime.intensity import FloatArray
 
 ENGINE_NAMES = {"openvino": "openvino", "ort": "onnxruntime", "tensorrt-rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
@@ -97,6 +98,36 @@ class OpenVinoRunnable:
             return np.array(request.infer(np.ascontiguousarray(image)[None])[0][0], np.float32)
 
         return call
+
+    def synchronize(self) -> None:
+        """Nothing to wait for on a CPU."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the row, known after :meth:`open`."""
+        return dict(self._facts)
+
+
+@dataclass(slots=True)
+class EngineRunnable:
+    """An engine that stands in no bundle, such as that of a network which never learned."""
+
+    name: str
+    files: EngineFiles
+    _facts: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def open(self, size: tuple[int, int], threads: int) -> Callable[[FloatArray], FloatArray]:
+        """Compile it for ``size``."""
+        session = open_engine(self.files, size, threads)
+        told = session.describe()
+        self._facts = {
+            "engine": ENGINE_NAMES[self.files.target],
+            "engine_version": told.engine_version,
+            "device": told.device.lower(),
+            "precision": self.files.precision,
+            "precision_ran": dict(told.precision_ran),
+            "size_mib": sum(map(len, self.files.members.values())) / 2**20,
+        }
+        return session
 
     def synchronize(self) -> None:
         """Nothing to wait for on a CPU."""

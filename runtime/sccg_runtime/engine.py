@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -69,6 +69,29 @@ class Session(Protocol):
         """What really runs."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFiles:
+    """An engine as export made it, without a contract.
+
+    Attributes
+    ----------
+    name
+        What messages call it.
+    target, precision
+        That it was built for.
+    precision_ran
+        Convolutions by precision, counted in the graph; used where the engine itself cannot be asked.
+    members
+        Content of the model's files by name, as in a bundle.
+    """
+
+    name: str
+    target: Target
+    precision: Precision
+    precision_ran: Mapping[str, int] | None
+    members: Mapping[str, bytes] = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class _Session:
     run: Callable[[FloatArray], FloatArray]
@@ -117,7 +140,25 @@ def open_session(bundle: Bundle, *, size: tuple[int, int] | None = None, threads
     count = physical_cores() if threads is None else threads
     if not 1 <= count <= MAX_THREADS:
         raise InputError(f"threads must be 1 to {MAX_THREADS}, not {count}")
-    return _OPENERS[contract.target](bundle, wanted, count)
+    files = EngineFiles(
+        name=bundle.name,
+        target=contract.target,
+        precision=contract.precision_asked,
+        precision_ran=contract.precision_ran,
+        members=bundle.members,
+    )
+    return open_engine(files, wanted, count)
+
+
+def open_engine(files: EngineFiles, size: tuple[int, int], threads: int) -> Session:
+    """Compile an engine for the CPU, at ``size`` (rows, columns), both multiples of the network's stride.
+
+    Raises
+    ------
+    BundleError, MissingDependencyError
+        See :func:`open_session`.
+    """
+    return _OPENERS[files.target](files, size, threads)
 
 
 def checked_session(run: Callable[[FloatArray], FloatArray], description: Description) -> Session:
@@ -201,16 +242,15 @@ def cpu_properties(precision: Precision, threads: int) -> dict[str, Any]:
     }
 
 
-def _open_openvino(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
+def _open_openvino(files: EngineFiles, size: tuple[int, int], threads: int) -> Session:
     core = openvino_core()
-    contract = bundle.contract
-    if contract.precision_asked == "bf16" and "BF16" not in cpu_capabilities():
+    if files.precision == "bf16" and "BF16" not in cpu_capabilities():
         raise MissingDependencyError("this CPU has no BF16 and the bundle asks for it: export an int8 or fp32 bundle")
     try:
-        model = core.read_model(bundle.members["model.xml"], bundle.members["model.bin"])
+        model = core.read_model(files.members["model.xml"], files.members["model.bin"])
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise BundleError(
-                f"{bundle.name}: the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs"
+                f"{files.name}: the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs"
             )
         shape = [1, 1, *size]
         partial = model.inputs[0].get_partial_shape()
@@ -219,14 +259,14 @@ def _open_openvino(bundle: Bundle, size: tuple[int, int], threads: int) -> Sessi
         compiled = core.compile_model(
             model,
             "CPU",
-            cpu_properties(contract.precision_asked, threads),
+            cpu_properties(files.precision, threads),
         )
         request = compiled.create_infer_request()
         ran = precision_ran(compiled)
     except RuntimeError as error:
-        raise BundleError(f"{bundle.name}: OpenVINO cannot load the model ({_first_line(error)})") from None
-    if contract.precision_asked == "int8" and ran.get("int8", 0) == 0:
-        logger.warning("%s asks for int8, but no layer runs in int8 on this CPU", bundle.name)
+        raise BundleError(f"{files.name}: OpenVINO cannot load the model ({_first_line(error)})") from None
+    if files.precision == "int8" and ran.get("int8", 0) == 0:
+        logger.warning("%s asks for int8, but no layer runs in int8 on this CPU", files.name)
 
     def run(images: FloatArray) -> FloatArray:
         try:
@@ -261,28 +301,27 @@ def precision_ran(compiled: Any) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _open_ort(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
+def _open_ort(files: EngineFiles, size: tuple[int, int], threads: int) -> Session:
     try:
         import onnxruntime
     except ImportError:
         raise MissingDependencyError('this bundle needs ONNX Runtime: pip install "sccg-runtime[ort]"') from None
-    contract = bundle.contract
-    if contract.precision_asked == "bf16":
+    if files.precision == "bf16":
         raise MissingDependencyError("ONNX Runtime has no BF16 kernels on the CPU: export an int8 or fp32 bundle")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(bundle.members["model.onnx"], options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(files.members["model.onnx"], options, ["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
-        raise BundleError(f"{bundle.name}: ONNX Runtime cannot load the model ({_first_line(error)})") from None
+        raise BundleError(f"{files.name}: ONNX Runtime cannot load the model ({_first_line(error)})") from None
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(session.get_outputs()) != 1:
-        raise BundleError(f"{bundle.name}: the model does not have one input and one output")
+        raise BundleError(f"{files.name}: the model does not have one input and one output")
     fixed = inputs[0].shape
     if any(isinstance(side, int) and side != wanted for side, wanted in zip(fixed, (1, 1, *size), strict=False)):
-        raise InputError(f"{bundle.name} was exported for {fixed[2]}x{fixed[3]} only, not {size[0]}x{size[1]}")
+        raise InputError(f"{files.name} was exported for {fixed[2]}x{fixed[3]} only, not {size[0]}x{size[1]}")
     name = inputs[0].name
 
     def run(images: FloatArray) -> FloatArray:
@@ -293,19 +332,19 @@ def _open_ort(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
         return output
 
     # ONNX Runtime has no report of what ran per layer; the exporter's own count is passed on and named as such.
-    ran = dict(contract.precision_ran or {})
+    ran = dict(files.precision_ran or {})
     source = "counted in the graph at export; ONNX Runtime reports no precision per layer"
     return _Session(run, _description(("ONNX Runtime", onnxruntime.__version__), threads, size, ran, source))
 
 
-def _refuse_tensorrt(bundle: Bundle, size: tuple[int, int], threads: int) -> Session:
+def _refuse_tensorrt(files: EngineFiles, size: tuple[int, int], threads: int) -> Session:
     raise MissingDependencyError(
-        f"{bundle.name} holds a {bundle.contract.target} engine, which needs an NVIDIA GPU and cannot run here: "
+        f"{files.name} holds a {files.target} engine, which needs an NVIDIA GPU and cannot run here: "
         "sccg-runtime computes on the CPU; export the student with --target openvino"
     )
 
 
-_OPENERS: Mapping[Target, Callable[[Bundle, tuple[int, int], int], Session]] = MappingProxyType(
+_OPENERS: Mapping[Target, Callable[[EngineFiles, tuple[int, int], int], Session]] = MappingProxyType(
     {
         "openvino": _open_openvino,
         "ort": _open_ort,

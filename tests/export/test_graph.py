@@ -16,6 +16,11 @@ from sccg_runtime.intensity import FloatArray
 
 NETWORKS = ("resnet-8x2-bn", "resnet-8x2-in", "s2d-8x3", "s2d-8x3-plain")
 SIZES = ((64, 64), (96, 128), (32, 160))
+# Every option of an s2d name, in four networks.
+OPTIONS = (
+    *("s2d-4x2-f8-u12-dw7", "s2d-4x2-f2-branch-k5-nostd", "s2d-4x3-u12-branch-k7-nodil-notail"),
+    "s2d-4x2-branch-dw3-nofilm-notail",
+)
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -49,6 +54,20 @@ def test_openvino_in_float32_gives_what_pytorch_gives_at_other_sizes(traced: tup
         image = head(*size)
         request, _, ran = compile_float32(graph, size, 1)
         np.testing.assert_allclose(request.infer(image[None])[0][0], run_torch(network, image), atol=1e-3)
+        assert set(ran) == {"fp32"}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_students_of_every_form_run_at_sizes_of_the_clinic_that_they_were_not_traced_at(name: str) -> None:
+    network = fresh(name)
+    graph = export_graph(network, (64, 64))
+    for side in (256, 320, 512):
+        image = head(side, side)
+        expected = run_torch(network, image)
+        assert np.ptp(expected) > 0.01, "a constant output would prove nothing"
+        np.testing.assert_allclose(run_ort(graph, image), expected, atol=2e-4)
+        request, _, ran = compile_float32(graph, (side, side), 1)
+        np.testing.assert_allclose(request.infer(image[None])[0][0], expected, atol=1e-3)
         assert set(ran) == {"fp32"}
 
 

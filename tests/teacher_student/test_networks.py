@@ -16,11 +16,26 @@ from torch import nn
 
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.networks.build import build_generator, fold_for_export, strided_stem
+from sccg_teacher_student.networks.cost import gmac, parameters
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
-from sccg_teacher_student.networks.s2d import SpaceToDepthStem
+from sccg_teacher_student.networks.s2d import FiLM, SpaceToDepthStem
 from sccg_teacher_student.networks.spec import PRESETS, GeneratorSpec, resnet_spec, s2d_spec, student_spec
 
 S2D_NO_NORM = replace(s2d_spec(8, 3), norm="none")
+# Every option of an s2d name once, and some together.
+OPTIONS = [
+    *("s2d-8x2-f2", "s2d-8x2-f8", "s2d-8x3-u12", "s2d-8x2-branch", "s2d-8x2-k5", "s2d-8x2-k7"),
+    *(
+        "s2d-8x2-dw3",
+        "s2d-8x2-dw5",
+        "s2d-8x2-dw7",
+        "s2d-8x2-nostd",
+        "s2d-8x2-nodil",
+        "s2d-8x2-nofilm",
+        "s2d-8x2-notail",
+    ),
+    *("s2d-8x2-f8-u12-branch-dw7-plain-notail", "s2d-8x2-f2-branch-k5-nostd-nofilm", "s2d-8x4-f8-branch-nodil-notail"),
+]
 SPECS = [
     student_spec("resnet-4x2"),
     student_spec("resnet-4x2-in"),
@@ -33,6 +48,8 @@ SPECS = [
     replace(s2d_spec(8, 2), factor=8),
     replace(s2d_spec(8, 2), factor=2),
     replace(S2D_NO_NORM, in_channels=3),
+    replace(student_spec("s2d-8x2-u12-branch"), norm="none", in_channels=2),
+    *map(student_spec, OPTIONS),
 ]
 
 
@@ -45,8 +62,11 @@ def used(spec: GeneratorSpec) -> nn.Module:
             nn.init.uniform_(module.running_var, 0.3, 3.0)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
+        if isinstance(module, FiLM):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, 0, 0.1)
     for name, parameter in network.named_parameters():
-        if name.startswith("films") or name == "tail.weight":
+        if name == "tail.weight":
             nn.init.normal_(parameter, 0, 0.1)
     return network.eval()
 
@@ -67,6 +87,42 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
     assert (spec.width, spec.blocks, spec.standardise, bool(spec.film_after)) == (width, blocks, not plain, not plain)
 
 
+@given(
+    width=st.integers(1, 1024),
+    blocks=st.integers(2, 64),
+    factor=st.sampled_from(["", "-f2", "-f8"]),
+    inner=st.one_of(st.just(""), st.integers(1, 1024).map("-u{}".format)),
+    branch=st.sampled_from(["", "-branch"]),
+    kernel=st.sampled_from(["", "-k5", "-k7", "-dw3", "-dw5", "-dw7"]),
+    off=st.sampled_from(
+        ["", "-plain", "-nostd", "-nodil", "-nofilm", "-nostd-nodil", "-nostd-nofilm", "-nodil-nofilm"]
+    ),
+    tail=st.sampled_from(["", "-notail"]),
+)
+def test_s2d_names_with_options_are_the_spec_and_back(
+    width: int, blocks: int, factor: str, inner: str, branch: str, kernel: str, off: str, tail: str
+) -> None:
+    name = f"s2d-{width}x{blocks}{factor}{inner}{branch}{kernel}{off}{tail}"
+    spec = student_spec(name)
+    assert spec.name == name
+    assert (spec.factor, spec.inner_width) == (int(factor[2:] or 4), int(inner[2:] or 0))
+    assert (spec.branch, spec.refine) == (bool(branch), not tail)
+    assert (spec.kernel, spec.depthwise) == (int(kernel[-1:] or 3), "dw" in kernel)
+    assert spec.standardise == (off != "-plain" and "nostd" not in off)
+    assert bool(spec.film_after) == (off != "-plain" and "nofilm" not in off)
+    assert (set(spec.dilations) == {1}) == (off == "-plain" or "nodil" in off)
+
+
+def test_without_all_three_is_plain_and_one_block_has_no_dilation_to_leave_out() -> None:
+    assert student_spec("s2d-8x3-nostd-nodil-nofilm") == student_spec("s2d-8x3-plain")
+    assert student_spec("s2d-8x1-nodil") == student_spec("s2d-8x1")
+
+
+def test_a_spec_that_no_name_says_is_custom() -> None:
+    assert replace(s2d_spec(8, 3), dilations=(3, 3, 3)).name == "s2d-8x3-custom"
+    assert replace(s2d_spec(8, 3), norm="none").name == "s2d-8x3-custom"
+
+
 @given(name=st.one_of(st.text(max_size=16), st.from_regex(r"(resnet|s2d)-\d{1,5}x\d{1,4}(-\w+)?", fullmatch=True)))
 @example(name="resnet-0x9")
 @example(name="s2d-48x65")
@@ -80,14 +136,20 @@ def test_any_name_gives_what_it_says_or_an_input_error(name: str) -> None:
     assert spec.name in (plain, f"{plain}-bn")
 
 
-@pytest.mark.parametrize("name", ["resnet", "resnet-16x9-plain", "s2d-16x0", "s2d-48x4\n", "s2d-４８x4", "", "s2d-0x4"])
+BAD = [
+    *("resnet", "resnet-16x9-plain", "s2d-16x0", "s2d-48x4\n", "s2d-４８x4", "", "s2d-0x4", "s2d-8x2-f4", "s2d-8x2-k3"),
+    *("s2d-8x2-u0", "s2d-8x2-u4096", "s2d-8x2-branch-f8", "s2d-8x2-plain-nostd", "s2d-8x2-notail-notail", "s2d-8x2-"),
+]
+
+
+@pytest.mark.parametrize("name", BAD)
 def test_bad_names_are_refused(name: str) -> None:
     with pytest.raises(InputError):
         student_spec(name)
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'unet'.*resnet-WxB.*s2d-CxB.*fast, balanced, faithful"):
+    with pytest.raises(InputError, match=r"'unet'.*resnet-WxB.*s2d-CxB.*-branch.*fast, balanced, faithful"):
         student_spec("unet")
 
 
@@ -133,6 +195,13 @@ CHANGES: list[dict[str, Any]] = [
     {"downsamples": 6},
     {"blocks": 0, "dilations": [], "film_after": []},
     {"surprise": 1},
+    {"inner_width": -1},
+    {"inner_width": 4096},
+    {"inner_width": True},
+    {"branch": 1},
+    {"kernel": 4},
+    {"depthwise": "no"},
+    {"refine": None},
 ]
 
 
@@ -150,16 +219,29 @@ def test_spec_from_json_refuses_a_missing_key_by_name(missing: str) -> None:
         GeneratorSpec.from_dict(values)
 
 
+ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine")
+
+
+@pytest.mark.parametrize("spec", [student_spec("resnet-4x2-in"), s2d_spec(8, 4), s2d_spec(8, 2, plain=True)], ids=str)
+def test_a_spec_of_before_the_options_gives_the_network_of_then(spec: GeneratorSpec) -> None:
+    before = {name: value for name, value in spec.to_dict().items() if name not in ADDED}
+    assert len(before) == len(spec.to_dict()) - len(ADDED)
+    assert GeneratorSpec.from_dict(before) == spec
+
+
 def test_a_resnet_has_none_of_the_s2d_parts() -> None:
-    for change in ({"dilations": (1,)}, {"standardise": True}, {"film_after": (1,)}):
+    changes: list[dict[str, Any]] = [{"dilations": (1,)}, {"standardise": True}, {"film_after": (1,)}, {"kernel": 5}]
+    changes += [{"inner_width": 8}, {"branch": True}, {"depthwise": True}, {"refine": False}]
+    for change in changes:
         with pytest.raises(InputError, match="resnet"):
             replace(resnet_spec(4, 1), **change)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.factor}")
-@pytest.mark.parametrize("size", [(32, 32), (40, 64)])
-def test_output_is_one_slice_of_the_same_size_in_range(spec: GeneratorSpec, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("strides", [(4, 4), (5, 8)])
+def test_output_is_one_slice_of_the_same_size_in_range(spec: GeneratorSpec, strides: tuple[int, int]) -> None:
     network = used(spec)
+    size = (strides[0] * spec.stride, strides[1] * spec.stride)
     with torch.inference_mode():
         output = network(torch.randn(2, spec.in_channels, *size).clamp(-1, 1))
     assert output.shape == (2, 1, *size)
@@ -246,6 +328,38 @@ def test_film_starts_as_identity_and_depends_on_the_whole_slice() -> None:
     image = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():
         assert torch.equal(network(image), bare.eval()(image))
+
+
+def test_a_lower_path_lets_a_pixel_see_further() -> None:
+    """At half the resolution the blocks reach twice as far; the branch's pooled code reaches the whole slice."""
+
+    def reach(name: str) -> int:
+        network = used(student_spec(name))
+        image = torch.zeros(1, 1, 256, 256)
+        with torch.inference_mode():
+            dark = network(image)
+            image[0, 0, 128, 128] = 1
+            return int((network(image) != dark).any(dim=2).sum())
+
+    assert reach("s2d-8x2-plain") < reach("s2d-8x2-u12-plain") < reach("s2d-8x2-branch-plain") == 256
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("resnet-64x9-in", 194.9), ("resnet-16x9-in", 12.5), ("s2d-48x4-notail", 2.95), ("s2d-48x3-branch-notail", 2.8)],
+)
+def test_multiply_adds_at_512_are_those_of_a_count_by_hand(name: str, expected: float) -> None:
+    assert gmac(student_spec(name), (512, 512)) == pytest.approx(expected, rel=0.02)
+
+
+def test_multiply_adds_are_in_proportion_to_the_pixels() -> None:
+    """All but FiLM, whose share is a few thousand."""
+    spec = student_spec("s2d-48x4-branch")
+    assert gmac(spec, (512, 256)) == pytest.approx(2 * gmac(spec, (256, 256)), rel=1e-4)
+
+
+def test_parameters_are_counted() -> None:
+    assert parameters(nn.Conv2d(3, 5, 3)) == 3 * 5 * 9 + 5
 
 
 @pytest.mark.parametrize("size", [32, 64, 256])

@@ -51,8 +51,10 @@ def state_of(folder: Path) -> dict[str, Any]:
     return content
 
 
-def moments(optimizer: dict[str, Any]) -> list[Tensor]:
-    return [moment["exp_avg"] for moment in optimizer["state"].values()]
+def moments(*optimizers: dict[str, Any]) -> list[Tensor]:
+    """Means of the gradients, by AdamW or by Muon."""
+    states = [state for optimizer in optimizers for state in optimizer["state"].values()]
+    return [state["exp_avg"] if "exp_avg" in state else state["momentum_buffer"] for state in states]
 
 
 def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
@@ -81,7 +83,7 @@ def test_train_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp
     (tmp_path / "one").mkdir()
     assert train(config, open_data(pairs_folder), tmp_path / "one", Reporter()) is not None
     one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
-    assert_close(moments(two["optimizer"]), moments(one["optimizer"]))
+    assert_close(moments(*two["optimizer"]), moments(*one["optimizer"]))
     for name, statistics in one["beside"]["discriminator_mr2ct"].items():
         torch.testing.assert_close(
             two["beside"]["discriminator_mr2ct"][name].float(), statistics.float(), atol=1e-4, rtol=1e-3
@@ -124,7 +126,7 @@ def test_distill_in_two_processes_has_the_mean_gradient_of_its_parts(
         monkeypatch.setattr("sccg_teacher_student.distill.Trainer", functools.partial(Trainer, accumulate=parts))
         assert distill(config, open_data(pairs_folder), tmp_path / name, tmp_path / "cache", Reporter()) is not None
     two, whole, in_parts = (state_of(tmp_path / name) for name in ("runs/two", "whole", "parts"))
-    assert_close(moments(two["optimizer"]), moments(in_parts["optimizer"]))
+    assert_close(moments(*two["optimizer"]), moments(*in_parts["optimizer"]))
     assert_close(moments(two["beside"]["critic_optimizer"]), moments(whole["beside"]["critic_optimizer"]))
     assert len((tmp_path / "runs" / "two" / "log.csv").read_text().splitlines()) == 2
     assert (tmp_path / "runs" / "latest").read_text() == "two\n"

@@ -1,4 +1,4 @@
-"""Students made for INT8 engines: all work happens at 1/factor resolution, in plain convolutions."""
+"""Students made for INT8 engines: all work happens at 1/factor resolution or below, in plain convolutions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sccg_teacher_student.networks.spec import GeneratorSpec
+from sccg_teacher_student.networks.spec import BRANCH_STRIDE, GeneratorSpec
 
 CLIP_MARGIN = 0.03
 
@@ -60,20 +60,45 @@ class FiLM(nn.Module):
 
 
 class S2DBlock(nn.Module):
-    """x + conv(ReLU(dilated conv(x))); the second convolution starts small, so that sums stay in a narrow range."""
+    """x + conv(ReLU(dilated conv(x))); the second convolution starts small, so that sums stay in a narrow range.
 
-    def __init__(self, channels: int, dilation: int, norm: bool) -> None:
+    Depthwise, the first convolution sees one channel at a time and the second is 1x1.
+    """
+
+    def __init__(self, channels: int, dilation: int, norm: bool, kernel: int = 3, depthwise: bool = False) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=not norm)
-        self.norm1 = nn.BatchNorm2d(channels) if norm else nn.Identity()
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=not norm)
-        self.norm2 = nn.BatchNorm2d(channels) if norm else nn.Identity()
+        groups, last = (channels, 1) if depthwise else (1, 3)
+        padding = dilation * (kernel // 2)
+        self.conv1 = nn.Conv2d(
+            channels, channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=not norm
+        )
+        self.norm1 = _norm(channels, norm)
+        self.conv2 = nn.Conv2d(channels, channels, last, padding=last // 2, bias=not norm)
+        self.norm2 = _norm(channels, norm)
         with torch.no_grad():
             self.conv2.weight.mul_(0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         return F.relu(x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+
+
+class LowerPath(nn.Module):
+    """x + what a body makes of it at 1/ratio of its resolution, with ``inner`` channels."""
+
+    def __init__(self, channels: int, inner: int, ratio: int, norm: bool) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels, inner, ratio, stride=ratio, bias=not norm)
+        self.down_norm = _norm(inner, norm)
+        self.up = nn.Conv2d(inner, channels * ratio**2, 1)
+        self.shuffle = nn.PixelShuffle(ratio)
+        _equal_subpixels(self.up, ratio)
+        with torch.no_grad():
+            self.up.weight.mul_(0.2)
+
+    def forward(self, x: Tensor, body: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W); ``body`` takes and gives (N, inner, H / ratio, W / ratio)."""
+        return F.relu(x + self.shuffle(self.up(body(F.relu(self.down_norm(self.down(x)))))))
 
 
 class SpaceToDepthStem(nn.Module):
@@ -102,16 +127,24 @@ class S2DGenerator(nn.Module):
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
         norm = spec.norm == "batch"
+        width, inner = spec.width, spec.inner_width or spec.width
         self.standardise = spec.standardise
-        self.stem: nn.Module = SpaceToDepthStem(spec.in_channels, spec.width, spec.factor, bias=not norm)
-        self.stem_norm = nn.BatchNorm2d(spec.width) if norm else nn.Identity()
-        self.blocks = nn.ModuleList(S2DBlock(spec.width, dilation, norm) for dilation in spec.dilations)
-        self.films = nn.ModuleDict({str(block): FiLM(spec.width) for block in spec.film_after})
-        self.tail_in = nn.Conv2d(spec.width, spec.width, 3, padding=1)
-        self.tail = nn.Conv2d(spec.width, spec.out_channels * spec.factor**2, 3, padding=1)
+        self.stem: nn.Module = SpaceToDepthStem(spec.in_channels, width, spec.factor, bias=not norm)
+        self.stem_norm = _norm(width, norm)
+        self.branch: LowerPath | None = None
+        if spec.branch:
+            low = 2 * width
+            self.branch = LowerPath(width, low, BRANCH_STRIDE // spec.factor, norm)
+            self.branch_body = nn.Sequential(S2DBlock(low, 1, norm), S2DBlock(low, 1, norm), FiLM(low))
+        self.unet = LowerPath(width, inner, 2, norm) if spec.inner_width else None
+        self.blocks = nn.ModuleList(
+            S2DBlock(inner, dilation, norm, spec.kernel, spec.depthwise) for dilation in spec.dilations
+        )
+        self.films = nn.ModuleDict({str(block): FiLM(inner) for block in spec.film_after})
+        self.tail_in = nn.Conv2d(width, width, 3, padding=1) if spec.refine else None
+        self.tail = nn.Conv2d(width, spec.out_channels * spec.factor**2, 3, padding=1)
         self.shuffle = nn.PixelShuffle(spec.factor)
-        with torch.no_grad():  # equal sub-pixel filters at the start: no checkerboard to unlearn (Aitken et al. 2017)
-            self.tail.weight.copy_(self.tail.weight[:1].expand_as(self.tail.weight))
+        _equal_subpixels(self.tail, spec.factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) in [-1, 1] -> (N, 1, H, W) in [-1, 1] (in training: with the margin)."""
@@ -119,10 +152,28 @@ class S2DGenerator(nn.Module):
             x = x - torch.mean(x, dim=(1, 2, 3), keepdim=True)
             x = x * torch.rsqrt(torch.mean(x * x, dim=(1, 2, 3), keepdim=True) + 1e-4)
         x = F.relu(self.stem_norm(self.stem(x)))
+        if self.branch is not None:
+            x = self.branch(x, self.branch_body)
+        x = self._trunk(x) if self.unet is None else self.unet(x, self._trunk)
+        if self.tail_in is not None:
+            x = F.relu(self.tail_in(x))
+        y: Tensor = self.shuffle(self.tail(x))
+        clipped: Tensor = _inward_clip(y, 1 + self.clip_margin) if self.training else torch.clamp(y, -1, 1)
+        return clipped
+
+    def _trunk(self, x: Tensor) -> Tensor:
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)
             if str(number) in self.films:
                 x = self.films[str(number)](x)
-        y: Tensor = self.shuffle(self.tail(F.relu(self.tail_in(x))))
-        clipped: Tensor = _inward_clip(y, 1 + self.clip_margin) if self.training else torch.clamp(y, -1, 1)
-        return clipped
+        return x
+
+
+def _norm(channels: int, norm: bool) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm else nn.Identity()
+
+
+def _equal_subpixels(conv: nn.Conv2d, factor: int) -> None:
+    """Give all pixels that one channel is shuffled into the same filter: no checkerboard to unlearn (Aitken 2017)."""
+    with torch.no_grad():
+        conv.weight.copy_(conv.weight[:: factor**2].repeat_interleave(factor**2, dim=0))

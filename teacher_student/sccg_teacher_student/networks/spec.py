@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from sccg_runtime.errors import InputError
@@ -16,7 +16,18 @@ Padding = Literal["reflect", "zeros"]
 # The best known students by purpose; every command that takes a student name takes these.
 PRESETS: dict[str, str] = {"fast": "s2d-32x5", "balanced": "s2d-48x4", "faithful": "s2d-64x6"}
 DEFAULT_STUDENT = "balanced"
-NAME_HELP = "resnet-WxB[-bn|-in], s2d-CxB[-plain], " + ", ".join(PRESETS)
+S2D_OPTIONS = "[-f2|-f8][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7][-plain or [-nostd][-nodil][-nofilm]][-notail]"
+NAME_HELP = f"resnet-WxB[-bn|-in], s2d-CxB{S2D_OPTIONS}, {', '.join(PRESETS)}"
+BRANCH_STRIDE = 16
+_RESNET = re.compile(r"resnet-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-(?P<norm>bn|in))?")
+_S2D = re.compile(
+    r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
+    r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357]))?"
+    r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?P<nofilm>-nofilm)?)(?P<notail>-notail)?"
+)
+# Fields that specs written by earlier versions lack, all of them; such a network has none of these parts.
+_ADDED = frozenset({"inner_width", "branch", "kernel", "depthwise", "refine"})
+_S2D_PARTS = _ADDED | {"dilations", "standardise", "film_after"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +40,7 @@ class GeneratorSpec:
         ``"resnet"``: the CycleGAN layout (7x7 stem, stride-2 steps, residual blocks, transposed convolutions).
         ``"s2d"``: space-to-depth stem, residual blocks at 1/factor resolution, pixel-shuffle tail.
     width
-        Channels after the stem (resnet: doubled by each down-sampling; s2d: everywhere).
+        Channels after the stem (resnet: doubled by each down-sampling; s2d: everywhere, but see ``inner_width``).
     blocks
         Residual blocks.
     norm
@@ -49,6 +60,15 @@ class GeneratorSpec:
     film_after
         s2d: after these blocks (counted from 1) every channel is scaled and shifted by numbers computed from the
         channels' means over the whole slice (FiLM, Perez et al. 2018).
+    inner_width
+        s2d: above 0, the blocks have that many channels and work at half the stem's resolution, and their result is
+        added to the stem's (U-Net form); 0: they work at the stem's resolution.
+    branch
+        s2d: before the blocks, two more at 1/16 of the slice's resolution, with twice the stem's channels and a FiLM.
+    kernel, depthwise
+        s2d: size of each block's first convolution, and whether it sees one channel at a time; the second is 1x1 then.
+    refine
+        s2d: one more 3x3 convolution before the last.
     """
 
     family: Family
@@ -63,6 +83,11 @@ class GeneratorSpec:
     dilations: tuple[int, ...] = ()
     standardise: bool = False
     film_after: tuple[int, ...] = ()
+    inner_width: int = 0
+    branch: bool = False
+    kernel: int = 3
+    depthwise: bool = False
+    refine: bool = True
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -80,26 +105,47 @@ class GeneratorSpec:
                 raise InputError("s2d generator needs at least one block, and dilations of 1 to 64")
             if self.norm not in ("batch", "none") or any(not 1 <= block <= self.blocks for block in self.film_after):
                 raise InputError("s2d generator: norm must be batch or none, film_after must name blocks")
-        elif self.dilations or self.standardise or self.film_after:
-            raise InputError("resnet generator has no dilations, standardisation or FiLM")
+            if self.kernel not in (3, 5, 7) or not 0 <= self.inner_width <= 1024:
+                raise InputError("s2d generator: kernel must be 3, 5 or 7, and inner_width 0 to 1024")
+        elif any(getattr(self, field.name) != field.default for field in fields(self) if field.name in _S2D_PARTS):
+            raise InputError("resnet generator has none of the s2d family's parts, such as dilations or FiLM")
 
     @property
     def stride(self) -> int:
         """Both sides of a slice must be a multiple of this many pixels."""
-        return int(self.factor if self.family == "s2d" else 2**self.downsamples)
+        if self.family == "resnet":
+            return int(2**self.downsamples)
+        return BRANCH_STRIDE if self.branch else self.factor * (2 if self.inner_width else 1)
 
     @property
     def name(self) -> str:
         """Name in tables: family, width x blocks, and what differs from the family's usual form."""
         if self.family == "s2d":
-            plain = s2d_spec(self.width, self.blocks, plain=True)
-            if self == plain:
-                return f"s2d-{self.width}x{self.blocks}-plain"
-            usual = self == s2d_spec(self.width, self.blocks)
-            return f"s2d-{self.width}x{self.blocks}" + ("" if usual else "-custom")
+            name = f"s2d-{self.width}x{self.blocks}"
+            full = name + "".join(f"-{option}" for option in self._s2d_options())
+            return full if self == student_spec(full) else f"{name}-custom"
         suffix = {"instance": "-in", "instance-affine": "-in-affine", "batch": "-bn", "none": "-nonorm"}[self.norm]
         flat = "" if self.downsamples == 2 else f"-d{self.downsamples}"
         return f"resnet-{self.width}x{self.blocks}{suffix}{flat}"
+
+    def _s2d_options(self) -> list[str]:
+        """Suffixes of the name, in their order."""
+        usual = s2d_spec(self.width, self.blocks)
+        off = {
+            "nostd": not self.standardise,
+            "nodil": self.dilations != usual.dilations,
+            "nofilm": not self.film_after,
+        }
+        without = [name for name, absent in off.items() if absent]
+        if not self.standardise and not self.film_after and set(self.dilations) == {1}:
+            without = ["plain"]
+        given = {
+            f"f{self.factor}": self.factor != usual.factor,
+            f"u{self.inner_width}": self.inner_width > 0,
+            "branch": self.branch,
+            f"{'dw' if self.depthwise else 'k'}{self.kernel}": self.depthwise or self.kernel != usual.kernel,
+        }
+        return [*(name for name, there in given.items() if there), *without, *([] if self.refine else ["notail"])]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -107,11 +153,15 @@ class GeneratorSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GeneratorSpec:
-        """Build from JSON; keys must match the fields exactly (InputError otherwise)."""
+        """Build from JSON; keys must match the fields exactly, or those of earlier versions (InputError otherwise)."""
         names = {field.name for field in fields(cls)}
+        if _ADDED.isdisjoint(values):
+            names -= _ADDED
         if set(values) != names:
             raise InputError(f"generator spec: {', '.join(sorted(names ^ set(values)))} missing or unknown")
         for field in fields(cls):
+            if field.name not in values:
+                continue
             value, kind = values[field.name], field.type
             wanted = list if kind == "tuple[int, ...]" else {"int": int, "bool": bool}.get(str(kind), str)
             items = value if isinstance(value, list) else []
@@ -160,11 +210,22 @@ def student_spec(name: str) -> GeneratorSpec:
     'batch'
     """
     resolved = PRESETS.get(name, name)
-    found = re.fullmatch(
-        r"(resnet)-([0-9]{1,4})x([0-9]{1,2})(?:-(bn|in))?|(s2d)-([0-9]{1,4})x([0-9]{1,2})(-plain)?", resolved
-    )
+    if found := _RESNET.fullmatch(resolved):
+        return resnet_spec(int(found["width"]), int(found["blocks"]), "instance" if found["norm"] == "in" else "batch")
+    found = _S2D.fullmatch(resolved)
     if found is None:
         raise InputError(f"student {name!r} is not known; names are {NAME_HELP}")
-    if found[1]:
-        return resnet_spec(int(found[2]), int(found[3]), "instance" if found[4] == "in" else "batch")
-    return s2d_spec(int(found[6]), int(found[7]), plain=bool(found[8]))
+    usual = s2d_spec(int(found["width"]), int(found["blocks"]), plain=bool(found["plain"]))
+    kernel = found["kernel"] or f"k{usual.kernel}"
+    return replace(
+        usual,
+        factor=int(found["factor"] or usual.factor),
+        inner_width=int(found["inner"] or 0),
+        branch=bool(found["branch"]),
+        kernel=int(kernel[-1]),
+        depthwise=kernel.startswith("dw"),
+        standardise=usual.standardise and not found["nostd"],
+        dilations=(1,) * usual.blocks if found["nodil"] else usual.dilations,
+        film_after=() if found["nofilm"] else usual.film_after,
+        refine=not found["notail"],
+    )

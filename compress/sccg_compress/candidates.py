@@ -1,0 +1,16 @@
+"""The students that ``plan`` times: every form at several capacities, and controls that are never chosen."""
+
+from __future__ import annotations
+
+from sccg_teacher_student.networks.spec import PRESETS
+
+CANDIDATES: tuple[str, ...] = (
+    *("s2d-16x4", "s2d-32x4", "s2d-48x3", "s2d-48x6", "s2d-64x4", "s2d-96x6"),
+    *("s2d-48x4-notail", "s2d-64x4-f8", "s2d-96x4-f8", "s2d-128x4-f8"),
+    *("s2d-48x3-branch-notail", "s2d-48x4-branch", "s2d-64x4-branch"),
+    *("s2d-32x3-u96", "s2d-32x4-u96", "s2d-48x4-u128"),
+    *PRESETS.values(),
+)
+"""Names of students that may be chosen, those of the presets among them."""
+CONTROLS: tuple[str, ...] = ("s2d-48x6-plain", "s2d-48x4-k7", "s2d-48x6-dw7", "resnet-16x9-bn", "resnet-16x9-in")
+"""What is known to be slower for what it can do, or to see less: shown for comparison."""
