@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption, JsonOption, refuse_beside_resume
+from sccg_compress.verb_options import (
+    DataOption,
+    DirectionOption,
+    IntensityOption,
+    JsonOption,
+    refuse_beside_resume,
+    was_given,
+)
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.networks.spec import DEFAULT_STUDENT, NAME_HELP
 

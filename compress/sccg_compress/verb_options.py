@@ -34,10 +34,15 @@ def parse_size(text: str) -> tuple[int, int]:
     return size
 
 
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, rather than having its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def refuse_beside_resume(context: typer.Context) -> None:
     """InputError if anything was typed that a resumed run would ignore."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    typed = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    beside = sorted(f"--{name.replace('_', '-')}" for name in typed - {"resume", "json_out"})
+    beside = sorted(name for name in context.params if name not in ("resume", "json_out") and was_given(context, name))
     if beside:
-        raise InputError(f"--resume goes on as the run began: leave out {', '.join(beside)}")
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in beside)
+        raise InputError(f"--resume goes on as the run began: leave out {options}")

@@ -102,9 +102,9 @@ def test_train_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp
 def test_distill_in_two_processes_has_the_mean_gradient_of_its_parts(
     pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The critic, whose loss is a plain mean, learns as from the whole batch."""
+    """The critic, whose loss is a plain mean, learns as from the whole batch (the student has no batch norm)."""
     teacher = save_teacher(tmp_path / "net_mr2ct.pth")
-    options = {"--teacher": teacher, "--data": pairs_folder, "--student": "s2d-4x1", "--steps": 1, "--views": 16}
+    options = {"--teacher": teacher, "--data": pairs_folder, "--student": "resnet-4x1-in", "--steps": 1, "--views": 16}
     options |= {"--batch": 4, "--device": "cpu", "--amp": "off", "--weight-adversarial": 1e-6}
     options |= {"--out": tmp_path / "runs" / "two"}
     under_torchrun("distill", *(part for option in options.items() for part in option), cwd=tmp_path)
@@ -112,7 +112,7 @@ def test_distill_in_two_processes_has_the_mean_gradient_of_its_parts(
         teacher=str(teacher),
         direction="mr2ct",
         data=str(pairs_folder),
-        student="s2d-4x1",
+        student="resnet-4x1-in",
         minutes=None,
         steps=1,
         views=16,
