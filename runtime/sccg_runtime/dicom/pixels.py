@@ -91,15 +91,15 @@ def read_plane(header: Header, modality: Modality) -> Plane:
         raise
     except Exception as error:
         raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace it") from None
-    _check(name, dataset, modality)
-    stored = decode(name, dataset)
-    if stored.shape != header.size:
-        raise SeriesError(f"{name} holds {stored.shape} pixels, its header says {header.size}")
     try:
+        _check(name, dataset, modality)
+        stored = decode(name, dataset)
+        if stored.shape != header.size:
+            raise SeriesError(f"{name} holds {stored.shape} pixels, its header says {header.size}")
         slope, intercept = _rescale(name, dataset, modality)
         padding = _padding(dataset, stored)
         stored = _used_bits(dataset, stored)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:  # the last for a VR that there is not
         raise SeriesError(f"{name} has damaged pixel attributes ({type(error).__name__})") from None
     if modality == "MR" and dataset.PhotometricInterpretation == "MONOCHROME1":
         stored = _turned_over(dataset, stored)

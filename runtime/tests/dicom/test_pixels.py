@@ -155,6 +155,18 @@ def test_pixels_without_a_clear_meaning_are_refused(plane, modality, changes, re
         plane(modality, RAMP, **changes)
 
 
+@pytest.mark.parametrize("tag", [b"\x28\x00\x00\x01", b"\x28\x00\x03\x01", b"\x28\x00\x53\x10"])
+def test_an_attribute_with_a_value_representation_that_there_is_not_is_refused(make, tmp_path, tag):
+    """BitsAllocated, PixelRepresentation, RescaleSlope: pydicom finds out when the value is asked for."""
+    path = make.save(make.dataset("CT", 0, RAMP), tmp_path / "image.dcm")
+    data = bytearray(path.read_bytes())
+    place = data.index(tag) + len(tag)
+    data[place : place + 2] = b"\x55\xfc"
+    path.write_bytes(data)
+    with pytest.raises(SeriesError, match=r"damaged pixel attributes \(NotImplementedError\)"):
+        read_plane(read_header(entries(path)[0]), "CT")
+
+
 def test_a_file_without_pixels_is_refused(make, tmp_path):
     made = make.dataset("CT", 0, RAMP)
     del made.PixelData
