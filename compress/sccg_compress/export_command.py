@@ -114,19 +114,25 @@ def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...],
 
 
 def _print(path: Path, made: ExportResult, served: Path | None, json_out: str | None) -> None:
+    from sccg_export.gate import worst_slice
+
     contract, summary = made.bundle.contract, made.quality.summary
+    worst, worst_db = worst_slice(made.quality)
     figures = {**summary.engine_drift, **summary.drift}
     values = {
         "bundle": str(path),
         "sha256": made.bundle.sha256,
         "size_mib": path.stat().st_size / 2**20,
+        "build_seconds": made.build_seconds,
         "target": contract.target,
         "precision_asked": contract.precision_asked,
         "precision_ran": contract.precision_ran,
         "quantizer": contract.drift.get("quantizer"),
+        "float_layers": contract.drift.get("float_layers"),
         "drift_measured_on": contract.drift_measured_on,
         "slices": len(made.outputs),
         "figures": figures,
+        "worst_slice": {"slice": worst, "engine_to_fp32_psnr_db": worst_db},
         "teacher": contract.drift["teacher"],
         "put_back": contract.drift.get("put_back"),
         "simulated_isa": contract.drift.get("simulated_isa"),

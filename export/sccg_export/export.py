@@ -151,7 +151,14 @@ def _write(workshop: Workshop, engine: Engine, golden: _Golden, path: Path, extr
     ran = engine.session.describe().precision_ran if built.precision_ran is None else built.precision_ran
     contract = contract_of(request, workshop.graph, built, ran, drift)
     path.write_bytes(pack(replace(contract, members={name: sha256(data) for name, data in members.items()}), members))
-    return ExportResult(read_bundle(path), engine.quality, engine.outputs, workshop.fp32_outputs, built.beside)
+    return ExportResult(
+        read_bundle(path),
+        engine.quality,
+        engine.outputs,
+        workshop.fp32_outputs,
+        built.beside,
+        engine.build_seconds,
+    )
 
 
 def _golden_inputs(request: ExportRequest) -> list[FloatArray]:

@@ -82,6 +82,8 @@ class ExportResult:
         Of the engine and of its FP32 network, one (1, H, W) per pair.
     beside
         Files that belong beside the bundle, by suffix.
+    build_seconds
+        From the graph to the engine's files; layers that went back to float were built again, and only the last counts.
     """
 
     bundle: Bundle
@@ -89,6 +91,7 @@ class ExportResult:
     outputs: list[FloatArray]
     fp32_outputs: list[FloatArray]
     beside: Mapping[str, bytes] = field(default_factory=dict)
+    build_seconds: float | None = None
 
 
 class DriftRefusedError(RefusedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -49,6 +50,8 @@ class Engine:
         Their figures.
     refused
         What the gate said, or None if it let the engine through.
+    build_seconds
+        From the graph to the engine's files.
     """
 
     built: Built
@@ -57,6 +60,7 @@ class Engine:
     outputs: list[FloatArray]
     quality: QualityResult
     refused: str | None
+    build_seconds: float
 
     @property
     def psnr_db(self) -> float:
@@ -88,12 +92,14 @@ class Workshop:
 
     def engine(self, keep_float: tuple[str, ...] = (), *, saturation_safe: bool = False) -> Engine:
         """Build an engine, run it on all held-out slices and put it before the gate."""
+        started = time.perf_counter()
         built, bundle = self._build(self.request.calibration, keep_float, saturation_safe)
+        seconds = time.perf_counter() - started
         opened = opener(built)
         session = opened(bundle, self.request.size)
         outputs = _run(bundle, session, self.inputs, opened)
         result, refused = self.judge(outputs)
-        return Engine(built, bundle, session, outputs, result, refused)
+        return Engine(built, bundle, session, outputs, result, refused, seconds)
 
     def judge(self, outputs: Sequence[FloatArray]) -> tuple[QualityResult, str | None]:
         """(figures, what the gate said) of outputs, one per held-out slice."""
