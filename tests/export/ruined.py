@@ -26,8 +26,8 @@ def with_outlier(checkpoint: Checkpoint, *blocks: int, factor: float = OUTLIER) 
     with torch.no_grad():
         for block in blocks:
             channel = int(parts[f"blocks.{block}.conv2.weight"].abs().sum((0, 2, 3)).argmax())
-            parts[f"blocks.{block}.conv1.weight"][channel] *= factor
-            parts[f"blocks.{block}.conv1.bias"][channel] *= factor
+            for scaled in ("weight", "bias"):
+                parts[f"blocks.{block}.norm1.{scaled}"][channel] *= factor
             parts[f"blocks.{block}.conv2.weight"][:, channel] /= factor
     return replace(checkpoint, generator=generator)
 
@@ -35,9 +35,9 @@ def with_outlier(checkpoint: Checkpoint, *blocks: int, factor: float = OUTLIER) 
 def with_saturating_pairs(checkpoint: Checkpoint) -> Checkpoint:
     """Bright maps under weights that are all alike: 255 * 127 + 255 * 127 does not fit 16 bits.
 
-    The network is another one, without FiLM; only record and hash are those of ``checkpoint``.
+    The network is another one, without FiLM and norm; only record and hash are those of ``checkpoint``.
     """
-    spec = student_spec("s2d-16x2-plain")
+    spec = replace(student_spec("s2d-16x2-plain"), norm="none")
     generator = fresh(spec)
     parts = dict(generator.named_parameters())
     with torch.no_grad():

@@ -82,7 +82,8 @@ def test_the_child_runs_the_held_out_slices_of_any_size_in_their_order(
     made = export(wanted, path)
     old = run_as_old_cpu(path, Workshop(wanted, export_graph(student.generator, (64, 64))))
     for output, here in zip(old.outputs, made.outputs, strict=True):
-        np.testing.assert_allclose(output, here, atol=0.1)
+        assert output.shape == here.shape
+        assert float(np.abs(output - here).mean()) < 0.02
 
 
 def test_what_cannot_be_measured_says_why(
