@@ -13,7 +13,10 @@ from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOpt
 def study(
     teacher: Annotated[Path, typer.Option(help="Checkpoint of the trained generator.")],
     out: Annotated[Path, typer.Option(help="Folder of rows, runs, table and plot; what is there already stays.")],
-    student: Annotated[list[str] | None, typer.Option(help="Name; repeatable. Default: one of every form.")] = None,
+    student: Annotated[
+        list[str] | None,
+        typer.Option(help="Name, or teacher for its own INT8 engine; repeatable. Default: teacher and every form."),
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(min=0, help="Repeatable. [default: 0]")] = None,
     direction: DirectionOption = None,
     data: DataOption = None,
