@@ -44,12 +44,15 @@ def receive(stream: BinaryIO) -> Any:
     Raises
     ------
     EOFError
-        The other side is gone.
+        The other side is gone, perhaps in the middle of the message.
     """
     header = stream.read(LENGTH.size)
     if len(header) < LENGTH.size:
         raise EOFError
-    data = stream.read(LENGTH.unpack(header)[0])
+    length = LENGTH.unpack(header)[0]
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError
     return pickle.loads(data)  # noqa: S301 - both ends are this package
 
 

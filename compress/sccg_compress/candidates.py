@@ -1,4 +1,4 @@
-"""The students that ``plan`` times: every form at several capacities, and controls that are never chosen."""
+"""The students that ``plan`` times: every form at several capacities, and controls; and those that ``study`` trains."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ CANDIDATES: tuple[str, ...] = (
 """Names of students that may be chosen, those of the presets among them."""
 CONTROLS: tuple[str, ...] = ("s2d-48x6-plain", "s2d-48x4-k7", "s2d-48x6-dw7", "resnet-16x9-bn", "resnet-16x9-in")
 """What is known to be slower for what it can do, or to see less: shown for comparison."""
+STUDIED: tuple[str, ...] = (
+    *("resnet-16x9-in", "resnet-16x9-bn", "s2d-48x6-plain"),
+    *("s2d-32x5", "s2d-48x4", "s2d-48x3-branch-notail", "s2d-32x3-u96", "s2d-96x4-f8", "s2d-64x4-branch", "s2d-64x6"),
+)
+"""What others would ship, the plain control, and one or two of every form of ours."""

@@ -15,6 +15,7 @@ from sccg_compress.export_verb import export
 from sccg_compress.plan_verb import plan
 from sccg_compress.reader_study_verb import reader_study_app
 from sccg_compress.sign_verb import sign, verify
+from sccg_compress.study_verb import study
 from sccg_compress.train_verb import train
 from sccg_runtime.errors import SccgError
 
@@ -69,6 +70,7 @@ app.command()(verify)
 app.command()(doctor)
 app.command()(demo)
 app.command()(plan)
+app.command()(study)
 app.add_typer(reader_study_app, name="reader-study")
 
 

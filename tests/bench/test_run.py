@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -19,8 +20,9 @@ from sccg_bench.machine import core_shares
 from sccg_bench.measuring import BenchOptions
 from sccg_bench.protocols import Pair
 from sccg_bench.results import Results, Row, not_measured_row
-from sccg_bench.run import CONTROLS, _not_finite, _unsteady, run_bench
+from sccg_bench.run import CONTROLS, _not_finite, run_bench, unsteady
 from sccg_bench.worker import Worker, WorkerError
+from sccg_bench.worker_child import receive, send
 from sccg_runtime.errors import InputError
 
 FAST = LatencyPlan(
@@ -308,11 +310,11 @@ def test_slices_that_cannot_be_compared_are_named_before_anything_is_measured(pa
 
 def test_an_unsteady_model_is_warned_about() -> None:
     steady = Latency(10, 11, None, 9, 10, 64, 6, 9.9, 10.1)
-    assert _unsteady(Row(name="m", latency_ms=steady)) is None
+    assert unsteady(Row(name="m", latency_ms=steady)) is None
     assert "m: the medians of its turns lie 50% of p50 apart" in (
-        _unsteady(Row(name="m", latency_ms=replace(steady, block_p50_high=14.9))) or ""
+        unsteady(Row(name="m", latency_ms=replace(steady, block_p50_high=14.9))) or ""
     )
-    assert _unsteady(Row(name="m")) is None
+    assert unsteady(Row(name="m")) is None
 
 
 def test_figures_that_are_not_finite_become_a_warning() -> None:
@@ -328,3 +330,12 @@ def test_rows_have_every_key_of_the_schema() -> None:
     keys |= {"quality_size", "latency_native_ms", "size_mib", "peak_rss_mib", "speedup_vs_paper", "speedup_vs_teacher"}
     keys |= {"quality", "drift", "engine_drift", "per_patient", "per_slice"}
     assert keys <= set(Row(name="m").to_dict())
+
+
+@pytest.mark.parametrize("cut", [3, 8, 20, -1])
+def test_a_message_that_breaks_off_ends_the_child(cut: int) -> None:
+    """A parent that is killed while it sends leaves part of a message; its child must not wait for the rest."""
+    stream = io.BytesIO()
+    send(stream, ("load", b"x" * 100))
+    with pytest.raises(EOFError):
+        receive(io.BytesIO(stream.getvalue()[:cut]))

@@ -15,7 +15,7 @@ from command_line import Cli, Lab
 
 VERBS = (
     *("phantom", "train", "distill", "export", "bench", "bench-overhead", "compare", "reader-study", "report", "demo"),
-    *("sign", "verify", "plan"),
+    *("sign", "verify", "plan", "study"),
 )
 
 

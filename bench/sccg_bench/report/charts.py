@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
@@ -63,7 +64,22 @@ def latency_chart(results: Results) -> bytes | None:
     return png_bytes(figure)
 
 
+def svg_bytes(figure: Figure) -> bytes:
+    """A figure as SVG, without date and chance in it, so that equal figures give equal bytes."""
+    FigureCanvasAgg(figure)
+    stream = io.BytesIO()
+    with rc_context({"svg.hashsalt": "sccg"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
+
+
 def drift_chart(results: Results) -> bytes | None:
+    """:func:`drift_figure` as PNG; None with fewer than two models."""
+    figure = drift_figure(results)
+    return None if figure is None else png_bytes(figure)
+
+
+def drift_figure(results: Results) -> Figure | None:
     """p50 against PSNR to the teacher, with the models that no other beats in both; None with fewer than two models."""
     rows = [
         row
@@ -91,7 +107,7 @@ def drift_chart(results: Results) -> bytes | None:
     axes.set_ylabel("PSNR to the teacher, dB")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
     _plain(axes, "both")
-    return png_bytes(figure)
+    return figure
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -1,0 +1,57 @@
+"""Several bench runs of one direction as one table: models of all of them, what is common to them once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sccg_bench.results import Results, Row
+from sccg_runtime.errors import InputError
+
+OWN_RUNS = "every model was timed in a run of its own, beside the teacher: hold 'vs teacher' side by side, not ms"
+
+
+def merge(runs: Mapping[str, Results]) -> Results:
+    """Put the measured models of all runs behind the teacher and the controls of the first that has them.
+
+    Parameters
+    ----------
+    runs
+        What a run is called in the table -> its results. At least one.
+
+    Raises
+    ------
+    InputError
+        There is no run, or they are of several directions or were measured on different slices.
+    """
+    if not runs:
+        raise InputError("there is no bench run to put into a table")
+    first = next(iter(runs.values()))
+    for label, run in runs.items():
+        if run.direction != first.direction:
+            raise InputError(f"{label} is {run.direction}, the others are {first.direction}")
+        if run.provenance.get("cases") != first.provenance.get("cases"):
+            raise InputError(f"{label} was measured on other cases than the others")
+    common: dict[str, Row] = {}
+    models: list[Row] = []
+    for label, run in runs.items():
+        for row in run.rows:
+            if row.role == "model" and row.status == "measured":
+                models.append(replace(row, name=f"{row.name}, {label}"))
+            elif row.role != "model" or row.status == "cited":
+                common.setdefault(row.name, row)
+    warnings = [f"{label}: {text}" for label, run in runs.items() for text in run.warnings]
+    machines = {str(run.machine.get("cpu")) for run in runs.values()}
+    if len(machines) > 1:
+        warnings.insert(0, f"measured on different machines: {', '.join(sorted(machines))}")
+    provenance = {
+        name: value
+        for name, value in first.provenance.items()
+        if all(run.provenance.get(name) == value for run in runs.values())
+    }
+    return replace(
+        first,
+        provenance=provenance | {"runs": list(runs)},
+        rows=(*common.values(), *models),
+        warnings=(OWN_RUNS, *warnings),
+    )

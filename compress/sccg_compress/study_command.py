@@ -1,0 +1,167 @@
+"""``sccg-compress study``: students of one teacher, each trained, exported and benched alike.
+
+In the folder, ``rows/`` holds one JSON of figures per finished student (bench's results, without weights and without
+single slices: to be kept), ``runs/`` the run folders that they come from (may be deleted), and beside them lie
+``study-DIRECTION.md``, ``.svg`` and ``.json``, made anew from all rows of the direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sccg_compress import runs
+from sccg_compress.bench_command import run_models
+from sccg_compress.candidates import STUDIED
+from sccg_compress.console import result, say
+from sccg_compress.distill_command import new_run, resume_run
+from sccg_compress.export_command import export_model
+from sccg_compress.models import STUDENT
+from sccg_runtime.errors import InputError, RefusedError
+from sccg_runtime.files import sha256, write_bytes
+
+if TYPE_CHECKING:
+    from sccg_bench.results import Results
+    from sccg_teacher_student.distill import DistillConfig
+
+TEACHER = "teacher"
+"""Stands among the students for the teacher's own INT8 engine, which needs no training."""
+ROWS = "rows"
+
+
+def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequence[int], out: Path) -> None:
+    """Make the rows that are missing, then the table and the plot.
+
+    Parameters
+    ----------
+    config
+        Of every distillation; ``student`` and ``seed`` are replaced.
+    students
+        Names, or None for the teacher's engine and :data:`sccg_compress.candidates.STUDIED`.
+    seeds
+        Each student is trained once with each.
+    out
+        The study's folder.
+
+    Raises
+    ------
+    InputError
+        A name is not known, the folder holds rows of another teacher, or data or options cannot be used.
+    """
+    from sccg_bench.results import write_results
+    from sccg_teacher_student.networks.spec import student_spec
+
+    _check_teacher(config, out)
+    names = [TEACHER, *STUDIED] if students is None else students
+    points = [
+        replace(config, student=name if name == TEACHER else student_spec(name).name, seed=seed)
+        for seed, name in product(seeds, names)
+        if name != TEACHER or seed == seeds[0]
+    ]
+    for number, point in enumerate(points, start=1):
+        row = out / ROWS / f"{label(point)}.json"
+        if row.is_file():
+            say(f"[{number}/{len(points)}] {row} is there already")
+            continue
+        say(f"[{number}/{len(points)}] {label(point)}")
+        write_results(row, _figures(point, out / runs.RUNS / label(point)))
+    _summarise(config.direction, out)
+
+
+def label(point: DistillConfig) -> str:
+    """Name of a point's row and run folder, such as ``mr2ct-s2d-48x4-8min-seed0``."""
+    if point.student == TEACHER:
+        return f"{point.direction}-{TEACHER}"
+    amount = f"{point.steps}steps" if point.minutes is None else f"{point.minutes:g}min"
+    return f"{point.direction}-{point.student}-{amount}-seed{point.seed}"
+
+
+def _figures(point: DistillConfig, folder: Path) -> Results:
+    """Train where there is something to train, export to INT8 and bench."""
+    teacher = Path(point.teacher)
+    bundle = folder / f"{point.student}-openvino-int8.sccg"
+    if point.student == TEACHER:
+        refused = _export(teacher, point, bundle)
+        model = teacher if refused else bundle
+    else:
+        if not (folder / STUDENT).is_file():
+            if (folder / "config.json").is_file():
+                resume_run(folder)
+            else:
+                new_run(point, folder)
+        refused = _export(folder, point, bundle)
+        model = folder
+    made = run_models(
+        [model],
+        teacher=teacher,
+        data=Path(point.data),
+        intensity=None if point.intensity is None else Path(point.intensity),
+        direction=point.direction,
+        split=None,
+        size=(512, 512),
+        profile="quick",
+        threads=None,
+        device="cpu",
+        report=folder / "report",
+        json_out=None,
+    ).results
+    rows = tuple(replace(row, per_slice=()) for row in made.rows)
+    return replace(made, rows=rows, warnings=(*made.warnings, *refused))
+
+
+def _export(model: Path, point: DistillConfig, out: Path) -> list[str]:
+    """Make the INT8 bundle; what the gate said if it refused, for the row's warnings."""
+    from sccg_export.gate import DriftBudget
+
+    try:
+        export_model(
+            model,
+            target="openvino",
+            precision="int8",
+            data=Path(point.data),
+            intensity=None if point.intensity is None else Path(point.intensity),
+            direction=point.direction,
+            teacher=Path(point.teacher),
+            size=None,
+            out=out,
+            seed=point.seed,
+            budget=DriftBudget(),
+            json_out=None,
+        )
+    except RefusedError as error:
+        say(f"no INT8 engine: {error}")
+        return [f"no INT8 engine: {error}"]
+    return []
+
+
+def _check_teacher(config: DistillConfig, out: Path) -> None:
+    from sccg_bench.results import read_results
+
+    wanted = sha256(Path(config.teacher))
+    for path in _rows(config.direction, out):
+        if wanted not in read_results(path).provenance.get("hashes", {}).values():
+            raise InputError(f"{path} is of another teacher: choose another --out")
+
+
+def _rows(direction: str, out: Path) -> list[Path]:
+    return sorted((out / ROWS).glob(f"{direction}-*.json"))
+
+
+def _summarise(direction: str, out: Path) -> None:
+    from sccg_bench.merging import merge
+    from sccg_bench.report.charts import drift_figure, svg_bytes
+    from sccg_bench.report.markdown import write_markdown
+    from sccg_bench.results import read_results, write_results
+
+    rows = _rows(direction, out)
+    merged = merge({path.stem.removeprefix(f"{direction}-"): read_results(path) for path in rows})
+    name = f"study-{direction}"
+    write_results(out / f"{name}.json", merged)
+    write_markdown(out / f"{name}.md", merged)
+    figure = drift_figure(merged)
+    if figure is not None:
+        write_bytes(out / f"{name}.svg", svg_bytes(figure))
+    result(f"{len(rows)} rows: {out / f'{name}.md'}")

@@ -1,0 +1,48 @@
+"""``study``: many students under equal conditions, in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption
+
+
+def study(
+    teacher: Annotated[Path, typer.Option(help="Checkpoint of the trained generator.")],
+    out: Annotated[Path, typer.Option(help="Folder of rows, runs, table and plot; what is there already stays.")],
+    student: Annotated[
+        list[str] | None,
+        typer.Option(help="Name, or teacher for its own INT8 engine; repeatable. Default: teacher and every form."),
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="Repeatable. [default: 0]")] = None,
+    direction: DirectionOption = None,
+    data: DataOption = None,
+    unpaired: Annotated[list[Path] | None, typer.Option(help="Folder of further input slices; repeatable.")] = None,
+    reverse_teacher: Annotated[
+        Path | None, typer.Option(help="Teacher of the other direction, for --unpaired of the output modality.")
+    ] = None,
+    intensity: IntensityOption = None,
+    minutes: Annotated[float | None, typer.Option(help="Of each student. [default: 8]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of each student, instead of --minutes.")] = None,
+) -> None:
+    """Train and measure students of one teacher one after another; go on where an earlier study ended."""
+    from sccg_compress.sources import choose_data, choose_direction
+    from sccg_compress.study_command import run_study
+    from sccg_teacher_student.checkpoint import load_checkpoint
+    from sccg_teacher_student.distill import DistillConfig
+
+    checkpoint = load_checkpoint(teacher)
+    config = DistillConfig(
+        teacher=str(teacher.resolve()),
+        direction=choose_direction(direction, checkpoint),
+        data=str(choose_data(data, checkpoint.record.data if checkpoint.record else None, intensity).path.resolve()),
+        unpaired=tuple(str(path.resolve()) for path in unpaired or ()),
+        intensity=None if intensity is None else str(intensity.resolve()),
+        reverse_teacher=None if reverse_teacher is None else str(reverse_teacher.resolve()),
+        minutes=8.0 if minutes is None and steps is None else minutes,
+        steps=steps,
+    )
+    run_study(config, student or None, seed or [0], out)

@@ -1,0 +1,78 @@
+"""Runs of several models as one table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sccg_bench.latency import summarise_blocks
+from sccg_bench.merging import OWN_RUNS, merge
+from sccg_bench.report.charts import drift_figure, svg_bytes
+from sccg_bench.report.markdown import markdown
+from sccg_bench.results import Results, Row, paper_row
+from sccg_runtime.errors import InputError
+
+
+def row(name: str, p50: float, psnr_db: float) -> Row:
+    return Row(
+        name=name, engine="openvino", latency_ms=summarise_blocks([[p50]]), drift={"to_teacher_psnr_db": psnr_db}
+    )
+
+
+def run(p50: float, psnr_db: float, cpu: str = "one", command: str = "bench") -> Results:
+    return Results(
+        machine={"cpu": cpu},
+        provenance={"cases": ["a", "b"], "command": command, "simulated_data": True},
+        rows=(
+            Row(name="teacher", role="teacher", latency_ms=summarise_blocks([[100 * p50]])),
+            Row(name="control", role="control", drift={"to_teacher_psnr_db": 30.0}),
+            row("int8", p50, psnr_db),
+            Row(name="not here", status="not measured", note="no GPU"),
+            paper_row(),
+        ),
+        direction="mr2ct",
+    )
+
+
+def test_models_of_all_runs_stand_behind_teacher_and_controls_once() -> None:
+    merged = merge({"first": run(2.0, 25.0), "second": run(4.0, 28.0)})
+    assert [one.name for one in merged.rows] == ["teacher", "control", paper_row().name, "int8, first", "int8, second"]
+    second = merged.row("int8, second")
+    assert second is not None
+    assert second.figure("drift", "to_teacher_psnr_db") == 28.0
+    assert second.latency_ms is not None
+    assert second.latency_ms.p50 == 4.0
+    assert merged.warnings == (OWN_RUNS,)
+
+
+def test_what_differs_between_runs_is_not_told_of_all() -> None:
+    runs = {"first": run(2.0, 25.0), "second": replace(run(4.0, 28.0, "two", "other"), warnings=("busy",))}
+    merged = merge(runs)
+    assert merged.provenance == {"cases": ["a", "b"], "simulated_data": True, "runs": ["first", "second"]}
+    assert merged.warnings == (OWN_RUNS, "measured on different machines: one, two", "second: busy")
+
+
+def test_runs_that_do_not_belong_together_are_refused() -> None:
+    first = run(2.0, 25.0)
+    with pytest.raises(InputError, match="second is ct2mr, the others are mr2ct"):
+        merge({"first": first, "second": replace(first, direction="ct2mr")})
+    with pytest.raises(InputError, match="second was measured on other cases"):
+        merge({"first": first, "second": replace(first, provenance={"cases": ["a"]})})
+    with pytest.raises(InputError, match="no bench run"):
+        merge({})
+
+
+def test_the_table_and_the_plot_show_every_run() -> None:
+    merged = merge({"first": run(2.0, 25.0), "second": run(4.0, 28.0)})
+    for name in ("int8, first", "int8, second", "control"):
+        assert f"| {name} |" in markdown(merged)
+    figure = drift_figure(merged)
+    assert figure is not None
+    svg = svg_bytes(figure)
+    assert svg.startswith(b"<?xml")
+    for text in (b"int8, first", b"int8, second", b"Pareto front", b"control"):
+        assert b"<!-- " + text + b" -->" in svg
+    again = drift_figure(merged)
+    assert again is not None
+    assert svg_bytes(again) == svg, "equal figures give equal bytes"

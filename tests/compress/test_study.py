@@ -1,0 +1,153 @@
+"""``sccg-compress study``: what is made, what is kept, and where it goes on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Cli, Lab
+
+from sccg_bench.latency import summarise_blocks
+from sccg_bench.results import Results, Row, read_results
+from sccg_bench.run import BenchResult
+from sccg_compress import study_command
+from sccg_compress.candidates import STUDIED
+from sccg_runtime.errors import RefusedError
+from sccg_runtime.files import sha256
+from sccg_teacher_student.distill import DistillConfig
+from sccg_teacher_student.networks.spec import PRESETS, student_spec
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
+    """Distil, export and bench leave what they leave, at once; the list says what was done."""
+    done: list[str] = []
+
+    def new_run(config: DistillConfig, folder: Path) -> None:
+        done.append(f"distil {folder.name}")
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+        (folder / "student.safetensors").touch()
+
+    def resume_run(folder: Path) -> None:
+        done.append(f"resume {folder.name}")
+        (folder / "student.safetensors").touch()
+
+    def export_model(model: Path, *, out: Path, **_: Any) -> None:
+        done.append(f"export {model.name}")
+        if "8x2" in model.name:
+            raise RefusedError("drift 30.0 dB")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.touch()
+
+    def run_models(models: list[Path], *, teacher: Path, direction: str, **_: Any) -> BenchResult:
+        done.append(f"bench {models[0].name}")
+        row = Row(
+            name="int8",
+            role="teacher engine" if models[0].suffix == ".sccg" else "model",
+            latency_ms=summarise_blocks([[2.0 + len(done)]]),
+            drift={"to_teacher_psnr_db": 20.0 + len(done)},
+            per_slice=({"case": "a"},),
+        )
+        found = Results(
+            machine={"cpu": "one"},
+            provenance={"cases": ["a"], "hashes": {"teacher": sha256(teacher)}},
+            rows=(Row(name="teacher", role="teacher"), row),
+            direction="mr2ct",
+        )
+        return BenchResult(found, (), {})
+
+    for function in (new_run, resume_run, export_model, run_models):
+        monkeypatch.setattr(study_command, function.__name__, function)
+    return done
+
+
+def study(run: Cli, lab: Lab, *arguments: object) -> Any:
+    return run("study", "--teacher", lab.teacher, "--out", "study", "--steps", 5, *arguments)
+
+
+def test_every_student_and_seed_leaves_one_row_of_figures_and_all_make_one_table(
+    run: Cli, lab: Lab, log: list[str]
+) -> None:
+    said = study(run, lab, "--student", "s2d-8x1", "--student", "teacher", "--seed", 0, "--seed", 1)
+    assert said.code == 0, said
+    assert log == [
+        *("distil mr2ct-s2d-8x1-5steps-seed0", "export mr2ct-s2d-8x1-5steps-seed0", "bench mr2ct-s2d-8x1-5steps-seed0"),
+        *(f"export {lab.teacher.name}", "bench teacher-openvino-int8.sccg"),
+        *("distil mr2ct-s2d-8x1-5steps-seed1", "export mr2ct-s2d-8x1-5steps-seed1", "bench mr2ct-s2d-8x1-5steps-seed1"),
+    ]
+    rows = {"mr2ct-s2d-8x1-5steps-seed0.json", "mr2ct-s2d-8x1-5steps-seed1.json", "mr2ct-teacher.json"}
+    assert {path.name for path in Path("study/rows").iterdir()} == rows
+    assert all(row.per_slice == () for path in Path("study/rows").iterdir() for row in read_results(path).rows)
+    names = [row.name for row in read_results(Path("study/study-mr2ct.json")).rows]
+    assert names == ["teacher", "int8", "int8, s2d-8x1-5steps-seed0", "int8, s2d-8x1-5steps-seed1"]
+    assert "int8, s2d-8x1-5steps-seed1" in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+    assert Path("study/study-mr2ct.svg").read_bytes().startswith(b"<?xml")
+    assert said.out.splitlines()[-1].startswith("3 rows")
+
+
+def test_it_goes_on_where_it_ended(run: Cli, lab: Lab, log: list[str]) -> None:
+    study(run, lab, "--student", "s2d-8x1")
+    log.clear()
+    said = study(run, lab, "--student", "s2d-8x1")
+    assert log == []
+    assert "is there already" in said.err
+    shutil.rmtree("study/runs")
+    study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1")
+    assert [line.split()[0] for line in log] == ["distil", "export", "bench"], "rows do without their run folders"
+    assert len(read_results(Path("study/study-mr2ct.json")).rows) == 3
+    log.clear()
+    Path("study/rows/mr2ct-s2d-16x1-5steps-seed0.json").unlink()
+    study(run, lab, "--student", "s2d-16x1")
+    assert [line.split()[0] for line in log] == ["export", "bench"], "a trained student is not trained again"
+    log.clear()
+    Path("study/rows/mr2ct-s2d-16x1-5steps-seed0.json").unlink()
+    Path("study/runs/mr2ct-s2d-16x1-5steps-seed0/student.safetensors").unlink()
+    study(run, lab, "--student", "s2d-16x1")
+    assert log[0] == "resume mr2ct-s2d-16x1-5steps-seed0"
+
+
+def test_a_refused_engine_is_told_and_the_study_goes_on(run: Cli, lab: Lab, log: list[str]) -> None:
+    said = study(run, lab, "--student", "s2d-8x2", "--student", "s2d-8x1")
+    assert said.code == 0, said
+    assert log[2:4] == ["bench mr2ct-s2d-8x2-5steps-seed0", "distil mr2ct-s2d-8x1-5steps-seed0"]
+    row = read_results(Path("study/rows/mr2ct-s2d-8x2-5steps-seed0.json"))
+    assert row.warnings == ("no INT8 engine: drift 30.0 dB",)
+    assert "drift 30.0 dB" in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+
+
+def test_what_is_wrong_is_told_before_anything_is_trained(run: Cli, lab: Lab, log: list[str]) -> None:
+    study(run, lab, "--student", "s2d-8x1", "--student", "unet").refused("'unet' is not known")
+    study(run, lab, "--minutes", 2).refused("--minutes or --steps")
+    assert log == []
+    study(run, lab, "--student", "s2d-8x1")
+    path = Path("study/rows/mr2ct-s2d-8x1-5steps-seed0.json")
+    kept = read_results(path)
+    path.write_text(replace(kept, provenance=kept.provenance | {"hashes": {"teacher": "0" * 64}}).to_json())
+    study(run, lab, "--student", "s2d-8x1").refused("another teacher", "--out")
+
+
+def test_the_default_list_has_the_presets_what_others_would_ship_and_six_of_ours() -> None:
+    specs = [student_spec(name) for name in STUDIED]
+    assert [spec.name for spec in specs] == list(STUDIED), "rows carry the names that were asked for"
+    assert set(PRESETS.values()) <= set(STUDIED)
+    assert {"resnet-16x9-in", "resnet-16x9-bn", "s2d-48x6-plain"} <= set(STUDIED)
+    assert sum(spec.family == "s2d" and spec.standardise for spec in specs) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brief")
+def test_a_study_of_one_student_is_really_trained_and_measured(run: Cli, lab: Lab) -> None:
+    said = run("study", "--teacher", lab.teacher, "--out", "study", "--steps", 10, "--student", "s2d-8x1")
+    assert said.code == 0, said
+    merged = read_results(Path("study/study-mr2ct.json"))
+    assert merged.is_simulated
+    assert {row.role for row in merged.rows} >= {"teacher", "control", "model"}
+    row = merged.row("s2d-8x1, PyTorch, s2d-8x1-10steps-seed0")
+    assert row is not None
+    assert row.latency_ms is not None
+    assert (row.figure("drift", "to_teacher_psnr_head_db") or 0) > 5
+    assert row.figure("quality", "hf_ratio") is not None
