@@ -42,7 +42,7 @@ def main(
         if not models or data is None:
             raise InputError("say MODEL... and --data DIR, or --table")
         write_text(results, json.dumps(measured(models, data), indent=2, allow_nan=False) + "\n")
-    write_text(docs, filled(docs.read_text(encoding="utf-8"), json.loads(results.read_text(encoding="utf-8"))))
+    write_text(docs, filled(docs.read_text(encoding="utf-8"), results))
 
 
 def measured(models: Sequence[Path], data: Path) -> dict[str, Any]:
@@ -120,12 +120,15 @@ def _exported(model: Path, data: Path, bundle: Path, target: str, precision: Any
     }
 
 
-def filled(text: str, results: Mapping[str, Any]) -> str:
-    """``text`` with the block ``<!-- targets -->`` made from the results."""
-    lines = [*_HEAD, *(_line(row) for row in results["rows"])]
-    machine = results["machine"]
-    lines += ["", f"Measured on {machine['cpu'] or 'a CPU not named'}, {machine['physical_cores']} cores."]
-    lines += [results["warning"]] if results["warning"] else []
+def filled(text: str, results: Path) -> str:
+    """``text`` with the block ``<!-- targets -->`` made from the results, if they are there."""
+    lines = ["Not measured yet."]
+    if results.is_file():
+        values = json.loads(results.read_text(encoding="utf-8"))
+        machine = values["machine"]
+        lines = [*_HEAD, *(_line(row) for row in values["rows"]), ""]
+        lines += [f"Measured on {machine['cpu'] or 'a CPU not named'}, {machine['physical_cores']} cores."]
+        lines += [values["warning"]] if values["warning"] else []
     return _BLOCK.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text)
 
 
