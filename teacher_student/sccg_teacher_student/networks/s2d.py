@@ -60,7 +60,7 @@ class FiLM(nn.Module):
 
 
 class S2DBlock(nn.Module):
-    """x + conv(ReLU(dilated conv(x))); the second convolution starts small, so that sums stay in a narrow range.
+    """x + conv(ReLU(dilated conv(x))); without norm, sums start in a narrow range, as the second convolution is small.
 
     Depthwise, the first convolution sees one channel at a time and the second is 1x1.
     """
