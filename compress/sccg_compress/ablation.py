@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sccg_compress.generated import with_block
 from sccg_compress.train_verb import new_training
 from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_text
@@ -22,7 +22,6 @@ from sccg_runtime.files import write_text
 RESULTS = Path("results/teacher")
 DOCS = Path("docs/teacher.md")
 FIGURES = ("psnr_db", "ssim", "mae_u8", "hf_ratio")
-_BLOCK = re.compile(r"(<!-- ablation -->\n).*?(<!-- end of ablation -->)", re.DOTALL)
 _PRIVATE = ("data", "unpaired_mr", "unpaired_ct", "intensity")
 
 STEPS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -83,7 +82,7 @@ def filled(text: str, results: Path) -> str:
         best = facts["teachers"]["mr2ct"]["best"]
         shown = ["" if best[name] is None else f"{best[name]:.4g}" for name in FIGURES]
         lines.append(f"| {title} | {facts['steps']} | {' | '.join(shown)} |")
-    return _BLOCK.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text)
+    return with_block(text, "ablation", lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
+from sccg_compress.generated import with_block
 from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_text
 
 RESULTS = Path("results/targets.json")
 DOCS = Path("docs/targets.md")
 SIZE = (512, 512)
-_BLOCK = re.compile(r"(<!-- targets -->\n).*?(<!-- end of targets -->)", re.DOTALL)
 _HEAD = (
     "| model | target | precision | build | bundle | p50 at 512x512 | engine to FP32: mean, worst | float layers |",
     "|---|---|---|---|---|---|---|---|",
@@ -129,7 +128,7 @@ def filled(text: str, results: Path) -> str:
         lines = [*_HEAD, *(_line(row) for row in values["rows"]), ""]
         lines += [f"Measured on {machine['cpu'] or 'a CPU not named'}, {machine['physical_cores']} cores."]
         lines += [values["warning"]] if values["warning"] else []
-    return _BLOCK.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text)
+    return with_block(text, "targets", lines)
 
 
 def _line(row: Mapping[str, Any]) -> str:
