@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -193,9 +192,7 @@ except SystemExit:
     pass
 assert not {"numpy", "pydicom", "openvino", "PIL"} & set(sys.modules)
 """
-    began = time.perf_counter()
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert time.perf_counter() - began < 2  # far above the 0.3 s that it takes at most on an idle machine
     assert "--allow-gaps" in shown
 
 
