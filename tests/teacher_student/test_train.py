@@ -70,8 +70,9 @@ def last_state(folder: Path) -> dict[str, Any]:
     state = {f"{part}/{name}": tensor for part in ("network", "average") for name, tensor in content[part].items()}
     for part, tensors in content["beside"].items():
         state |= {f"{part}/{name}": tensor for name, tensor in tensors.items()}
-    for number, moments in content["optimizer"]["state"].items():
-        state |= {f"optimizer/{number}/{name}": tensor for name, tensor in moments.items()}
+    for index, optimizer in enumerate(content["optimizer"]):
+        for number, moments in optimizer["state"].items():
+            state |= {f"optimizer {index}/{number}/{name}": tensor for name, tensor in moments.items()}
     return state
 
 
