@@ -41,13 +41,13 @@ def run_models(
     data: Path | None,
     intensity: Path | None,
     direction: str | None,
-    split: str | None,
-    size: tuple[int, int],
-    profile: Literal["quick", "full"],
-    threads: int | None,
-    device: str,
     report: Path | None,
-    json_out: str | None,
+    split: str | None = None,
+    size: tuple[int, int] = (512, 512),
+    profile: Literal["quick", "full"] = "quick",
+    threads: int | None = None,
+    device: str = "auto",
+    json_out: str | None = None,
 ) -> BenchResult:
     """Measure and write the reports."""
     from sccg_bench.measuring import BenchOptions

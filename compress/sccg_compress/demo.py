@@ -104,13 +104,7 @@ def run_demo(out: Path) -> None:
         data=None,
         intensity=None,
         direction=None,
-        split=None,
-        size=(512, 512),
-        profile="quick",
-        threads=None,
-        device="auto",
         report=out / "report",
-        json_out=None,
     )
 
     step(6, "convert: the MR series of a test case becomes a synthetic CT series, as a clinic would do it")

@@ -100,13 +100,8 @@ def _figures(point: DistillConfig, folder: Path) -> Results:
         data=Path(point.data),
         intensity=None if point.intensity is None else Path(point.intensity),
         direction=point.direction,
-        split=None,
-        size=(512, 512),
-        profile="quick",
-        threads=None,
         device="cpu",
         report=folder / "report",
-        json_out=None,
     ).results
     rows = tuple(replace(row, per_slice=()) for row in made.rows)
     return replace(made, rows=rows, warnings=(*made.warnings, *refused))

@@ -1,7 +1,7 @@
 """Muon for the weights of convolutions, AdamW for everything else, stepped as one optimiser.
 
 Muon (Jordan et al. 2024) makes every update of a weight matrix nearly orthogonal, so that its small directions learn
-as fast as its large ones: small generators reach in a quarter of the steps what AdamW alone gives.
+as fast as its large ones.
 """
 
 from __future__ import annotations
