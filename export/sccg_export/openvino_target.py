@@ -130,9 +130,9 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
 
     - Everything up to and with the first convolution: a slice's mean and variance in eight bits are ruinous, and so is
       its input, whose brightest pixel decides how finely soft tissue is told apart.
+    - The last convolution: its output is the picture, which eight bits would round over the range of its outliers.
     - What works on one number per channel (FiLM): a few microseconds, and every pixel depends on it.
     - Products and sums of a map with such numbers: three roundings in a row where one is enough.
-    - DepthToSpace: else the output itself is rounded to eight bits over the range of its outliers.
     """
     nodes = model.get_ordered_ops()
     unknown = sorted(set(keep_float) - {_graph_name(node) for node in nodes})
@@ -140,11 +140,13 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
         raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
     kept: list[str] = []
     in_stem = True
+    last = [_graph_name(node) for node in nodes if node.get_type_name() in _CONVOLUTIONS][-1]
     for node in nodes:
         kind = node.get_type_name()
         if kind in ("Constant", "Parameter", "Result"):
             continue
-        if in_stem or kind == "DepthToSpace" or _graph_name(node) in keep_float or _touches_vector(node):
+        named = _graph_name(node) in (last, *keep_float)
+        if in_stem or named or _touches_vector(node):
             kept.append(str(node.get_friendly_name()))
         in_stem = in_stem and kind != "Convolution"
     return kept

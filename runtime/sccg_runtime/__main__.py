@@ -2,6 +2,6 @@
 
 import sys
 
-from sccg_runtime.cli import main
+from sccg_runtime.cli import start
 
-sys.exit(main())
+sys.exit(start())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sccg_runtime.bundle import Bundle
     from sccg_runtime.options import ConvertResult
 
+_UNUSED = ("openvino.tools.ovc", "gdcm")  # OpenVINO's model converter; a decoder that works in another process
 _EPILOG = "exit codes: 0 done, 2 bad input, 3 refused by a check, 4 not trusted"
 
 
@@ -49,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
+
+
+def start() -> int:
+    """:func:`main` in a process of its own: what its libraries import and nothing here uses is kept out."""
+    for name in _UNUSED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # importing it fails from here on
+    return main()
 
 
 def _open_missing_streams() -> None:

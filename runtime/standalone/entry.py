@@ -10,6 +10,6 @@ if __name__ == "__main__":
 
         decode_images()
     else:
-        from sccg_runtime.cli import main
+        from sccg_runtime.cli import start
 
-        sys.exit(main())
+        sys.exit(start())

@@ -91,6 +91,7 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
     width=st.integers(1, 1024),
     blocks=st.integers(2, 64),
     factor=st.sampled_from(["", "-f2", "-f8"]),
+    outer=st.sampled_from(["", "-o3"]),
     inner=st.one_of(st.just(""), st.integers(1, 1024).map("-u{}".format)),
     branch=st.sampled_from(["", "-branch"]),
     kernel=st.sampled_from(["", "-k5", "-k7", "-dw3", "-dw5", "-dw7"]),
@@ -100,12 +101,14 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
     tail=st.sampled_from(["", "-notail"]),
 )
 def test_s2d_names_with_options_are_the_spec_and_back(
-    width: int, blocks: int, factor: str, inner: str, branch: str, kernel: str, off: str, tail: str
+    width: int, blocks: int, factor: str, outer: str, inner: str, branch: str, kernel: str, off: str, tail: str
 ) -> None:
-    name = f"s2d-{width}x{blocks}{factor}{inner}{branch}{kernel}{off}{tail}"
+    outer = "" if off == "-plain" else outer
+    name = f"s2d-{width}x{blocks}{factor}{outer}{inner}{branch}{kernel}{off}{tail}"
     spec = student_spec(name)
     assert spec.name == name
     assert (spec.factor, spec.inner_width) == (int(factor[2:] or 4), int(inner[2:] or 0))
+    assert spec.outer_kernel == (3 if outer or off == "-plain" else 1)
     assert (spec.branch, spec.refine) == (bool(branch), not tail)
     assert (spec.kernel, spec.depthwise) == (int(kernel[-1:] or 3), "dw" in kernel)
     assert spec.standardise == (off != "-plain" and "nostd" not in off)
@@ -113,8 +116,8 @@ def test_s2d_names_with_options_are_the_spec_and_back(
     assert (set(spec.dilations) == {1}) == (off == "-plain" or "nodil" in off)
 
 
-def test_without_all_three_is_plain_and_one_block_has_no_dilation_to_leave_out() -> None:
-    assert student_spec("s2d-8x3-nostd-nodil-nofilm") == student_spec("s2d-8x3-plain")
+def test_without_all_four_is_plain_and_one_block_has_no_dilation_to_leave_out() -> None:
+    assert student_spec("s2d-8x3-o3-nostd-nodil-nofilm") == student_spec("s2d-8x3-plain")
     assert student_spec("s2d-8x1-nodil") == student_spec("s2d-8x1")
 
 
@@ -202,6 +205,7 @@ CHANGES: list[dict[str, Any]] = [
     {"kernel": 4},
     {"depthwise": "no"},
     {"refine": None},
+    {"outer_kernel": 2},
 ]
 
 
@@ -211,7 +215,10 @@ def test_spec_from_json_refuses_what_cannot_be_built(change: dict[str, Any]) -> 
         GeneratorSpec.from_dict(s2d_spec(8, 3).to_dict() | change)
 
 
-@pytest.mark.parametrize("missing", s2d_spec(8, 3).to_dict())
+ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel")
+
+
+@pytest.mark.parametrize("missing", s2d_spec(8, 3).to_dict().keys() - set(ADDED))
 def test_spec_from_json_refuses_a_missing_key_by_name(missing: str) -> None:
     values = s2d_spec(8, 3).to_dict()
     del values[missing]
@@ -219,19 +226,18 @@ def test_spec_from_json_refuses_a_missing_key_by_name(missing: str) -> None:
         GeneratorSpec.from_dict(values)
 
 
-ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine")
-
-
-@pytest.mark.parametrize("spec", [student_spec("resnet-4x2-in"), s2d_spec(8, 4), s2d_spec(8, 2, plain=True)], ids=str)
-def test_a_spec_of_before_the_options_gives_the_network_of_then(spec: GeneratorSpec) -> None:
-    before = {name: value for name, value in spec.to_dict().items() if name not in ADDED}
-    assert len(before) == len(spec.to_dict()) - len(ADDED)
+@pytest.mark.parametrize("since", range(len(ADDED)))
+@pytest.mark.parametrize("name", ["resnet-4x2-in", "s2d-8x4-o3", "s2d-8x2-plain"])
+def test_a_spec_of_before_the_options_gives_the_network_of_then(name: str, since: int) -> None:
+    spec = student_spec(name)
+    before = {key: value for key, value in spec.to_dict().items() if key not in ADDED[since:]}
+    assert len(before) == len(spec.to_dict()) - len(ADDED) + since
     assert GeneratorSpec.from_dict(before) == spec
 
 
 def test_a_resnet_has_none_of_the_s2d_parts() -> None:
     changes: list[dict[str, Any]] = [{"dilations": (1,)}, {"standardise": True}, {"film_after": (1,)}, {"kernel": 5}]
-    changes += [{"inner_width": 8}, {"branch": True}, {"depthwise": True}, {"refine": False}]
+    changes += [{"inner_width": 8}, {"branch": True}, {"depthwise": True}, {"refine": False}, {"outer_kernel": 1}]
     for change in changes:
         with pytest.raises(InputError, match="resnet"):
             replace(resnet_spec(4, 1), **change)
@@ -268,10 +274,11 @@ def test_folding_keeps_the_function(spec: GeneratorSpec) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(8, 8), (16, 40), (64, 24)])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kernel", [1, 3])
 def test_strided_stem_equals_pixel_unshuffle_and_convolution(
-    factor: int, channels: int, size: tuple[int, int], bias: bool
+    factor: int, channels: int, size: tuple[int, int], bias: bool, kernel: int
 ) -> None:
-    stem = SpaceToDepthStem(channels, 6, factor, bias)
+    stem = SpaceToDepthStem(channels, 6, factor, bias, kernel)
     image = torch.randn(2, channels, *size)
     with torch.inference_mode():
         expected = stem.conv(F.pixel_unshuffle(image, factor))
@@ -346,7 +353,12 @@ def test_a_lower_path_lets_a_pixel_see_further() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("resnet-64x9-in", 194.9), ("resnet-16x9-in", 12.5), ("s2d-48x4-notail", 2.95), ("s2d-48x3-branch-notail", 2.8)],
+    [
+        ("resnet-64x9-in", 194.9),
+        ("resnet-16x9-in", 12.5),
+        ("s2d-48x4-o3-notail", 2.95),
+        ("s2d-48x3-o3-branch-notail", 2.8),
+    ],
 )
 def test_multiply_adds_at_512_are_those_of_a_count_by_hand(name: str, expected: float) -> None:
     assert gmac(student_spec(name), (512, 512)) == pytest.approx(expected, rel=0.02)

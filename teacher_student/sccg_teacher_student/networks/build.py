@@ -37,11 +37,12 @@ def fold_for_export(generator: nn.Module) -> nn.Module:
 
 
 def strided_stem(stem: SpaceToDepthStem) -> nn.Conv2d:
-    """The one convolution of kernel 3*factor and stride factor that equals pixel-unshuffle and 3x3 convolution."""
+    """The one convolution of stride factor and a kernel factor times as large that equals the two steps of the stem."""
     factor, conv = stem.factor, stem.conv
-    channels = conv.in_channels // factor**2
-    strided = nn.Conv2d(channels, conv.out_channels, 3 * factor, stride=factor, padding=factor)
-    weight = conv.weight.reshape(conv.out_channels * channels, factor**2, 3, 3)
+    channels, (rows, columns) = conv.in_channels // factor**2, conv.weight.shape[2:]
+    padding = (rows // 2) * factor
+    strided = nn.Conv2d(channels, conv.out_channels, rows * factor, stride=factor, padding=padding)
+    weight = conv.weight.reshape(conv.out_channels * channels, factor**2, rows, columns)
     with torch.no_grad():
         strided.weight.copy_(F.pixel_shuffle(weight, factor).reshape(strided.weight.shape))
         if conv.bias is None or strided.bias is None:

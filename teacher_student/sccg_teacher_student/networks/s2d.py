@@ -102,12 +102,12 @@ class LowerPath(nn.Module):
 
 
 class SpaceToDepthStem(nn.Module):
-    """Pixel-unshuffle by ``factor``, then a 3x3 convolution."""
+    """Pixel-unshuffle by ``factor``, then a convolution."""
 
-    def __init__(self, channels: int, out: int, factor: int, bias: bool) -> None:
+    def __init__(self, channels: int, out: int, factor: int, bias: bool, kernel: int) -> None:
         super().__init__()
         self.factor = factor
-        self.conv = nn.Conv2d(channels * factor**2, out, 3, padding=1, bias=bias)
+        self.conv = nn.Conv2d(channels * factor**2, out, kernel, padding=kernel // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) -> (N, out, H / factor, W / factor)."""
@@ -116,7 +116,7 @@ class SpaceToDepthStem(nn.Module):
 
 
 class S2DGenerator(nn.Module):
-    """Space-to-depth stem, residual blocks, 3x3 convolution and pixel shuffle; output clipped to [-1, 1].
+    """Space-to-depth stem, residual blocks, convolutions and pixel shuffle; output clipped to [-1, 1].
 
     In training the clip lies ``clip_margin`` further out, and the loss asks for saturated pixels there: rounding to
     eight bits then leaves air as black as it was.
@@ -129,7 +129,8 @@ class S2DGenerator(nn.Module):
         norm = spec.norm == "batch"
         width, inner = spec.width, spec.inner_width or spec.width
         self.standardise = spec.standardise
-        self.stem: nn.Module = SpaceToDepthStem(spec.in_channels, width, spec.factor, bias=not norm)
+        outer = spec.outer_kernel
+        self.stem: nn.Module = SpaceToDepthStem(spec.in_channels, width, spec.factor, not norm, outer)
         self.stem_norm = _norm(width, norm)
         self.branch: LowerPath | None = None
         if spec.branch:
@@ -142,7 +143,7 @@ class S2DGenerator(nn.Module):
         )
         self.films = nn.ModuleDict({str(block): FiLM(inner) for block in spec.film_after})
         self.tail_in = nn.Conv2d(width, width, 3, padding=1) if spec.refine else None
-        self.tail = nn.Conv2d(width, spec.out_channels * spec.factor**2, 3, padding=1)
+        self.tail = nn.Conv2d(width, spec.out_channels * spec.factor**2, outer, padding=outer // 2)
         self.shuffle = nn.PixelShuffle(spec.factor)
         _equal_subpixels(self.tail, spec.factor)
 

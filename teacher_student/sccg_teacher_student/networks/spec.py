@@ -14,20 +14,21 @@ Norm = Literal["instance", "instance-affine", "batch", "none"]
 Padding = Literal["reflect", "zeros"]
 
 # The best known students by purpose; every command that takes a student name takes these.
-PRESETS: dict[str, str] = {"fast": "s2d-32x5", "balanced": "s2d-48x4", "faithful": "s2d-64x6"}
+PRESETS: dict[str, str] = {"fast": "s2d-32x5", "balanced": "s2d-48x3", "faithful": "s2d-64x6"}
 DEFAULT_STUDENT = "balanced"
-S2D_OPTIONS = "[-f2|-f8][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7][-plain or [-nostd][-nodil][-nofilm]][-notail]"
+S2D_OPTIONS = "[-f2|-f8][-o3][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7][-plain or [-nostd][-nodil][-nofilm]][-notail]"
 NAME_HELP = f"resnet-WxB[-bn|-in], s2d-CxB{S2D_OPTIONS}, {', '.join(PRESETS)}"
 BRANCH_STRIDE = 16
 _RESNET = re.compile(r"resnet-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-(?P<norm>bn|in))?")
 _S2D = re.compile(
-    r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
+    r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?P<outer>-o3)?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
     r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357]))?"
     r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?P<nofilm>-nofilm)?)(?P<notail>-notail)?"
 )
-# Fields that specs written by earlier versions lack, all of them; such a network has none of these parts.
-_ADDED = frozenset({"inner_width", "branch", "kernel", "depthwise", "refine"})
-_S2D_PARTS = _ADDED | {"dilations", "standardise", "film_after"}
+# Fields that specs written by earlier versions may lack; such a network has these parts in their default form.
+_ADDED = frozenset({"inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel"})
+_PLAIN = ("dilations", "standardise", "film_after", "outer_kernel")  # where a plain student differs from the usual one
+_S2D_PARTS = _ADDED.union(_PLAIN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,8 @@ class GeneratorSpec:
         s2d: size of each block's first convolution, and whether it sees one channel at a time; the second is 1x1 then.
     refine
         s2d: one more 3x3 convolution before the last.
+    outer_kernel
+        s2d: size of the first and the last convolution, at the blocks' resolution: 1 or 3.
     """
 
     family: Family
@@ -88,6 +91,7 @@ class GeneratorSpec:
     kernel: int = 3
     depthwise: bool = False
     refine: bool = True
+    outer_kernel: int = 3
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -105,8 +109,8 @@ class GeneratorSpec:
                 raise InputError("s2d generator needs at least one block, and dilations of 1 to 64")
             if self.norm not in ("batch", "none") or any(not 1 <= block <= self.blocks for block in self.film_after):
                 raise InputError("s2d generator: norm must be batch or none, film_after must name blocks")
-            if self.kernel not in (3, 5, 7) or not 0 <= self.inner_width <= 1024:
-                raise InputError("s2d generator: kernel must be 3, 5 or 7, and inner_width 0 to 1024")
+            if self.kernel not in (3, 5, 7) or self.outer_kernel not in (1, 3) or not 0 <= self.inner_width <= 1024:
+                raise InputError("s2d generator: kernel must be 3, 5 or 7, outer_kernel 1 or 3, inner_width 0 to 1024")
         elif any(getattr(self, field.name) != field.default for field in fields(self) if field.name in _S2D_PARTS):
             raise InputError("resnet generator has none of the s2d family's parts, such as dilations or FiLM")
 
@@ -137,10 +141,12 @@ class GeneratorSpec:
             "nofilm": not self.film_after,
         }
         without = [name for name, absent in off.items() if absent]
-        if not self.standardise and not self.film_after and set(self.dilations) == {1}:
-            without = ["plain"]
+        plain = s2d_spec(self.width, self.blocks, plain=True)
+        if all(getattr(self, part) == getattr(plain, part) for part in _PLAIN):
+            usual, without = plain, ["plain"]
         given = {
             f"f{self.factor}": self.factor != usual.factor,
+            f"o{self.outer_kernel}": self.outer_kernel != usual.outer_kernel,
             f"u{self.inner_width}": self.inner_width > 0,
             "branch": self.branch,
             f"{'dw' if self.depthwise else 'k'}{self.kernel}": self.depthwise or self.kernel != usual.kernel,
@@ -155,10 +161,8 @@ class GeneratorSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> GeneratorSpec:
         """Build from JSON; keys must match the fields exactly, or those of earlier versions (InputError otherwise)."""
         names = {field.name for field in fields(cls)}
-        if _ADDED.isdisjoint(values):
-            names -= _ADDED
-        if set(values) != names:
-            raise InputError(f"generator spec: {', '.join(sorted(names ^ set(values)))} missing or unknown")
+        if wrong := (names ^ set(values)) - (_ADDED - set(values)):
+            raise InputError(f"generator spec: {', '.join(sorted(wrong))} missing or unknown")
         for field in fields(cls):
             if field.name not in values:
                 continue
@@ -181,8 +185,9 @@ def resnet_spec(width: int, blocks: int, norm: Norm = "batch", *, downsamples: i
 def s2d_spec(width: int, blocks: int, *, plain: bool = False) -> GeneratorSpec:
     """A student made for INT8 engines.
 
-    Dilations 1, 2, 4, 8 in turn and FiLM after the middle and the last block, on the standardised slice; ``plain``
-    leaves all three out.
+    Dilations 1, 2, 4, 8 in turn and FiLM after each block, on the standardised slice; ``plain`` leaves all three out.
+    The first and the last convolution see one place each (1x1): what lies between looks further, and these two, which
+    engines compute in float, cost a ninth (``plain``, the control: 3x3).
     """
     return GeneratorSpec(
         family="s2d",
@@ -192,7 +197,8 @@ def s2d_spec(width: int, blocks: int, *, plain: bool = False) -> GeneratorSpec:
         padding="zeros",
         dilations=tuple(1 if plain else (1, 2, 4, 8)[block % 4] for block in range(blocks)),
         standardise=not plain,
-        film_after=() if plain else tuple(sorted({max(1, blocks // 2), blocks})),
+        film_after=() if plain else tuple(range(1, blocks + 1)),
+        outer_kernel=3 if plain else 1,
     )
 
 
@@ -220,6 +226,7 @@ def student_spec(name: str) -> GeneratorSpec:
     return replace(
         usual,
         factor=int(found["factor"] or usual.factor),
+        outer_kernel=3 if found["outer"] else usual.outer_kernel,
         inner_width=int(found["inner"] or 0),
         branch=bool(found["branch"]),
         kernel=int(kernel[-1]),
