@@ -113,7 +113,7 @@ def _quantise(model: Any, calibration: Calibration, keep_float: tuple[str, ...],
 
         nncf.set_log_level(logging.ERROR)
         fixes = nncf.OverflowFix
-        overflow_fix = fixes.ENABLE if saturation_safe else fixes.FIRST_LAYER
+        overflow_fix = fixes.ENABLE if saturation_safe else fixes.DISABLE
         dataset = nncf.Dataset([image[None] for image in calibration.images])
         return nncf.quantize(
             model,
@@ -130,7 +130,8 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
 
     - Everything up to and with the first convolution: a slice's mean and variance in eight bits are ruinous, and so is
       its input, whose brightest pixel decides how finely soft tissue is told apart.
-    - The last convolution: its output is the picture, which eight bits would round over the range of its outliers.
+    - The last convolution and what follows it: that is the picture, and its outliers would decide how finely it is
+      rounded.
     - What works on one number per channel (FiLM): a few microseconds, and every pixel depends on it.
     - Products and sums of a map with such numbers: three roundings in a row where one is enough.
     """
@@ -138,18 +139,13 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
     unknown = sorted(set(keep_float) - {_graph_name(node) for node in nodes})
     if unknown:
         raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
-    kept: list[str] = []
-    in_stem = True
-    last = [_graph_name(node) for node in nodes if node.get_type_name() in _CONVOLUTIONS][-1]
-    for node in nodes:
-        kind = node.get_type_name()
-        if kind in ("Constant", "Parameter", "Result"):
-            continue
-        named = _graph_name(node) in (last, *keep_float)
-        if in_stem or named or _touches_vector(node):
-            kept.append(str(node.get_friendly_name()))
-        in_stem = in_stem and kind != "Convolution"
-    return kept
+    computing = [node for node in nodes if node.get_type_name() not in ("Constant", "Parameter", "Result")]
+    places = [place for place, node in enumerate(computing) if node.get_type_name() in _CONVOLUTIONS]
+    return [
+        str(node.get_friendly_name())
+        for place, node in enumerate(computing)
+        if not places[0] < place < places[-1] or _graph_name(node) in keep_float or _touches_vector(node)
+    ]
 
 
 def _graph_name(node: Any) -> str:
