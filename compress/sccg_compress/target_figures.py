@@ -23,8 +23,7 @@ from sccg_runtime.errors import InputError, RefusedError, SccgError
 from sccg_runtime.files import write_text
 
 if TYPE_CHECKING:
-    from sccg_export.export import ExportRequest, ExportResult
-    from sccg_export.graph import Graph
+    from sccg_export.export import Common, ExportRequest, ExportResult
 
 RESULTS = Path("results/targets.json")
 DOCS = Path("docs/targets.md")
@@ -99,7 +98,7 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
 
     name, failed = model.name, None
     try:
-        request, graph = _prepared(model, data)
+        request, common = _prepared(model, data)
         name = request.checkpoint.spec.name
     except Exception as error:
         failed = reason(error)
@@ -113,7 +112,7 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
                 calibration = request.calibration if precision == "int8" else None
                 wanted = replace(request, target=target, precision=precision, calibration=calibration)
                 try:
-                    made = export(wanted, bundle, graph=graph)
+                    made = export(wanted, bundle, common=common)
                     row |= _figures(made, bundle)
                 except Exception as error:
                     row["refused"] = reason(error)
@@ -121,13 +120,13 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
             yield row, bundle if timed else None
 
 
-def _prepared(model: Path, data: Path) -> tuple[ExportRequest, Graph]:
+def _prepared(model: Path, data: Path) -> tuple[ExportRequest, Common]:
     """What all engines of a model share; the budget lets everything through."""
     from sccg_compress.export_command import request_of
     from sccg_compress.models import find_model
     from sccg_compress.sources import choose_direction
+    from sccg_export.export import prepare
     from sccg_export.gate import DriftBudget
-    from sccg_export.graph import export_graph
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.data.source import open_data
 
@@ -145,7 +144,7 @@ def _prepared(model: Path, data: Path) -> tuple[ExportRequest, Graph]:
         seed=0,
         budget=DriftBudget(**_EVERYTHING),
     )
-    return request, export_graph(checkpoint.generator, request.record.trained_size)
+    return request, prepare(request)
 
 
 def _figures(made: ExportResult, bundle: Path) -> dict[str, Any]:

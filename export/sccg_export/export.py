@@ -29,7 +29,7 @@ from sccg_runtime.selftest import selftest
 from sccg_teacher_student.data.phantom import phantom_pairs
 from sccg_teacher_student.distill import side
 
-__all__ = ["DriftRefusedError", "ExportRequest", "ExportResult", "export", "run_network"]
+__all__ = ["Common", "DriftRefusedError", "ExportRequest", "ExportResult", "export", "prepare", "run_network"]
 
 GOLDEN_SLICES = 2
 BRAIN_WINDOW_HU = (0.0, 80.0)
@@ -43,8 +43,27 @@ class _Golden:
     fp32_outputs: FloatArray
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all engines of one network, size and held-out slices are made from and compared with.
+
+    Attributes
+    ----------
+    graph
+        Of the network.
+    fp32_outputs
+        What it makes of the held-out slices in PyTorch, (1, H, W) each.
+    golden
+        The same of the slices that every bundle carries.
+    """
+
+    graph: Graph
+    fp32_outputs: list[FloatArray]
+    golden: _Golden
+
+
 def export(
-    request: ExportRequest, out: Path, say: Callable[[str], None] = lambda line: None, *, graph: Graph | None = None
+    request: ExportRequest, out: Path, say: Callable[[str], None] = lambda line: None, *, common: Common | None = None
 ) -> ExportResult:
     """Write the bundle ``out``, whole or not at all; an earlier one stays if anything fails.
 
@@ -58,8 +77,8 @@ def export(
         What to make, and where.
     say
         Told every step.
-    graph
-        Of the same checkpoint, where several engines are made of one; None: made here.
+    common
+        From :func:`prepare`, where several engines are made of one network; None: made here.
 
     Raises
     ------
@@ -73,14 +92,12 @@ def export(
     """
     check_request(request)
     load_target(request.target, request.precision, request.gpu_arch, request.quantizer)
-    if graph is None:
+    if common is None:
         say(f"graph: {request.checkpoint.spec.name}")
-        graph = export_graph(request.checkpoint.generator, request.record.trained_size)
-    workshop = Workshop(request, graph)
-    inputs = _golden_inputs(request)
-    golden = _Golden(np.stack(inputs), np.stack(run_network(request.checkpoint, inputs)))
+        common = prepare(request)
+    workshop = Workshop(request, common.graph, common.fp32_outputs)
     with replacing(out) as temporary:
-        made = _make(workshop, golden, temporary, say, saturation_safe=request.saturation_safe)
+        made = _make(workshop, common.golden, temporary, say, saturation_safe=request.saturation_safe)
         _check_ran(made.bundle.contract)
         if openable(made.bundle.contract) and not (tested := selftest(made.bundle)).passed:
             raise RefusedError(f"the bundle fails its own self-test ({tested.to_engine_db:.1f} dB; {tested.limits})")
@@ -88,6 +105,21 @@ def export(
             write_bytes(out.with_suffix(suffix), data)
             say(f"beside it: {out.with_suffix(suffix).name}")
     return made
+
+
+def prepare(request: ExportRequest) -> Common:
+    """Graph and FP32 outputs of a request; they serve every target and precision.
+
+    Raises
+    ------
+    RefusedError
+        The graph differs from PyTorch.
+    """
+    graph = export_graph(request.checkpoint.generator, request.record.trained_size)
+    images = [side(pair, request.record.direction) for pair in request.pairs]
+    inputs = _golden_inputs(request)
+    golden = _Golden(np.stack(inputs), np.stack(run_network(request.checkpoint, inputs)))
+    return Common(graph, run_network(request.checkpoint, images), golden)
 
 
 def _check_ran(contract: Contract) -> None:
