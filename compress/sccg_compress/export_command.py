@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ from sccg_compress.console import result, say, write_json
 from sccg_compress.models import find_model
 from sccg_compress.sources import choose_data, choose_direction, record_of, say_other_intensities
 from sccg_runtime.contract import Precision
+from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import write_bytes
 
 if TYPE_CHECKING:
     from sccg_export.export import ExportRequest, ExportResult
     from sccg_export.gate import DriftBudget
+    from sccg_teacher_student.checkpoint import Checkpoint
     from sccg_teacher_student.data.source import DataSource
     from sccg_teacher_student.record import TrainingRecord
 
@@ -41,8 +44,7 @@ def export_model(
     model_repository: Path | None = None,
 ) -> Path:
     """Export and print what it did to the picture; gives the bundle's path."""
-    from sccg_export.calibration import choose_calibration
-    from sccg_export.export import DriftRefusedError, ExportRequest, export, run_network
+    from sccg_export.export import DriftRefusedError, export, run_network
     from sccg_export.model_repository import add_to_repository, check_repository
     from sccg_export.targets import load_target, parse_quantizer
     from sccg_teacher_student.checkpoint import load_checkpoint
@@ -60,34 +62,26 @@ def export_model(
         say(f"{found.checkpoint.name}: {note}")
     chosen = choose_direction(direction, checkpoint)
     source = choose_data(data, checkpoint.record.data if checkpoint.record else None, intensity)
-    record = record_of(checkpoint, chosen, source)
-    if checkpoint.record is not None:
-        say_other_intensities(found.checkpoint.name, record, source)
-    train, val = _cases(record, source)
-    pairs = list(source.pairs(val or train))
-    if not val:
-        say("no held-out case: drift is measured on training slices")
-    teacher_path = teacher or found.run_teacher()
-    teacher_outputs = None
-    if teacher_path is not None and teacher_path != found.checkpoint:
-        teacher_outputs = run_network(load_checkpoint(teacher_path), [side(pair, chosen) for pair in pairs])
-    request = ExportRequest(
-        checkpoint=checkpoint,
-        record=record,
+    request = request_of(
+        checkpoint,
+        chosen,
+        source,
         target=target,
         precision=precision,
-        size=size or record.trained_size,
-        calibration=choose_calibration(source, train, chosen, seed=seed) if precision == "int8" else None,
-        pairs=pairs,
-        measured_on=source.path.resolve().name,
-        measured_on_simulated=source.simulated,
-        teacher_outputs=teacher_outputs,
+        size=size,
+        seed=seed,
         budget=budget,
         saturation_safe=saturation_safe,
         old_cpu_check=old_cpu_check,
         gpu_arch=gpu_arch,
         quantizer=chosen_quantizer,
     )
+    if checkpoint.record is not None:
+        say_other_intensities(found.checkpoint.name, request.record, source)
+    teacher_path = teacher or found.run_teacher()
+    if teacher_path is not None and teacher_path != found.checkpoint:
+        images = [side(pair, chosen) for pair in request.pairs]
+        request = replace(request, teacher_outputs=run_network(load_checkpoint(teacher_path), images))
     folder = found.run or found.checkpoint.parent
     path = out or folder / f"{checkpoint.spec.name}-{target}-{precision}.sccg"
     try:
@@ -102,6 +96,49 @@ def export_model(
         raise type(error)(f"{error}; the bundle is at {path}") from None
     _print(path, made, served, json_out)
     return path
+
+
+def request_of(
+    checkpoint: Checkpoint,
+    direction: Direction,
+    source: DataSource,
+    *,
+    target: str,
+    precision: Precision,
+    size: tuple[int, int] | None,
+    seed: int,
+    **more: Any,
+) -> ExportRequest:
+    """What to export: drift on the held-out slices of ``source``, INT8 ranges from its training slices.
+
+    Parameters
+    ----------
+    size
+        (rows, columns) of the engine; None: the trained size.
+    seed
+        Of the calibration slices.
+    more
+        Further fields of the request.
+    """
+    from sccg_export.calibration import choose_calibration
+    from sccg_export.export import ExportRequest
+
+    record = record_of(checkpoint, direction, source)
+    train, val = _cases(record, source)
+    if not val:
+        say("no held-out case: drift is measured on training slices")
+    return ExportRequest(
+        checkpoint=checkpoint,
+        record=record,
+        target=target,
+        precision=precision,
+        size=size or record.trained_size,
+        calibration=choose_calibration(source, train, direction, seed=seed) if precision == "int8" else None,
+        pairs=list(source.pairs(val or train)),
+        measured_on=source.path.resolve().name,
+        measured_on_simulated=source.simulated,
+        **more,
+    )
 
 
 def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...], tuple[str, ...]]:

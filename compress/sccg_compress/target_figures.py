@@ -1,6 +1,7 @@
-"""Every target and precision for some models: build time, size, p50, drift and what stayed in float, as one table.
+"""Every target and precision for some models: build time, size, p50, drift and what stays in float, as one table.
 
 ``python -m sccg_compress.target_figures MODEL... --data DIR`` exports and times; ``--table`` writes the table again.
+Engines are taken as they are first built: what export would then do about one over its budget is not part of it.
 """
 
 from __future__ import annotations
@@ -9,20 +10,32 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sccg_compress.console import say
 from sccg_compress.generated import with_block
-from sccg_runtime.errors import InputError, SccgError
+from sccg_runtime.errors import InputError, RefusedError, SccgError
 from sccg_runtime.files import write_text
+
+if TYPE_CHECKING:
+    from sccg_export.export import Common, ExportRequest, ExportResult
 
 RESULTS = Path("results/targets.json")
 DOCS = Path("docs/targets.md")
 SIZE = (512, 512)
+_EVERYTHING = {
+    "min_mean_psnr_db": 0.0,
+    "min_worst_psnr_db": 0.0,
+    "min_delta_psnr_db": -100.0,
+    "min_delta_ssim": -2.0,
+    "max_delta_mae_u8": 255.0,
+}
+"""A drift budget that no engine exceeds."""
 _HEAD = (
     "| model | target | precision | build | bundle | p50 at 512x512 | engine to FP32: mean, worst | float layers |",
     "|---|---|---|---|---|---|---|---|",
@@ -45,77 +58,115 @@ def main(
 
 
 def measured(models: Sequence[Path], data: Path) -> dict[str, Any]:
-    """One row per model, target and precision; where export refuses, its reason stands in ``refused``."""
+    """One row per model, target and precision; where there is no engine, the reason stands in ``refused``."""
     from sccg_bench.machine import LoadWatch, describe_machine
     from sccg_bench.measuring import BenchOptions, Measuring
-    from sccg_export.requirements import REQUIREMENTS, why_not
     from sccg_export.runnables import BundleRunnable
     from sccg_runtime.engine import physical_cores
 
     options = BenchOptions(direction="mr2ct", size=SIZE, threads=physical_cores())
-    run = Measuring(options, lambda line: typer.echo(line, err=True))
-    rows: list[dict[str, Any]] = []
+    run = Measuring(options, say)
+    rows: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for number, model in enumerate(models):
-            for target, needed in REQUIREMENTS.items():
-                for precision in needed.precisions:
-                    row: dict[str, Any] = {
-                        "target": target,
-                        "precision": precision,
-                        "refused": why_not(target, precision),
-                    }
-                    rows.append(row)
-                    bundle = folder / f"{number}-{target}-{precision}.sccg"
-                    if row["refused"] is None:
-                        row |= _exported(model, data, bundle, target, precision)
-                    row["model"] = row.get("student") or model.stem
-                    if row["refused"] is None and not needed.driver:
-                        run.start(stack, BundleRunnable(bundle.stem, bundle))
+            for row, bundle in _exported(model, data, folder / str(number)):
+                name = f"{len(rows)}: {row['model']} {row['target']} {row['precision']}"
+                rows[name] = row
+                if bundle is not None:
+                    run.start(stack, BundleRunnable(name, bundle))
         watch = LoadWatch(lambda: [worker.pid for worker in run.workers.values()])
         run.measure(SIZE, native=False)
         warning = watch.warning()
-    for row in rows:
-        timed = run.rows.get(str(row.pop("bundle", "")))
+    for name, row in rows.items():
+        timed = run.rows.get(name)
         row["p50_ms"] = None if timed is None or timed.latency_ms is None else timed.latency_ms.p50
-    return {"schema": "sccg-targets/1", "machine": asdict(describe_machine()), "warning": warning, "rows": rows}
+        row["not_timed"] = None if timed is None else timed.note
+    told = {"machine": asdict(describe_machine()), "warning": warning, "rows": list(rows.values())}
+    return {"schema": "sccg-targets/1", "threads": options.threads, **told}
 
 
-def _exported(model: Path, data: Path, bundle: Path, target: str, precision: Any) -> dict[str, Any]:
-    """What export measured of one engine, and ``bundle``, the name that it is timed under."""
-    from sccg_compress.export_command import export_model
-    from sccg_export.gate import DriftBudget
-    from sccg_runtime.bundle import read_bundle
+def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    """(row, bundle that the CPU runs) for every target and precision; whatever fails leaves its reason in the row."""
+    from sccg_bench.worker_child import one_line
+    from sccg_export.export import export
+    from sccg_export.requirements import REQUIREMENTS, why_not
+    from sccg_runtime.engine import openable
 
-    told = bundle.with_suffix(".json")
+    def reason(error: Exception) -> str:
+        return one_line(error).replace(f"{folder}/", "").replace(str(model), model.name)
+
+    name, failed = model.name, None
     try:
-        export_model(
-            model,
-            target=target,
-            precision=precision,
-            data=data,
-            intensity=None,
-            direction=None,
-            teacher=None,
-            size=SIZE,
-            out=bundle,
-            seed=0,
-            budget=DriftBudget(),
-            json_out=str(told),
-            old_cpu_check=False,
-        )
-    except SccgError as error:
-        return {"refused": str(error)}
-    values = json.loads(told.read_text(encoding="utf-8"))
+        request, common = _prepared(model, data)
+        name = request.checkpoint.spec.name
+    except Exception as error:
+        failed = reason(error)
+    for target, needed in REQUIREMENTS.items():
+        for precision in needed.precisions:
+            refused = failed or why_not(target, precision)
+            row: dict[str, Any] = {"model": name, "target": target, "precision": precision, "refused": refused}
+            bundle = folder / f"{target}-{precision}.sccg"
+            if refused is None:
+                say(f"{name}: {target} {precision}")
+                calibration = request.calibration if precision == "int8" else None
+                wanted = replace(request, target=target, precision=precision, calibration=calibration)
+                try:
+                    made = export(wanted, bundle, common=common)
+                    row |= _figures(made, bundle)
+                except Exception as error:
+                    row["refused"] = reason(error)
+            timed = row["refused"] is None and openable(made.bundle.contract)
+            yield row, bundle if timed else None
+
+
+def _prepared(model: Path, data: Path) -> tuple[ExportRequest, Common]:
+    """What all engines of a model share; the budget lets everything through."""
+    from sccg_compress.export_command import request_of
+    from sccg_compress.models import find_model
+    from sccg_compress.sources import choose_direction
+    from sccg_export.export import prepare
+    from sccg_export.gate import DriftBudget
+    from sccg_teacher_student.checkpoint import load_checkpoint
+    from sccg_teacher_student.data.source import open_data
+
+    found = find_model(model)
+    if found.checkpoint is None:
+        raise InputError(f"{model} is a bundle already; export takes a run folder or a checkpoint")
+    checkpoint = load_checkpoint(found.checkpoint)
+    request = request_of(
+        checkpoint,
+        choose_direction(None, checkpoint),
+        open_data(data),
+        target="openvino",
+        precision="int8",
+        size=SIZE,
+        seed=0,
+        budget=DriftBudget(**_EVERYTHING),
+    )
+    return request, prepare(request)
+
+
+def _figures(made: ExportResult, bundle: Path) -> dict[str, Any]:
+    """What export measured of one engine, and what its gate says with the default budget."""
+    from sccg_export.gate import DriftBudget, check_drift, worst_slice
+
+    contract = made.bundle.contract
+    over_budget = None
+    try:
+        check_drift(made.quality, DriftBudget())
+    except RefusedError as error:
+        over_budget = str(error)
     return {
-        "student": read_bundle(bundle).contract.student,
-        "bundle": bundle.stem,
-        "build_seconds": values["build_seconds"],
-        "size_mib": values["size_mib"],
-        "engine_to_fp32_psnr_db": values["figures"]["engine_to_fp32_psnr_db"],
-        "worst_psnr_db": values["worst_slice"]["engine_to_fp32_psnr_db"],
-        "drift_measured_on": values["drift_measured_on"],
-        "float_layers": values["float_layers"],
+        "build_seconds": made.build_seconds,
+        "size_mib": bundle.stat().st_size / 2**20,
+        "precision_ran": contract.precision_ran,
+        "engine_to_fp32_psnr_db": made.quality.summary.engine_drift["engine_to_fp32_psnr_db"],
+        "worst_psnr_db": worst_slice(made.quality)[1],
+        "over_budget": over_budget,
+        "drift_measured_on": contract.drift_measured_on,
+        "float_layers": contract.drift.get("float_layers"),
+        "gpu_arch": contract.drift.get("build", {}).get("gpu_arch"),
     }
 
 
@@ -126,19 +177,28 @@ def filled(text: str, results: Path) -> str:
         values = json.loads(results.read_text(encoding="utf-8"))
         machine = values["machine"]
         lines = [*_HEAD, *(_line(row) for row in values["rows"]), ""]
-        lines += [f"Measured on {machine['cpu'] or 'a CPU not named'}, {machine['physical_cores']} cores."]
+        lines += [f"Measured on {machine['cpu'] or 'a CPU not named'}, {values['threads']} threads."]
         lines += [values["warning"]] if values["warning"] else []
     return with_block(text, "targets", lines)
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    named = f"| {row['model']} | {row['target']} | {row['precision']} |"
+    arch = f" (SM {row['gpu_arch']})" if row.get("gpu_arch") else ""
+    cells = [row["model"], row["target"] + arch, row["precision"]]
     if row["refused"] is not None:
-        return f"{named} not exported: {row['refused']} | | | | |"
-    p50 = "" if row["p50_ms"] is None else f"{row['p50_ms']:.1f} ms"
-    drift = f"{row['engine_to_fp32_psnr_db']:.1f}, {row['worst_psnr_db']:.1f} dB ({row['drift_measured_on']})"
-    left = "" if row["float_layers"] is None else str(len(row["float_layers"]))
-    return f"{named} {row['build_seconds']:.1f} s | {row['size_mib']:.1f} MiB | {p50} | {drift} | {left} |"
+        cells += [f"not exported: {row['refused']}", "", "", "", ""]
+    else:
+        p50 = f"not timed: {row['not_timed']}" if row["not_timed"] else ""
+        drift = f"{row['engine_to_fp32_psnr_db']:.1f}, {row['worst_psnr_db']:.1f} dB"
+        drift += " on the graph" if row["drift_measured_on"] == "graph" else ""
+        cells += [
+            f"{row['build_seconds']:.1f} s",
+            f"{row['size_mib']:.1f} MiB",
+            p50 if row["p50_ms"] is None else f"{row['p50_ms']:.1f} ms",
+            drift if row["over_budget"] is None else f"{drift}, **over budget**",
+            "" if row["float_layers"] is None else str(len(row["float_layers"])),
+        ]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from sccg_bench.worker import WorkerError
 from sccg_export.bundle_writer import pack, pack_golden
 from sccg_export.contract_writer import contract_of, drift_figures
 from sccg_export.fallback import fall_back, put_back_figures
-from sccg_export.graph import export_graph
+from sccg_export.graph import Graph, export_graph
 from sccg_export.old_cpu import ISA, OldCpu, not_measured, run_as_old_cpu, why_not
 from sccg_export.request import DriftRefusedError, ExportRequest, ExportResult, check_request
 from sccg_export.targets import load_target
 from sccg_export.workshop import Engine, Workshop, run_network
 from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, read_bundle
+from sccg_runtime.contract import Contract
 from sccg_runtime.engine import openable
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import replacing, sha256, write_bytes
@@ -28,7 +29,7 @@ from sccg_runtime.selftest import selftest
 from sccg_teacher_student.data.phantom import phantom_pairs
 from sccg_teacher_student.distill import side
 
-__all__ = ["DriftRefusedError", "ExportRequest", "ExportResult", "export", "run_network"]
+__all__ = ["Common", "DriftRefusedError", "ExportRequest", "ExportResult", "export", "prepare", "run_network"]
 
 GOLDEN_SLICES = 2
 BRAIN_WINDOW_HU = (0.0, 80.0)
@@ -42,39 +43,91 @@ class _Golden:
     fp32_outputs: FloatArray
 
 
-def export(request: ExportRequest, out: Path, say: Callable[[str], None] = lambda line: None) -> ExportResult:
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all engines of one network, size and held-out slices are made from and compared with.
+
+    Attributes
+    ----------
+    graph
+        Of the network.
+    fp32_outputs
+        What it makes of the held-out slices in PyTorch, (1, H, W) each.
+    golden
+        The same of the slices that every bundle carries.
+    """
+
+    graph: Graph
+    fp32_outputs: list[FloatArray]
+    golden: _Golden
+
+
+def export(
+    request: ExportRequest, out: Path, say: Callable[[str], None] = lambda line: None, *, common: Common | None = None
+) -> ExportResult:
     """Write the bundle ``out``, whole or not at all; an earlier one stays if anything fails.
 
     Layers of an INT8 engine over its budget go back to float32, most harmful first (:mod:`sccg_export.fallback`); only
     if that does not help either, export is refused. With ``request.old_cpu_check``, an engine that keeps its budget
     here but not with AVX2 kernels is built once more with seven-bit weights (:mod:`sccg_export.old_cpu`).
 
+    Parameters
+    ----------
+    request, out
+        What to make, and where.
+    say
+        Told every step.
+    common
+        From :func:`prepare`, where several engines are made of one network; None: made here.
+
     Raises
     ------
     DriftRefusedError
         The engine changed the picture more than its budget.
     RefusedError
-        The graph differs from PyTorch, or the bundle fails its own self-test.
+        The graph differs from PyTorch, nothing runs in the precision that was asked for, or the bundle fails its own
+        self-test.
     InputError
         Target, precision, size or slices do not fit.
     """
     check_request(request)
     load_target(request.target, request.precision, request.gpu_arch, request.quantizer)
-    say(f"graph: {request.checkpoint.spec.name}")
-    graph = export_graph(request.checkpoint.generator, request.record.trained_size)
-    workshop = Workshop(request, graph)
-    inputs = _golden_inputs(request)
-    golden = _Golden(np.stack(inputs), np.stack(run_network(request.checkpoint, inputs)))
+    if common is None:
+        say(f"graph: {request.checkpoint.spec.name}")
+        common = prepare(request)
+    workshop = Workshop(request, common.graph, common.fp32_outputs)
     with replacing(out) as temporary:
-        made = _make(workshop, golden, temporary, say, saturation_safe=request.saturation_safe)
-        if request.precision == "int8" and not (made.bundle.contract.precision_ran or {}).get("int8"):
-            raise RefusedError("int8 was asked for, but no convolution runs in int8")
+        made = _make(workshop, common.golden, temporary, say, saturation_safe=request.saturation_safe)
+        _check_ran(made.bundle.contract)
         if openable(made.bundle.contract) and not (tested := selftest(made.bundle)).passed:
             raise RefusedError(f"the bundle fails its own self-test ({tested.to_engine_db:.1f} dB; {tested.limits})")
         for suffix, data in made.beside.items():
             write_bytes(out.with_suffix(suffix), data)
             say(f"beside it: {out.with_suffix(suffix).name}")
     return made
+
+
+def prepare(request: ExportRequest) -> Common:
+    """Graph and FP32 outputs of a request; they serve every target and precision.
+
+    Raises
+    ------
+    RefusedError
+        The graph differs from PyTorch.
+    """
+    graph = export_graph(request.checkpoint.generator, request.record.trained_size)
+    images = [side(pair, request.record.direction) for pair in request.pairs]
+    inputs = _golden_inputs(request)
+    golden = _Golden(np.stack(inputs), np.stack(run_network(request.checkpoint, inputs)))
+    return Common(graph, run_network(request.checkpoint, images), golden)
+
+
+def _check_ran(contract: Contract) -> None:
+    """RefusedError where nothing runs as asked; OpenVINO computes with FP16 weights in float32."""
+    asked = contract.precision_asked
+    computed = "fp32" if (contract.target, asked) == ("openvino", "fp16") else asked
+    if not (contract.precision_ran or {}).get(computed):
+        raise RefusedError(f"{asked} was asked for, but no convolution runs in {computed}")
 
 
 def _make(

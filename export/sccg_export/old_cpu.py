@@ -23,7 +23,7 @@ from sccg_export.workshop import Workshop
 from sccg_runtime.bundle import read_bundle, read_golden
 from sccg_runtime.engine import physical_cores
 from sccg_runtime.intensity import FloatArray
-from sccg_runtime.selftest import worst_psnr_db
+from sccg_runtime.selftest import least_db, worst_psnr_db
 
 ISA = "AVX2"
 _VARIABLE = "ONEDNN_MAX_CPU_ISA"
@@ -42,7 +42,7 @@ class OldCpu:
     quality
         Their figures.
     refused
-        What the gate said to them, or None.
+        What the gate said to them, or that golden slices fail the self-test that such a CPU will run; or None.
     golden_to_engine_db
         PSNR in dB of the worst golden slice to the same engine without the limit.
     p50_ms
@@ -103,9 +103,15 @@ def run_as_old_cpu(path: Path, workshop: Workshop) -> OldCpu:
         slow = worker.warm_up(_PLAN)
         latency = take_turns({path.stem: lambda: worker.block(_PLAN)}, {path.stem: slow}, _PLAN)[path.stem]
     result, refused = workshop.judge(outputs)
-    return OldCpu(
-        outputs, result, refused, worst_psnr_db(again, golden.engine_outputs), latency.p50, facts["precision_ran"]
-    )
+    to_engine = worst_psnr_db(again, golden.engine_outputs)
+    found = to_engine, worst_psnr_db(again, golden.fp32_outputs)
+    least = least_db(golden)
+    if refused is None and any(one < limit for one, limit in zip(found, least, strict=True)):
+        refused = (
+            f"the bundle fails its self-test: {found[0]:.1f} dB to the exported engine, {found[1]:.1f} dB to FP32 "
+            f"(below {least[0]:g} and {least[1]:.1f})"
+        )
+    return OldCpu(outputs, result, refused, to_engine, latency.p50, facts["precision_ran"])
 
 
 def _in_order(worker: Worker, images: Sequence[FloatArray]) -> list[FloatArray]:

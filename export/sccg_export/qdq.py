@@ -14,6 +14,8 @@ from sccg_export.calibration import Calibration, Slices
 from sccg_export.graph import Graph
 from sccg_runtime.errors import InputError
 
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+
 
 def quantise_qdq(
     graph: Graph,
@@ -68,6 +70,22 @@ def quantise_qdq(
             **choices,
         )
         return onnx.load(target)
+
+
+def convolutions(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
+    """Names of (convolutions whose map and weights both come out of DequantizeLinear, all others)."""
+    dequantised = dequantised_values(model)
+    quantised: list[str] = []
+    left: list[str] = []
+    for node in model.graph.node:
+        if node.op_type in CONVOLUTIONS:
+            (quantised if dequantised.issuperset(node.input[:2]) else left).append(node.name)
+    return quantised, left
+
+
+def dequantised_values(model: onnx.ModelProto) -> frozenset[str]:
+    """Names of all values that come out of DequantizeLinear."""
+    return frozenset(name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output)
 
 
 def check_names(model: onnx.ModelProto, keep_float: Sequence[str]) -> None:

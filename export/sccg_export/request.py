@@ -108,7 +108,8 @@ def check_request(request: ExportRequest) -> None:
     Raises
     ------
     InputError
-        A size does not fit the network's stride, slices are missing, or the budget names a teacher that is not there.
+        A size does not fit the network's stride, slices are missing, seven-bit weights are asked of a float engine, or
+        the budget names a teacher that is not there.
     """
     stride = request.checkpoint.spec.stride
     sizes = {"size": request.size, "trained size": request.record.trained_size}
@@ -120,6 +121,8 @@ def check_request(request: ExportRequest) -> None:
             raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be multiples of {stride}")
     if not request.pairs:
         raise InputError("export needs held-out slices to measure its drift on")
+    if request.saturation_safe and request.precision != "int8":
+        raise InputError(f"--saturation-safe is for --int8, not for {request.precision}: leave it out")
     if request.budget.max_teacher_psnr_drop_db is not None and request.teacher_outputs is None:
         raise InputError("a budget for the drift to the teacher needs the teacher: say --teacher FILE")
     if request.calibration is not None:

@@ -10,8 +10,6 @@ from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
 from sccg_export.qdq import quantise_qdq
 
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
-
 
 def quantise(graph: Graph, calibration: Calibration, keep_float: Sequence[str]) -> onnx.ModelProto:
     """Put Q/DQ around convolutions, but for those named and :func:`always_float`."""
@@ -45,14 +43,3 @@ def always_float(model: onnx.ModelProto) -> list[str]:
     found = [node for node in model.graph.node if node.op_type == "Conv"]
     vectors = [node.name for node in found if shapes.get(node.input[0], [])[2:] == [1, 1]]
     return [found[0].name, *vectors, found[-1].name]
-
-
-def convolutions(model: onnx.ModelProto, *, quantised: bool) -> tuple[str, ...]:
-    """Names of the convolutions that are (not) between Q/DQ nodes."""
-    producer = {name: node.op_type for node in model.graph.node for name in node.output}
-    return tuple(
-        node.name
-        for node in model.graph.node
-        if node.op_type in _CONVOLUTIONS
-        and all(producer.get(name) == "DequantizeLinear" for name in node.input[:2]) == quantised
-    )

@@ -19,8 +19,9 @@ from sccg_export.graph import INPUT, Graph
 from sccg_export.half import to_half
 from sccg_export.layer_types import PRECISIONS as TYPE_PRECISIONS
 from sccg_export.layer_types import check_types
+from sccg_export.qdq import convolutions
 from sccg_export.requirements import REQUIREMENTS, quantizer_version
-from sccg_export.symmetric_qdq import convolutions, quantise
+from sccg_export.symmetric_qdq import quantise
 from sccg_export.trt_session import gpu_arch as present_gpu_arch
 from sccg_export.trt_session import import_tensorrt, open_engine, open_graph, trt_logger
 from sccg_runtime.contract import Precision
@@ -70,6 +71,7 @@ def build(
         if calibration is None:
             raise InputError("int8 needs calibration slices")
         model = quantise(graph, calibration, keep_float)
+    quantised, left = convolutions(model)
     trt = import_tensorrt("tensorrt-rtx")
     builder = trt.Builder(trt_logger("tensorrt-rtx"))
     network = parse(trt, builder, model)
@@ -86,8 +88,8 @@ def build(
         engine="TensorRT-RTX",
         engine_version=str(trt.__version__),
         precision_ran=ran,
-        float_layers=convolutions(model, quantised=False) if precision == "int8" else (),
-        int8_layers=convolutions(model, quantised=True),
+        float_layers=tuple(left) if precision == "int8" else (),
+        int8_layers=tuple(quantised),
         quantizer=quantizer_version("ort") if precision == "int8" else "",
         open=open_engine if on_engine else lambda _, size: open_graph(model, size, ran),
         measured_on="engine" if on_engine else "graph",

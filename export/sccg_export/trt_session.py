@@ -27,6 +27,13 @@ logger = logging.getLogger(__name__)
 ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"tensorrt-rtx": ("TensorRT-RTX", "tensorrt_rtx"), "tensorrt": ("TensorRT", "tensorrt")}
 )
+# Where a target's export found out what its convolutions compute in.
+PRECISION_SOURCES: Mapping[str, str] = MappingProxyType(
+    {
+        "tensorrt-rtx": "types of the network that the engine was built from",
+        "tensorrt": "TensorRT's engine inspector, at export",
+    }
+)
 
 
 def import_tensorrt(target: Target) -> Any:
@@ -102,7 +109,7 @@ def open_graph(model: onnx.ModelProto, size: tuple[int, int], ran: dict[str, int
         threads=threads,
         size=size,
         precision_ran=ran,
-        precision_source="types of the network that the engine was built from",
+        precision_source=PRECISION_SOURCES["tensorrt-rtx"],
     )
     return checked_session(run, told)
 
@@ -171,7 +178,7 @@ def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | N
         threads=1,
         size=size,
         precision_ran=dict(contract.precision_ran or {}),
-        precision_source="types of the network that the engine was built from",
+        precision_source=PRECISION_SOURCES[target],
     )
     return checked_session(run, told)
 

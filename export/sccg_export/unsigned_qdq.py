@@ -9,13 +9,12 @@ import onnx
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
 from sccg_export.inc_qdq import quantise_inc
-from sccg_export.qdq import check_names, quantise_qdq
+from sccg_export.qdq import CONVOLUTIONS, check_names, convolutions, dequantised_values, quantise_qdq
 from sccg_export.requirements import Quantizer
 
 # ONNX Runtime's CPU provider has integer kernels for these; Q/DQ around others (transposed convolution, instance norm)
 # only costs time. Pad moves integers as they are, so it may stay between two quantised layers.
 QUANTISED_OPS = ("Conv", "Add", "Pad")
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def quantise(
@@ -59,10 +58,10 @@ def always_float(model: onnx.ModelProto) -> list[str]:
     The first convolution, whose input's brightest pixel would decide how finely soft tissue is told apart; the last,
     because its output is the picture; and all that works on one number per channel (FiLM).
     """
-    convolutions = [node.name for node in model.graph.node if node.op_type in _CONVOLUTIONS]
+    named = [node.name for node in model.graph.node if node.op_type in CONVOLUTIONS]
     weights = {tensor.name for tensor in model.graph.initializer}
     vectors: set[str] = set()  # maps of one pixel
-    kept = {convolutions[0], convolutions[-1]}
+    kept = {named[0], named[-1]}
     for node in model.graph.node:
         computed = [name for name in node.input if name and name not in weights]
         if node.op_type == "ReduceMean" or (computed and all(name in vectors for name in computed)):
@@ -75,13 +74,6 @@ def always_float(model: onnx.ModelProto) -> list[str]:
 
 def layers(model: onnx.ModelProto) -> tuple[list[str], list[str], list[str]]:
     """Names of (convolutions between Q/DQ nodes, convolutions that are not, sums that read at least one Q/DQ pair)."""
-    dequantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    quantised: list[str] = []
-    left: list[str] = []
-    sums: list[str] = []
-    for node in model.graph.node:
-        if node.op_type in _CONVOLUTIONS:
-            (quantised if all(name in dequantised for name in node.input[:2]) else left).append(node.name)
-        elif node.op_type == "Add" and any(name in dequantised for name in node.input):
-            sums.append(node.name)
-    return quantised, left, sums
+    dequantised = dequantised_values(model)
+    sums = [node.name for node in model.graph.node if node.op_type == "Add" and not dequantised.isdisjoint(node.input)]
+    return *convolutions(model), sums

@@ -77,10 +77,10 @@ class Workshop:
         The FP32 network gives values that are not finite.
     """
 
-    def __init__(self, request: ExportRequest, graph: Graph) -> None:
+    def __init__(self, request: ExportRequest, graph: Graph, fp32_outputs: list[FloatArray] | None = None) -> None:
         self.request, self.graph = request, graph
         self.inputs = [side(pair, request.record.direction) for pair in request.pairs]
-        self.fp32_outputs = run_network(request.checkpoint, self.inputs)
+        self.fp32_outputs = run_network(request.checkpoint, self.inputs) if fp32_outputs is None else fp32_outputs
         if not all(np.isfinite(output).all() for output in self.fp32_outputs):
             raise RefusedError("the FP32 network gives values that are not finite: there is nothing to compare with")
         record = request.record

@@ -152,7 +152,7 @@ class Contract:
         if not isinstance(values, dict):
             raise BundleError("contract.json is not an object")
         version = values.get("format_version")
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise BundleError(f"bundle format {version!r} is not {FORMAT_VERSION}: export it again with this release")
         names = {field.name for field in fields(cls)}
         for problem, keys in (("lacks", names - set(values)), ("has unknown", set(values) - names)):

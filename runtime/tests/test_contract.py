@@ -41,6 +41,13 @@ def test_a_missing_key_is_refused(make, name):
         Contract.from_json(json.dumps(values))
 
 
+@pytest.mark.parametrize("version", [0, 2, True, 1.0, "1", None])
+def test_another_format_version_is_refused_also_where_it_only_looks_like_this_one(make, version):
+    values = json.loads(make.contract().to_json()) | {"format_version": version}
+    with pytest.raises(BundleError, match=r"bundle format .* is not 1: export it again"):
+        Contract.from_json(json.dumps(values))
+
+
 def test_an_unknown_key_is_refused(make):
     values = json.loads(make.contract().to_json()) | {"extra": 1}
     with pytest.raises(BundleError, match="extra"):

@@ -16,7 +16,7 @@ from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
 from sccg_export.targets import load_target
 from sccg_export.unsigned_qdq import QUANTISED_OPS
-from sccg_runtime.engine import cpu_capabilities, import_openvino, open_session
+from sccg_runtime.engine import cpu_capabilities, cpu_properties, import_openvino, open_session
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_teacher_student.checkpoint import Checkpoint
 from sccg_teacher_student.networks.build import fold_for_export
@@ -140,6 +140,16 @@ def test_openvino_bf16_computes_in_bf16_and_is_judged_by_the_gate(
     with pytest.raises(DriftRefusedError, match=r"below 90.*ask for --fp16, --fp32 or --int8"):
         export(request_for("openvino", "bf16", budget=strict), tmp_path / "strict.sccg")
     assert not (tmp_path / "strict.sccg").exists()
+
+
+@has_bf16
+def test_bf16_that_runs_in_another_precision_is_refused(
+    request_for: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sccg_runtime.engine.cpu_properties", lambda _, threads: cpu_properties("fp32", threads))
+    with pytest.raises(RefusedError, match="bf16 was asked for, but no convolution runs in bf16"):
+        export(request_for("openvino", "bf16"), tmp_path / "bf16.sccg")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bf16_is_refused_before_any_work_where_the_cpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:

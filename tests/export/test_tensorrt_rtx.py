@@ -18,8 +18,8 @@ from sccg_export.export import DriftRefusedError, ExportRequest, export
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
 from sccg_export.half import to_half
+from sccg_export.qdq import convolutions as convolutions_of
 from sccg_export.runnables import BundleRunnable
-from sccg_export.symmetric_qdq import convolutions as convolutions_of
 from sccg_export.symmetric_qdq import quantise
 from sccg_export.targets import load_target
 from sccg_runtime.bundle import DRIFT_MEMBER, read_golden
@@ -119,11 +119,11 @@ def test_int8_is_symmetric_with_float_biases_and_leaves_first_last_and_film_in_f
         assert values[node.input[2]].dtype == np.int8
         assert not values[node.input[2]].any(), "zero points are 0"
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    left = convolutions_of(model, quantised=False)
+    _, left = convolutions_of(model)
     assert {convolutions[0], convolutions[-1]} < set(left)
     assert len(convolutions) - len(left) == 5, "two in each block and the one before the tail"
     more = quantise(graph, calibration, (convolutions[1],))
-    assert set(convolutions_of(more, quantised=False)) == {*left, convolutions[1]}
+    assert set(convolutions_of(more)[1]) == {*left, convolutions[1]}
 
 
 def test_an_int8_engine_over_its_budget_gets_layers_back_in_float_then_is_refused(
