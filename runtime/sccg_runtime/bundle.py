@@ -15,6 +15,7 @@ drift.json       what compression changed, as METRICS defines it
 from __future__ import annotations
 
 import io
+import stat
 import struct
 import zipfile
 import zlib
@@ -191,6 +192,8 @@ def read_bundle(path: Path, verify: Callable[[bytes], None] | None = None) -> Bu
     """
     name = path.name
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise BundleError(f"{name} is not a file: name the .sccg file itself")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
