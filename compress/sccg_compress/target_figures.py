@@ -91,7 +91,6 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
     from sccg_bench.worker_child import one_line
     from sccg_export.export import export
     from sccg_export.requirements import REQUIREMENTS, why_not
-    from sccg_runtime.engine import openable
 
     def reason(error: Exception) -> str:
         return one_line(error).replace(f"{folder}/", "").replace(str(model), model.name)
@@ -116,7 +115,7 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
                     row |= _figures(made, bundle)
                 except Exception as error:
                     row["refused"] = reason(error)
-            timed = row["refused"] is None and openable(made.bundle.contract)
+            timed = row["refused"] is None and made.bundle.contract.runs_on_cpu
             yield row, bundle if timed else None
 
 

@@ -21,11 +21,9 @@ from sccg_export.targets import load_target
 from sccg_export.workshop import Engine, Workshop, run_network
 from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, read_bundle
 from sccg_runtime.contract import Contract
-from sccg_runtime.engine import openable
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import replacing, sha256, write_bytes
 from sccg_runtime.intensity import FloatArray, Intensity
-from sccg_runtime.selftest import selftest
 from sccg_teacher_student.data.phantom import phantom_pairs
 from sccg_teacher_student.distill import side
 
@@ -99,7 +97,7 @@ def export(
     with replacing(out) as temporary:
         made = _make(workshop, common.golden, temporary, say, saturation_safe=request.saturation_safe)
         _check_ran(made.bundle.contract)
-        if openable(made.bundle.contract) and not (tested := selftest(made.bundle)).passed:
+        if made.bundle.contract.runs_on_cpu and not (tested := made.bundle.selftest()).passed:
             raise RefusedError(f"the bundle fails its own self-test ({tested.to_engine_db:.1f} dB; {tested.limits})")
         for suffix, data in made.beside.items():
             write_bytes(out.with_suffix(suffix), data)

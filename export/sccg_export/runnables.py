@@ -30,10 +30,10 @@ class BundleRunnable:
     def open(self, size: tuple[int, int], threads: int) -> Callable[[FloatArray], FloatArray]:
         """Read the bundle and compile it for ``size``."""
         from sccg_runtime.bundle import read_bundle
-        from sccg_runtime.engine import open_session, openable
+        from sccg_runtime.engine import open_session
 
         bundle = read_bundle(self.bundle)
-        if not openable(bundle.contract):
+        if not bundle.contract.runs_on_cpu:
             from sccg_export.trt_session import open_engine
 
             self.device_times_ms = []
@@ -56,7 +56,7 @@ class BundleRunnable:
 
     def convert(self, series: Path, out: Path, threads: int) -> int:
         """A DICOM series through the bundle, as ``sccg-runtime convert`` does it; how many slices it has."""
-        from sccg_runtime.api import convert_series, load
+        from sccg_runtime import convert_series, load
 
         return convert_series(series, out, load(self.bundle), threads=threads).slices
 

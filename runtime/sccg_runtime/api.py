@@ -1,50 +1,13 @@
-"""What ``from sccg_runtime import load, convert_series`` gives; the command line converts with nothing else."""
+"""What ``from sccg_runtime import convert_series`` gives; the command line converts with nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from sccg_runtime.bundle import Bundle, read_bundle
+from sccg_runtime.bundle import Bundle
 from sccg_runtime.convert import convert
 from sccg_runtime.options import ConvertOptions, ConvertResult, Format
-from sccg_runtime.signature import verifier
-
-
-def load(path: Path | str, *, public_key: Path | str | None = None) -> Bundle:
-    """Read a ``.sccg`` file into memory and check every part of it against its SHA-256.
-
-    Parameters
-    ----------
-    path
-        The file.
-    public_key
-        PEM file of an elliptic-curve public key: the file's signature ``FILE.sccg.sig`` must fit it, which is found
-        out before anything in the bundle is used (needs the extra ``sign``). None: signatures are not looked at.
-
-    Returns
-    -------
-    Bundle
-        ``contract`` (:class:`sccg_runtime.Contract`) says what it takes and gives; ``sha256`` names it.
-
-    Raises
-    ------
-    BundleError
-        There is no such file, it is no bundle, damaged, too large, or of another format version.
-    NotTrustedError
-        The signature is missing, damaged, made with another key, or of other bytes.
-    InputError
-        ``public_key`` is no such key.
-    MissingDependencyError
-        A signature is to be checked and model-signing is not installed.
-
-    Example
-    -------
-    >>> load("balanced.sccg").contract.input_intensity.modality
-    'MR'
-    """
-    path = Path(path)
-    return read_bundle(path, verifier(path, None if public_key is None else Path(public_key)))
 
 
 def convert_series(
@@ -78,7 +41,7 @@ def convert_series(
     out
         Folder (or file, see ``format``) to make, apart from ``source``.
     bundle
-        From :func:`load`.
+        From :func:`sccg_runtime.load`.
     series
         SeriesInstanceUID, SeriesNumber or SeriesDescription (or a part of it); None where only one series fits.
     sequence

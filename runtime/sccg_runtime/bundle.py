@@ -15,6 +15,7 @@ drift.json       what compression changed, as METRICS defines it
 from __future__ import annotations
 
 import io
+import stat
 import struct
 import zipfile
 import zlib
@@ -22,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +31,10 @@ from sccg_runtime.contract import Contract, Target
 from sccg_runtime.errors import BundleError
 from sccg_runtime.files import sha256
 from sccg_runtime.intensity import FloatArray
+from sccg_runtime.signature import verifier
+
+if TYPE_CHECKING:
+    from sccg_runtime.selftest import SelfTest
 
 CONTRACT_MEMBER = "contract.json"
 GOLDEN_MEMBER = "golden.npz"
@@ -78,6 +84,35 @@ class Bundle:
     members: Mapping[str, bytes] = field(repr=False)
     sha256: str
 
+    def selftest(self, *, threads: int | None = None) -> SelfTest:
+        """Run the golden slices on this machine and compare; a failure is returned, not raised.
+
+        Parameters
+        ----------
+        threads
+            Threads for one slice; None: physical cores.
+
+        Returns
+        -------
+        SelfTest
+            ``passed`` and the figures in dB; its ``require()`` raises where it failed.
+
+        Raises
+        ------
+        BundleError
+            The golden slices cannot be read or the engine cannot be loaded.
+        MissingDependencyError
+            The engine's package, or a CPU feature that the precision needs, is not here; or the target needs a GPU.
+
+        Example
+        -------
+        >>> load("balanced.sccg").selftest().passed
+        True
+        """
+        from sccg_runtime.selftest import selftest
+
+        return selftest(self, threads=threads)
+
 
 @dataclass(frozen=True, slots=True)
 class Golden:
@@ -96,6 +131,42 @@ class Golden:
     inputs: FloatArray
     fp32_outputs: FloatArray
     engine_outputs: FloatArray
+
+
+def load(path: Path | str, *, public_key: Path | str | None = None) -> Bundle:
+    """Read a ``.sccg`` file into memory and check every part of it against its SHA-256.
+
+    Parameters
+    ----------
+    path
+        The file.
+    public_key
+        PEM file of an elliptic-curve public key: the file's signature ``FILE.sccg.sig`` must fit it, which is found
+        out before anything in the bundle is used (needs the extra ``sign``). None: signatures are not looked at.
+
+    Returns
+    -------
+    Bundle
+        ``contract`` (:class:`sccg_runtime.Contract`) says what it takes and gives; ``sha256`` names it.
+
+    Raises
+    ------
+    BundleError
+        There is no such file, it is no bundle, damaged, too large, or of another format version.
+    NotTrustedError
+        The signature is missing, damaged, made with another key, or of other bytes.
+    InputError
+        ``public_key`` is no such key.
+    MissingDependencyError
+        A signature is to be checked and model-signing is not installed.
+
+    Example
+    -------
+    >>> load("balanced.sccg").contract.input_intensity.modality
+    'MR'
+    """
+    path = Path(path)
+    return read_bundle(path, verifier(path, None if public_key is None else Path(public_key)))
 
 
 def read_bundle(path: Path, verify: Callable[[bytes], None] | None = None) -> Bundle:
@@ -121,6 +192,8 @@ def read_bundle(path: Path, verify: Callable[[bytes], None] | None = None) -> Bu
     """
     name = path.name
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise BundleError(f"{name} is not a file: name the .sccg file itself")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:

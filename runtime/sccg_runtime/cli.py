@@ -15,7 +15,6 @@ from sccg_runtime import __version__
 from sccg_runtime.errors import SccgError
 
 if TYPE_CHECKING:
-    from sccg_runtime.bundle import Bundle
     from sccg_runtime.options import ConvertResult
 
 _UNUSED = ("openvino.tools.ovc", "gdcm")  # OpenVINO's model converter; a decoder that works in another process
@@ -165,9 +164,9 @@ def _summary(result: ConvertResult, out: Path) -> str:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from sccg_runtime.engine import openable
+    from sccg_runtime import load
 
-    bundle = _read(options)
+    bundle = load(options.bundle, public_key=options.require_signature)
     contract = bundle.contract
     if options.json is not None:
         _write_json(options.json, json.loads(contract.to_json()) | {"sha256": bundle.sha256})
@@ -188,7 +187,7 @@ def _info(options: argparse.Namespace) -> int:
             else f"spacing unknown ({contract.unknown['trained_spacing_mm']})"
         ),
         "engine": f"{contract.engine} {contract.engine_version}, {contract.engine_size[0]}x{contract.engine_size[1]}"
-        + ("" if openable(contract) else "; needs an NVIDIA GPU, sccg-runtime cannot run it"),
+        + ("" if contract.runs_on_cpu else "; needs an NVIDIA GPU, sccg-runtime cannot run it"),
         "precision": f"{contract.precision_asked}; ran "
         + (
             ", ".join(f"{name} {count}" for name, count in ran.items())
@@ -222,9 +221,9 @@ def _intensity(values: dict[str, Any]) -> str:
 def _selftest(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from sccg_runtime.selftest import require, selftest
+    from sccg_runtime import load
 
-    result = selftest(_read(options), threads=options.threads)
+    result = load(options.bundle, public_key=options.require_signature).selftest(threads=options.threads)
     if options.json is not None:
         _write_json(options.json, asdict(result))
     if options.json != "-":
@@ -235,16 +234,8 @@ def _selftest(options: argparse.Namespace) -> int:
             f"to the exported engine {result.to_engine_db:.1f} dB, to FP32 {result.to_fp32_db:.1f} dB "
             f"(at export {result.stored_to_fp32_db:.1f} dB); needed: {result.limits}"
         )
-    require(result)
+    result.require()
     return 0
-
-
-def _read(options: argparse.Namespace) -> Bundle:
-    """As :func:`sccg_runtime.load` does, without the imports of converting."""
-    from sccg_runtime.bundle import read_bundle
-    from sccg_runtime.signature import verifier
-
-    return read_bundle(options.bundle, verifier(options.bundle, options.require_signature))
 
 
 def _write_json(target: str, values: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from sccg_runtime.statistics import InputStatistics
 FORMAT_VERSION = 1
 Target = Literal["openvino", "ort", "tensorrt-rtx", "tensorrt"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+CPU_TARGETS: tuple[Target, ...] = ("openvino", "ort")
 NULLABLE = frozenset(
     {"trained_spacing_mm", "precision_ran", "opset", "teacher_sha256", "calibration", "input_statistics"}
 )
@@ -114,7 +115,7 @@ class Contract:
             raise BundleError("contract: sizes must be between 1 and 4096 pixels, the stride at least 1")
         if any(side % self.stride for side in self.engine_size):
             raise BundleError(f"contract: engine_size {self.engine_size} is not a multiple of stride {self.stride}")
-        if self.drift_measured_on == "graph" and self.target in ("openvino", "ort"):
+        if self.drift_measured_on == "graph" and self.runs_on_cpu:
             raise BundleError(f"contract: drift of an {self.target} engine must be measured on the engine")
         spacing = self.trained_spacing_mm
         if spacing is not None and not all(0.01 <= value <= 20 for value in spacing):
@@ -127,6 +128,11 @@ class Contract:
                 raise BundleError(f"contract: {name} has no SHA-256")
         if set(self.unknown) - NULLABLE:
             raise BundleError(f"contract: {', '.join(sorted(set(self.unknown) - NULLABLE))} cannot be unknown")
+
+    @property
+    def runs_on_cpu(self) -> bool:
+        """Whether sccg-runtime runs this target; False: the engine needs an NVIDIA GPU and the engineer's tools."""
+        return self.target in CPU_TARGETS
 
     def to_json(self) -> str:
         """JSON text, keys in the order of the fields, two spaces deep. No NaN and no infinity."""

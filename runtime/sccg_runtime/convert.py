@@ -306,5 +306,5 @@ def _standing_warnings(contract: Contract, plan: InPlanePlan, foreign: int) -> l
             f"the bundle does not know its training pixel spacing: the whole slice was fitted to {size} pixels"
         )
     if foreign:
-        found.append(f"{foreign} files are not DICOM and were left out")
+        found.append(f"{foreign} files or links to folders are not DICOM and were left out")
     return found

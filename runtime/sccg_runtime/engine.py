@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sccg_runtime.bundle import Bundle
-from sccg_runtime.contract import Contract, Precision, Target
+from sccg_runtime.contract import Precision, Target
 from sccg_runtime.errors import BundleError, InputError, MissingDependencyError, RefusedError
 from sccg_runtime.intensity import FloatArray
 
@@ -371,8 +371,3 @@ def _description(
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200]
-
-
-def openable(contract: Contract) -> bool:
-    """Whether this distribution has a session for the contract's target (its package may still be missing)."""
-    return _OPENERS[contract.target] is not _refuse_tensorrt

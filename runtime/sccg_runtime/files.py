@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -17,11 +18,18 @@ def replacing(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, so libraries that look at it still write the right format.
     Whatever stood at ``path`` before is untouched until the rename, and for good if the block fails.
 
+    Raises
+    ------
+    OSError
+        Something that is no file stands at ``path``, or the disk is full, and the like.
+
     Example
     -------
     >>> with replacing(Path("report.md")) as temporary:
     ...     temporary.write_text("# Report")
     """
+    if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null, which root could replace
+        raise OSError(errno.EINVAL, "not a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)

@@ -52,9 +52,17 @@ class SelfTest:
     description: Description
     elapsed_ms: float
 
+    def require(self) -> None:
+        """Raise RefusedError if the self-test failed."""
+        if not self.passed:
+            raise RefusedError(
+                f"self-test failed: {self.to_engine_db:.1f} dB to the exported engine, {self.to_fp32_db:.1f} dB to "
+                f"FP32 (needed: {self.limits}): this CPU computes something else; do not use this bundle here"
+            )
+
 
 def selftest(bundle: Bundle, *, threads: int | None = None) -> SelfTest:
-    """Run the golden slices and compare; a failure is returned, not raised.
+    """What :meth:`sccg_runtime.bundle.Bundle.selftest` gives.
 
     Passes if the worst slice agrees with the exporting machine to 40 dB, and is not more than 3 dB further from the
     uncompressed network than the exporting machine was (agreement beyond 60 dB counts as 60). CPUs with other
@@ -94,15 +102,6 @@ def least_db(golden: Golden) -> tuple[float, float]:
     stored = worst_psnr_db(golden.engine_outputs, golden.fp32_outputs)
     # Above 60 dB (a root mean square of a quarter of one grey level) only rounding differs.
     return MIN_TO_ENGINE_DB, min(stored, ROUNDING_DB) - MAX_DROP_DB
-
-
-def require(result: SelfTest) -> None:
-    """Raise RefusedError if the self-test failed."""
-    if not result.passed:
-        raise RefusedError(
-            f"self-test failed: {result.to_engine_db:.1f} dB to the exported engine, {result.to_fp32_db:.1f} dB to "
-            f"FP32 (needed: {result.limits}): this CPU computes something else; do not use this bundle here"
-        )
 
 
 def worst_psnr_db(outputs: FloatArray, references: FloatArray) -> float:

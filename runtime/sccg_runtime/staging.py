@@ -30,18 +30,22 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
     ------
     InputError
         It exists and ``force`` is not given; it is something else than an earlier output could be; or it is, holds or
-        lies in the source.
+        lies in the source; or it cannot be looked into.
     """
-    target, origin = out.resolve(), source.resolve()
+    target, origin = (Path(os.path.realpath(path)) for path in (out, source))  # resolve() raises on loops of links
     if target == origin or target in origin.parents or origin in target.parents:
         raise InputError(f"{out.name}: the output must be apart from the source, neither in it nor around it")
-    if not (out.exists() or out.is_symlink()):
+    if not os.path.lexists(out):
         return
     if not force:
         raise InputError(f"{out.name} exists: give another name, or --force to replace it")
     if out.is_symlink() or not (out.is_file() if file else out.is_dir()):
         raise InputError(f"{out.name} is not a {'file' if file else 'folder'}")
-    if not file and any(item.suffix != ".dcm" or not item.is_file() for item in out.iterdir()):
+    try:
+        foreign = not file and any(item.suffix != ".dcm" or not item.is_file() for item in out.iterdir())
+    except OSError as error:
+        raise InputError(f"{out.name} cannot be looked into: {error.strerror}: give another folder") from None
+    if foreign:
         raise InputError(f"{out.name} holds something else than .dcm files: it is not replaced; give another folder")
 
 

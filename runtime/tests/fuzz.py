@@ -2,7 +2,7 @@
 
 Each case is one run of the command line. It must end within 5 s with exit code 0, 2 or 3, say why in one line, write
 nothing but its output folder, and never leave out an image without a word. A case that does not is printed with its
-number; ``--only NUMBER`` runs it again.
+number; ``--only NUMBER`` runs it again, ``--first NUMBER`` goes on from there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import traceback
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ LIMIT_S = 5.0
 ATTEMPTS = 3
 STARTS_S: list[float] = []
 SLICES = 3
+PROGRESS = 500
 SIZE = (32, 32)
 
 
@@ -279,8 +280,8 @@ MUST_BE_REFUSED = {name for name, _ in BUNDLE_DAMAGE[1:]}
 KINDS = {"dicom": dicom_case, "bundles": bundle_case}
 
 
-def fuzz(kind: str, cases: int, seed: int, only: int | None = None) -> tuple[Counter[str], list[str]]:
-    """Outcomes by kind, and the failures."""
+def fuzz(kind: str, numbers: Sequence[int], seed: int) -> tuple[Counter[str], list[str]]:
+    """Outcomes by kind, and the failures, of the cases with these numbers."""
     from sccg_runtime import convert
     from sccg_runtime.dicom import decoder
 
@@ -300,7 +301,7 @@ def fuzz(kind: str, cases: int, seed: int, only: int | None = None) -> tuple[Cou
         (root / "seeds").mkdir()
         seeds = Seeds(helpers(), root / "seeds")
         kept = snapshot(root / "seeds")
-        for number in range(cases) if only is None else [only]:
+        for done, number in enumerate(numbers, 1):
             chance = random.Random(f"{seed} {number}")  # noqa: S311
             folder = root / "case"
             folder.mkdir()
@@ -321,8 +322,9 @@ def fuzz(kind: str, cases: int, seed: int, only: int | None = None) -> tuple[Cou
             except Failure as failure:
                 failures.append(f"case {number}: {failure}")
             shutil.rmtree(folder)
-            if number % 1000 == 999:
-                sys.stderr.write(f"{number + 1} cases, {len(failures)} failures\n")
+            if done % PROGRESS == 0:
+                sys.stderr.write(f"{done} of {len(numbers)} cases, next is {number + 1}; {len(failures)} failures\n")
+                sys.stderr.flush()
     return outcomes, failures
 
 
@@ -330,11 +332,13 @@ def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--cases", type=int, default=20_000, help="number of the last case, plus one")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first case, to go on from")
     parser.add_argument("--only", type=int, help="number of one case to run again")
     options = parser.parse_args()
-    outcomes, failures = fuzz(options.kind, options.cases, options.seed, options.only)
+    numbers = range(options.first, options.cases) if options.only is None else [options.only]
+    outcomes, failures = fuzz(options.kind, numbers, options.seed)
     for outcome, count in sorted(outcomes.items()):
         sys.stdout.write(f"{count:6d}  {outcome}\n")
     for failure in failures[:20]:

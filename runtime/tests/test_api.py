@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 
 import sccg_runtime
 from sccg_runtime import Contract, convert_series, load
+from sccg_runtime.bundle import Bundle
 from sccg_runtime.errors import BundleError, SeriesError
 
 
@@ -41,13 +43,32 @@ assert not {"openvino", "torch"} & set(sys.modules)
 
 
 def test_every_name_says_what_it_raises_and_shows_an_example():
-    for name in (load, convert_series):
+    for name in (load, convert_series, Bundle.selftest):
         for heading in ("Parameters", "Returns", "Raises", "Example"):
             assert heading in name.__doc__
 
 
-def test_the_command_line_converts_through_the_api_alone():
-    text = Path(sccg_runtime.__file__).with_name("cli.py").read_text()
-    assert "from sccg_runtime import convert_series, load" in text
-    assert "sccg_runtime.convert" not in text
-    assert "sccg_runtime.dicom" not in text
+def test_the_command_line_uses_the_three_names_and_what_they_give_alone():
+    found = set()
+    tree = ast.parse(Path(sccg_runtime.__file__).with_name("cli.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {item.name for item in node.names if item.name.startswith("sccg_runtime")}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("sccg_runtime"):
+            found |= {f"{node.module}.{item.name}" for item in node.names}
+    plain = {"__version__", "errors.InputError", "errors.SccgError", "files.write_text"}
+    for_type_checkers = {"options.ConvertResult"}
+    assert found == {f"sccg_runtime.{name}" for name in {"convert_series", "load"} | plain | for_type_checkers}
+
+
+def test_showing_and_checking_a_bundle_imports_nothing_that_converts(bundle_file):
+    code = """
+import sys
+from sccg_runtime.cli import main
+path, heavy = sys.argv[1], {"PIL", "nibabel", "pydicom", "torch"}
+assert main(["info", path]) == 0
+assert not (heavy | {"openvino"}) & set(sys.modules)
+assert main(["selftest", path, "--threads", "1"]) == 0
+assert not heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code, bundle_file()], check=True)

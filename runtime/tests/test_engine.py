@@ -7,7 +7,7 @@ import pytest
 
 from sccg_runtime import engine
 from sccg_runtime.bundle import read_bundle
-from sccg_runtime.engine import open_session, openable, physical_cores
+from sccg_runtime.engine import open_session, physical_cores
 from sccg_runtime.errors import BundleError, InputError, MissingDependencyError, RefusedError
 
 
@@ -79,7 +79,7 @@ def test_a_damaged_model_gives_one_line(make, tmp_path):
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
 def test_tensorrt_is_refused_with_advice(bundle_file, make, target):
     contract = make.contract(target=target)
-    assert not openable(contract)
+    assert not contract.runs_on_cpu
     with pytest.raises(MissingDependencyError, match=r"needs an NVIDIA GPU and cannot run here.*--target openvino"):
         open_session(read_bundle(bundle_file(contract)))
 

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from sccg_runtime.files import replacing, sha256, write_bytes
@@ -18,6 +20,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == b"old"
     write_bytes(path, b"new")
     assert [item.read_bytes() for item in path.parent.iterdir()] == [b"new"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders here")
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match="not a file"):
+            write_bytes(tmp_path / name, b"new")
+    assert {item.name for item in tmp_path.iterdir()} == {"pipe", "folder"}
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_hashes_of_bytes_and_files_agree(tmp_path):

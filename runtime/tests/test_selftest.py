@@ -5,18 +5,18 @@ import pytest
 
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.errors import RefusedError
-from sccg_runtime.selftest import require, selftest, worst_psnr_db
+from sccg_runtime.selftest import worst_psnr_db
 
 
 def test_a_machine_that_agrees_passes_quickly(bundle_file):
     began = time.perf_counter()
-    result = selftest(read_bundle(bundle_file()))
+    result = read_bundle(bundle_file()).selftest()
     assert time.perf_counter() - began < 2
     assert result.passed
     assert result.slices == 2
     assert result.to_engine_db > 90
     assert result.to_fp32_db > 90
-    require(result)
+    result.require()
 
 
 def test_psnr_is_that_of_the_u8_scale():
@@ -28,16 +28,16 @@ def test_psnr_is_that_of_the_u8_scale():
 
 
 def test_another_answer_than_the_exported_engine_is_refused(bundle_file):
-    result = selftest(read_bundle(bundle_file(error=0.05)))  # 6.4 grey levels: 32 dB
+    result = read_bundle(bundle_file(error=0.05)).selftest()  # 6.4 grey levels: 32 dB
     assert result.to_engine_db == pytest.approx(32.0, abs=0.5)
     assert not result.passed
     with pytest.raises(RefusedError, match=r"32\.\d dB to the exported engine"):
-        require(result)
+        result.require()
 
 
 def test_a_machine_that_is_further_from_fp32_than_the_exporter_is_refused(bundle_file, make, tmp_path):
     """The exported engine lay 60 dB or more from FP32; this machine agrees with it to 42 dB only."""
-    result = selftest(read_bundle(bundle_file(error=0.015)))
+    result = read_bundle(bundle_file(error=0.015)).selftest()
     assert result.to_engine_db > 40
     assert result.passed  # here the exported engine was as far from FP32 as from this machine
 
@@ -47,7 +47,7 @@ def test_a_machine_that_is_further_from_fp32_than_the_exporter_is_refused(bundle
     shifted = inputs + np.float32(0.015)
     np.savez(tmp_path / "golden.npz", inputs=inputs, fp32_outputs=shifted, engine_outputs=shifted)
     members["golden.npz"] = (tmp_path / "golden.npz").read_bytes()
-    result = selftest(read_bundle(make.pack(tmp_path / "drifted.sccg", contract, members)))
+    result = read_bundle(make.pack(tmp_path / "drifted.sccg", contract, members)).selftest()
     assert result.to_engine_db > 40
     assert result.stored_to_fp32_db == 100
     assert not result.passed

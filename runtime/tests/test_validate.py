@@ -13,8 +13,8 @@ from sccg_runtime.convert import ConvertOptions, convert
 
 NOT_YET_KNOWN = "(0008,001c)"  # SyntheticData is younger than the checkers' dictionary
 pytestmark = pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in ("dciodvfy", "dcentvfy", "dcmftest")),
-    reason="dciodvfy and dcentvfy (Debian package dicom3tools) or dcmftest (dcmtk) are not installed",
+    any(shutil.which(tool) is None for tool in ("dciodvfy", "dcentvfy", "dcmdump", "dcmftest")),
+    reason="dciodvfy and dcentvfy (Debian package dicom3tools) or dcmdump and dcmftest (dcmtk) are not installed",
 )
 KINDS = {
     "plain": {},
@@ -60,4 +60,7 @@ def test_outputs_of_every_kind_of_input_are_valid(make, bundle_file, tmp_path, k
     assert errors(["dcentvfy"], made) == set()
     shown = subprocess.run(["dcmftest", *made], capture_output=True, text=True, check=False).stdout
     assert shown.count("yes:") == len(made) == 2
+    dumped = subprocess.run(["dcmdump", *made], capture_output=True, text=True, errors="replace", check=True)
+    assert dumped.stderr == ""  # where it warns of what it cannot read or does not fit
+    assert dumped.stdout.count("SYNTHETIC") >= len(made)
     assert str(dcmread(made[0]).PatientName) == str(dcmread(next(source.iterdir())).PatientName)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from sccg_export.calibration import choose_calibration
 from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export, run_network
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import OPSET
-from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, read_bundle, read_golden
+from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, Bundle, read_bundle, read_golden
 from sccg_runtime.engine import open_session
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256
@@ -109,7 +108,7 @@ def test_golden_slices_hold_the_outputs_of_network_and_engine_and_no_patient(exp
         np.testing.assert_allclose(golden.engine_outputs[index], session(image), atol=1e-4)
         assert np.ptp(image) > 1, "a head, not an empty slice"
         assert not any(np.array_equal(image, pair.mr) for pair in wanted.pairs if pair.mr is not None)
-    assert selftest(result.bundle, threads=1).passed
+    assert result.bundle.selftest(threads=1).passed
 
 
 def test_drift_against_the_teacher_is_measured_where_it_is_at_hand(
@@ -178,8 +177,7 @@ def test_a_refused_engine_leaves_the_earlier_bundle_and_nothing_else(
 def test_a_bundle_that_fails_its_self_test_is_not_written(
     request_for: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules["sccg_export.export"]
-    monkeypatch.setattr(module, "selftest", lambda bundle: replace(selftest(bundle, threads=1), passed=False))
+    monkeypatch.setattr(Bundle, "selftest", lambda bundle: replace(selftest(bundle, threads=1), passed=False))
     with pytest.raises(RefusedError, match="fails its own self-test"):
         export(request_for(precision="fp32"), tmp_path / "model.sccg")
     assert list(tmp_path.iterdir()) == []
@@ -191,7 +189,7 @@ def test_an_interrupted_export_leaves_nothing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["sccg_export.export"], "selftest", stop)
+    monkeypatch.setattr(Bundle, "selftest", stop)
     with pytest.raises(KeyboardInterrupt):
         export(request_for(precision="fp32"), tmp_path / "model.sccg")
     assert list(tmp_path.iterdir()) == []

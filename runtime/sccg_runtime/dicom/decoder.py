@@ -176,21 +176,25 @@ def decode(name: str, dataset: Dataset) -> npt.NDArray[Any]:
     try:
         count = int(dataset.Rows) * int(dataset.Columns)
         if not 0 < count <= MAX_PIXELS:
-            raise SeriesError(f"{name} says {dataset.Rows}x{dataset.Columns} pixels: more than any slice has")
+            raise SeriesError(
+                f"{name} says {dataset.Rows}x{dataset.Columns} pixels, more than any slice has: replace or remove it"
+            )
         if not syntax.is_compressed or syntax.is_deflated:  # type: ignore[union-attr]
             return pixel_array(dataset, correct_unused_bits=False)  # unlike the property, keeps no copy in it
         request = _request(dataset)
     except SeriesError:
         raise
     except Exception:
-        raise SeriesError(f"{name} cannot be decoded: the pixels are cut off or damaged ({kind})") from None
+        raise _damaged(name, kind) from None
     try:
         with _borrowed() as worker:
             answer, pixels = worker.decode(request, count * int(dataset.BitsAllocated) // 8)
     except _DeadError as error:
         raise SeriesError(f"{name} cannot be decoded: {error} ({kind}): replace or remove the file") from None
     except OSError as error:
-        raise SeriesError(f"{name} cannot be decoded: no process for it ({error.strerror})") from None
+        raise SeriesError(
+            f"{name} cannot be decoded: no process for it ({error.strerror}): end other programs and try again"
+        ) from None
     if answer.get("no_decoder"):
         advice = "convert it to Explicit VR Little Endian first"
         raise SeriesError(f"{name} cannot be decoded: no decoder for {kind} works on it; {advice}")
@@ -199,7 +203,13 @@ def decode(name: str, dataset: Dataset) -> npt.NDArray[Any]:
             raise ValueError("another image than the header says")
         return np.frombuffer(pixels, answer["dtype"]).reshape(answer["shape"])
     except (KeyError, TypeError, ValueError):
-        raise SeriesError(f"{name} cannot be decoded: the pixels are cut off or damaged ({kind})") from None
+        raise _damaged(name, kind) from None
+
+
+def _damaged(name: str, kind: str) -> SeriesError:
+    return SeriesError(
+        f"{name} cannot be decoded: the pixels are cut off or damaged ({kind}): replace or remove the file"
+    )
 
 
 def _request(dataset: Dataset) -> bytes:

@@ -181,7 +181,7 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
     found: dict[str, Finding] = {}
 
     def refuse(code: str, text: str) -> None:
-        found.setdefault(code, Finding(code, text, refused=True))
+        found.setdefault(code, Finding(code, f"{text}: replace it, or remove what does not belong", refused=True))
 
     first = headers[0]
     seen: dict[tuple[str, int | None], str] = {}
@@ -189,7 +189,7 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
         name = header.name
         other = seen.setdefault((header.sop_instance_uid, None if header.frame is None else header.frame.number), name)
         if other != name:
-            refuse("same_uid", f"{name} has the SOPInstanceUID of {other}: remove the wrong one")
+            refuse("same_uid", f"{name} has the SOPInstanceUID of {other}")
         if header.position_mm is None or header.orientation is None or header.spacing_mm is None:
             refuse("no_geometry", f"{name} lacks a position, an orientation or a pixel spacing")
             continue
@@ -212,7 +212,7 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
             refuse("mixed_patient", f"{name} belongs to another study or patient than {first.name}")
         if header.rescaled != first.rescaled:
             has, has_not = (name, first.name) if header.rescaled else (first.name, name)
-            refuse("mixed_rescale", f"{has} has a rescale and {has_not} has none: their values do not compare")
+            refuse("mixed_rescale", f"{has} has a rescale and {has_not} has none, so that their values do not compare")
         if header.frame_of_reference_uid != first.frame_of_reference_uid:
             refuse("mixed_frame_of_reference", f"{name} has another frame of reference than {first.name}")
     if not first.frame_of_reference_uid:
@@ -241,12 +241,10 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
         else:
             text += "copies, time points or weightings in one series; keep one image per position"
         return [Finding("duplicates", text, refused=True)]
-    step = float(np.median(gaps))
+    step = _lower_median(gaps)
     # Thicker slices lie farther apart: a gap is usual where it is to its slices' thickness as elsewhere in the series.
     thickness = np.array([max(one.thickness_mm or 0, other.thickness_mm or 0) for one, other in pairwise(headers)])
-    usual = (
-        float(np.median(gaps[thickness > 0] / thickness[thickness > 0])) * thickness if thickness.any() else thickness
-    )
+    usual = _lower_median(gaps[thickness > 0] / thickness[thickness > 0]) * thickness if thickness.any() else thickness
     missing, where = 0, ""
     for index, gap in enumerate(gaps):
         multiple = round(float(gap) / step)
@@ -264,12 +262,18 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
     return []
 
 
+def _lower_median(values: Array) -> float:
+    """A distance that occurs: between a slice's and a gap's, where both are as frequent, nothing would stand out."""
+    return float(np.sort(values)[(len(values) - 1) // 2])
+
+
 def _directions(normal: Array, positions: Array) -> list[Finding]:
     """Angle to the axial plane, and the gantry tilt. ``positions`` (N, 3) in mm, in order."""
     found = []
     angle = math.degrees(math.acos(min(1.0, abs(float(normal[2])))))
     if angle > MAX_ANGLE_FROM_AXIAL_DEG:
-        text = f"the slices lie {angle:.0f} degrees from axial (at most {MAX_ANGLE_FROM_AXIAL_DEG:.0f} is converted)"
+        limit = f"at most {MAX_ANGLE_FROM_AXIAL_DEG:.0f} is converted"
+        text = f"the slices lie {angle:.0f} degrees from axial ({limit}): convert an axial series"
         found.append(Finding("not_axial", text, refused=True))
     steps = [later - earlier for earlier, later in pairwise(positions)]
     if steps:

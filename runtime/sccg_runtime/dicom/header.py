@@ -180,12 +180,12 @@ def read_header(entry: Entry) -> Header | None:
     from pydicom import dcmread
 
     with entry.open() as stream:
-        preamble = stream.read(132)
-        if preamble[128:] != b"DICM":
-            if entry.name.lower().endswith(SUFFIXES):
-                raise SeriesError(f"{entry.name} is not DICOM or is cut off: replace or remove it")
-            return None
         try:
+            preamble = stream.read(132)
+            if preamble[128:] != b"DICM":
+                if entry.name.lower().endswith(SUFFIXES):
+                    raise SeriesError(f"{entry.name} is not DICOM or is cut off: replace or remove it")
+                return None
             _check_inflated_size(stream, entry.name)
             stream.seek(0)
             dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(_KEYWORDS))
@@ -193,7 +193,7 @@ def read_header(entry: Entry) -> Header | None:
             complete = stream.read(4) in _PIXEL_TAGS or str(dataset.file_meta.TransferSyntaxUID) == DEFLATED
         except SeriesError:
             raise
-        except Exception as error:  # pydicom raises many kinds on damaged files
+        except Exception as error:  # pydicom raises many kinds on damaged files, a disk its own
             kind = type(error).__name__
             raise SeriesError(f"{entry.name} has a damaged header ({kind}): replace or remove it") from None
     # A header that ends early may have lost or shortened its series UID: it would leave its series without a trace.

@@ -23,6 +23,10 @@ MAX_RESCALE = 1e9  # beyond, float32 values overflow or lose their steps
 _PADDING_KEYWORDS = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 
 
+class _UnfitError(Exception):
+    """Why an image is not converted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
     """Stored values of one image and how they become modality values.
@@ -90,17 +94,21 @@ def read_plane(header: Header, modality: Modality) -> Plane:
     except InputError:
         raise
     except Exception as error:
-        raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace it") from None
+        raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace or remove it") from None
     try:
-        _check(name, dataset, modality)
+        _check(dataset, modality)
         stored = decode(name, dataset)
         if stored.shape != header.size:
-            raise SeriesError(f"{name} holds {stored.shape} pixels, its header says {header.size}")
-        slope, intercept = _rescale(name, dataset, modality)
+            raise _UnfitError(f"holds {stored.shape} pixels, its header says {header.size}")
+        slope, intercept = _rescale(dataset, modality)
         padding = _padding(dataset, stored)
         stored = _used_bits(dataset, stored)
+    except _UnfitError as error:
+        raise SeriesError(f"{name} {error}: convert another series, or one without this image") from None
     except (TypeError, ValueError, OverflowError, NotImplementedError) as error:  # the last for a VR that there is not
-        raise SeriesError(f"{name} has damaged pixel attributes ({type(error).__name__})") from None
+        raise SeriesError(
+            f"{name} has damaged pixel attributes ({type(error).__name__}): replace or remove it"
+        ) from None
     if modality == "MR" and dataset.PhotometricInterpretation == "MONOCHROME1":
         stored = _turned_over(dataset, stored)
     del dataset.PixelData
@@ -115,36 +123,36 @@ def read_plane(header: Header, modality: Modality) -> Plane:
     )
 
 
-def _check(name: str, dataset: Dataset, modality: Modality) -> None:
+def _check(dataset: Dataset, modality: Modality) -> None:
     if "PixelData" not in dataset:
-        raise SeriesError(f"{name} has no pixel data (or floating-point pixels, which are not read)")
+        raise _UnfitError("has no pixel data (or floating-point pixels, which are not read)")
     if dataset.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
-        raise SeriesError(f"{name} is not a greyscale image")
+        raise _UnfitError("is not a greyscale image")
     if dataset.get("BitsAllocated") not in (8, 16):
-        raise SeriesError(f"{name} has {dataset.get('BitsAllocated')} bits per pixel, not 8 or 16")
+        raise _UnfitError(f"has {dataset.get('BitsAllocated')} bits per pixel, not 8 or 16")
     stored, high = dataset.get("BitsStored"), dataset.get("HighBit")
     if not isinstance(stored, int) or not 1 <= stored <= dataset.BitsAllocated or high != stored - 1:
-        raise SeriesError(f"{name} has BitsStored {stored} with HighBit {high}")
+        raise _UnfitError(f"has BitsStored {stored} with HighBit {high}")
     if dataset.get("PixelRepresentation") not in (0, 1):
-        raise SeriesError(f"{name} does not say whether its pixels are signed")
+        raise _UnfitError("does not say whether its pixels are signed")
     if dataset.get("ModalityLUTSequence"):
-        raise SeriesError(f"{name} has a modality LUT, which is not read")
+        raise _UnfitError("has a modality LUT, which is not read")
     units = str(dataset.get("RescaleType") or "HU").strip()
     if modality == "CT" and units != "HU":
-        raise SeriesError(f"{name} holds values in {units[:16]!r}, not in HU")
+        raise _UnfitError(f"holds values in {units[:16]!r}, not in HU")
 
 
-def _rescale(name: str, dataset: Dataset, modality: Modality) -> tuple[float, float]:
+def _rescale(dataset: Dataset, modality: Modality) -> tuple[float, float]:
     given = [numbers(dataset.get(keyword), 1) for keyword in ("RescaleSlope", "RescaleIntercept")]
     if given[0] is None or given[1] is None:
         if modality == "CT" or given != [None, None]:
-            raise SeriesError(f"{name} has no usable RescaleSlope and RescaleIntercept: its values have no unit")
+            raise _UnfitError("has no usable RescaleSlope and RescaleIntercept: its values have no unit")
         return 1.0, 0.0
     slope, intercept = given[0][0], given[1][0]
     if slope == 0 or (modality == "MR" and slope < 0) or abs(slope) > MAX_RESCALE:
-        raise SeriesError(f"{name} has RescaleSlope {slope:g}")
+        raise _UnfitError(f"has RescaleSlope {slope:g}")
     if abs(intercept) > MAX_RESCALE:
-        raise SeriesError(f"{name} has RescaleIntercept {intercept:g}")
+        raise _UnfitError(f"has RescaleIntercept {intercept:g}")
     return slope, intercept
 
 

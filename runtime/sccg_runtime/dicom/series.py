@@ -93,7 +93,7 @@ def find_series(source: Path, modality: Modality) -> tuple[list[Series], int]:
     Returns
     -------
     tuple
-        The series, in the order of their first files; the number of files that are not DICOM.
+        The series, in the order of their first files; the number of files (and links to folders) that are not DICOM.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def find_series(source: Path, modality: Modality) -> tuple[list[Series], int]:
             group = groups.setdefault(header.series_uid or header.sop_class_uid, [])
             group.extend(frames(header) if wanted else [header])
     if not groups:
-        raise SeriesError(f"{source.name}: none of {len(files)} files is DICOM")
+        raise SeriesError(f"{source.name}: none of {len(files)} files is DICOM: name the series' own folder")
     series = [Series(headers=tuple(group), rejected=_rejection(group, modality)) for group in groups.values()]
     return series, sum(header is None for header in headers)
 

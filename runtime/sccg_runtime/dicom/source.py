@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 import zipfile
 import zlib
@@ -36,7 +37,10 @@ class Entry:
 
 
 def entries(source: Path) -> list[Entry]:
-    """All files of a folder (with its sub-folders; links to folders are not followed) or of a ``.zip``, by name.
+    """All files of a folder (with its sub-folders) or of a ``.zip``, by name.
+
+    What is no file (a link to a folder, which is not followed, a pipe, a socket, a device) is an entry without content:
+    like a file that is not DICOM, it is counted, or refused if it is called like an image.
 
     A zip is never unpacked: its members are read in memory, and their names serve as labels only, so a path in them
     leads nowhere.
@@ -44,38 +48,50 @@ def entries(source: Path) -> list[Entry]:
     Raises
     ------
     InputError
-        There is no such folder or file, nothing in it, a link to nowhere, or more than 100 000 files, 1 GiB in one file
-        or 16 GiB in a zip.
+        There is no such folder or file, nothing in it, a link to nowhere, something that may not be read, folders in
+        folders without end, or more than 100 000 files, 1 GiB in one file or 16 GiB in a zip.
     """
-    if source.is_dir():
-        found = _folder(source)
-    elif source.is_file() and zipfile.is_zipfile(source):
-        found = _zip(source)
-    elif source.is_file():
-        found = [_file(source)]
-    else:
-        raise InputError(f"{source.name or source}: no such folder or file")
+    name = source.name or str(source)
+    try:
+        if source.is_dir():
+            found = _folder(source)
+        elif source.is_file():
+            found = _zip(source) if zipfile.is_zipfile(source) else [_file(source)]
+        elif source.exists():
+            raise InputError(f"{name} is a pipe, a socket or a device: name a folder, a DICOM file or a zip")
+        else:
+            raise InputError(f"{name}: no such folder or file")
+    except OSError as error:
+        raise _unreadable(Path(error.filename or source).name, error) from None
+    except RecursionError:  # os.walk calls itself for every level
+        raise InputError(f"{name} holds folders in folders without end: name the series' own folder") from None
     if not found:
-        raise InputError(f"{source.name or source} holds no file")
+        raise InputError(f"{name} holds no file: name the series' own folder")
     return found
+
+
+def _unreadable(name: str, error: OSError) -> InputError:
+    return InputError(f"{name}: {error.strerror or 'it cannot be read'}: make it readable, or remove it")
 
 
 def _folder(folder: Path) -> list[Entry]:
     def fail(error: OSError) -> None:
-        raise InputError(f"{Path(error.filename or folder).name}: {error.strerror}: a folder cannot be read") from None
+        raise error
 
     found: list[Entry] = []
     for parent, folders, names in os.walk(folder, onerror=fail):
         folders.sort()
-        for name in sorted(names):
-            path = Path(parent, name)
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in sorted([*names, *links]):
             if name.startswith("."):
                 continue
-            if not path.exists():
-                raise InputError(f"{name} is a link to a file that is not there: fetch the file or remove the link")
-            if not path.is_file():
-                continue
-            found.append(_file(path))
+            path = Path(parent, name)
+            try:
+                is_file = stat.S_ISREG(path.stat().st_mode)
+            except FileNotFoundError:
+                text = f"{name} is a link to a file that is not there: fetch the file or remove the link"
+                raise InputError(text) from None
+            found.append(_file(path) if is_file else Entry(name, io.BytesIO))
             if len(found) > MAX_FILES:
                 raise InputError(f"{folder.name} holds more than {MAX_FILES} files: name the series' own folder")
     return found
@@ -85,10 +101,10 @@ def _file(path: Path) -> Entry:
     def opened() -> BinaryIO:
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
-                raise InputError(f"{path.name} is larger than {MAX_FILE_BYTES // 1024**2} MiB")
+                raise InputError(f"{path.name} is larger than {MAX_FILE_BYTES // 1024**2} MiB: remove it")
             return path.open("rb")
         except OSError as error:
-            raise InputError(f"{path.name}: {error.strerror}: cannot be read") from None
+            raise _unreadable(path.name, error) from None
 
     return Entry(path.name, opened)
 
@@ -99,25 +115,26 @@ def _zip(path: Path) -> list[Entry]:
         archive = zipfile.ZipFile(path)  # stays open as long as an entry lives: its directory is read once
         infos = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
-        raise InputError(f"{path.name} is a damaged zip") from None
+        raise InputError(f"{path.name} is a damaged zip: copy it again") from None
     if len(infos) > MAX_FILES or sum(info.file_size for info in infos) > MAX_ZIP_BYTES:
-        raise InputError(f"{path.name} holds more than {MAX_FILES} files or {MAX_ZIP_BYTES // 1024**3} GiB")
+        most = f"{MAX_FILES} files or {MAX_ZIP_BYTES // 1024**3} GiB"
+        raise InputError(f"{path.name} holds more than {most}: make a zip of the series alone")
 
     def entry(info: zipfile.ZipInfo) -> Entry:
         name = PurePosixPath(info.filename.replace("\\", "/")).name or "?"
 
         def opened() -> BinaryIO:
             if info.file_size > MAX_FILE_BYTES:
-                raise InputError(f"{name} in {path.name} is larger than {MAX_FILE_BYTES // 1024**2} MiB")
+                raise InputError(f"{name} in {path.name} is larger than {MAX_FILE_BYTES // 1024**2} MiB: remove it")
             if info.flag_bits & 0x1:
                 raise InputError(f"{path.name} is encrypted: unpack it first")
             try:
                 with lock, archive.open(info) as member:
                     content = member.read(info.file_size + 1)
             except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError):
-                raise InputError(f"{name} in {path.name} is damaged") from None
+                raise InputError(f"{name} in {path.name} is damaged: copy the zip again") from None
             if len(content) != info.file_size:
-                raise InputError(f"{name} in {path.name} is cut off")
+                raise InputError(f"{name} in {path.name} is cut off: copy the zip again")
             return io.BytesIO(content)
 
         return Entry(name, opened)

@@ -155,5 +155,5 @@ def test_a_damaged_zip_member_is_one_line(make, folder, tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
     path.write_bytes(data)
-    with pytest.raises(Exception, match=r"^multi\.dcm in bad\.zip is damaged$"):
+    with pytest.raises(Exception, match=r"^multi\.dcm in bad\.zip is damaged: "):
         planes(path, "CT")

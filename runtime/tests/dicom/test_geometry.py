@@ -110,6 +110,12 @@ def test_missing_slices_are_refused_unless_allowed(missing):
     assert len(geometry.headers) == 10 - len(missing)
 
 
+@pytest.mark.parametrize("heights", [[0, 5, 15], [0, 10, 15], [0, 5, 15, 20, 30]])
+def test_missing_slices_are_found_where_gaps_are_as_frequent_as_neighbours(heights):
+    with pytest.raises(SeriesError, match="slices are missing"):
+        arrange(stack(heights))
+
+
 def test_missing_slices_are_found_where_spacing_is_wider_than_slices():
     headers = [item for item in stack(range(0, 60, 6), thickness_mm=5.0) if item.instance_number != 4]
     with pytest.raises(SeriesError, match=r"003\.dcm and 005\.dcm"):
