@@ -79,7 +79,7 @@ class Row:
     counts
         Patients, slices, capped slices, slices with an empty union.
     landmarks
-        ``worst``, ``median`` and ``best`` slice as ``"case/slice"``.
+        ``worst``, ``median`` and ``best`` slice as ``"case/slice"``, and ``spot``: the largest local difference's.
     per_patient, per_slice
         The same figures, closer.
     """

@@ -244,12 +244,35 @@ def test_the_lead_is_the_compressed_model_not_the_teacher_on_another_engine() ->
 def test_strips_show_worst_median_and_best_and_are_named_safely(tmp_path: Path) -> None:
     found = made(name="../a b")
     shown = strips(found)
-    assert [strip.which for strip in shown] == ["worst", "median", "best"]
+    assert [strip.which for strip in shown] == ["worst", "median", "best"], "the largest spot's slice is one of them"
     assert shown[0].where == found.results.rows[2].landmarks["worst"]
+    assert "largest local difference" in shown[0].caption
     paths = save_strips(tmp_path / "sheets", shown)
     assert {path.parent for path in paths} == {tmp_path / "sheets"}
     assert [Image.open(io.BytesIO(path.read_bytes())).width > 800 for path in paths] == [True] * 3
     assert strips(found, roles=("teacher",))[0].row == "teacher"
+
+
+def test_the_slice_of_an_invented_spot_is_named_shown_and_framed() -> None:
+    model = FOUND.results.rows[2]
+    parts = [dict(part) for part in model.per_slice]
+    free = next(part for part in parts if f"{part['case']}/{part['slice']}" not in model.landmarks.values())
+    free["spot"] = {"row": 30, "column": 20, "side_px": 2, "difference_u8": -33.0}
+    where = f"{free['case']}/{free['slice']}"
+    row = replace(model, per_slice=tuple(parts), landmarks=model.landmarks | {"spot": where})
+    results = replace(FOUND.results, rows=(FOUND.results.rows[0], row))
+    found = replace(FOUND, results=results)
+    shown = strips(found)[-1]
+    assert (shown.which, shown.where) == ("spot", where)
+    assert "largest local difference -33 at row 30, column 20" in shown.alt
+    without = replace(row, per_slice=tuple(part | {"spot": None} for part in parts))
+    assert strips(replace(FOUND, results=replace(results, rows=(results.rows[0], without))))[-1].png != shown.png
+    table = next(each for each in tables(results) if each.title.startswith("Largest local"))
+    line = next(dict(zip(table.header, each, strict=True)) for each in table.lines if each[0] == row.name)
+    assert (line["slice"], line["difference"], line["row"], line["column"]) == (where, "−33.0", "30", "20")
+    assert f"Largest local difference −33 of 255, in {where}." in summarise(results)[1].detail
+    listed = next(each for each in lines_of(slices_csv(results)) if each["spot.difference_u8"] == "-33.0")
+    assert f"{listed['case']}/{listed['slice']}" == where
 
 
 def test_strips_do_without_reference_and_teacher() -> None:

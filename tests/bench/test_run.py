@@ -74,7 +74,7 @@ def test_a_whole_run_fills_every_row() -> None:
     assert student.engine_drift is None
     assert int8.engine_drift["engine_to_fp32_mae_u8"] == pytest.approx(0.01 * 127.5, abs=0.2)
     assert int8.engine_drift_from == "this run"
-    assert set(int8.landmarks) == {"worst", "median", "best"}
+    assert set(int8.landmarks) == {"worst", "median", "best", "spot"}
     assert [part["case"] for part in int8.per_patient] == ["case0", "case1"]
     assert len(int8.per_slice) == 6
     assert control.quality["hf_ratio"] < 0.5

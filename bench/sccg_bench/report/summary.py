@@ -66,6 +66,10 @@ def _faithful(row: Row) -> Card:
     if row.landmarks:
         worst = _worst_psnr(row)
         parts.append(f"Worst slice {row.landmarks['worst']}{f': {worst:.1f} dB' if worst is not None else ''}.")
+    spots = [part["spot"]["difference_u8"] for part in row.per_slice if part.get("spot")]
+    if row.landmarks and "spot" in row.landmarks and spots:
+        largest = number(max(spots, key=abs), 0, signed=True)
+        parts.append(f"Largest local difference {largest} of 255, in {row.landmarks['spot']}.")
     return Card("How faithful?", f"{psnr:.1f} dB to the teacher", " ".join(parts), "open")
 
 

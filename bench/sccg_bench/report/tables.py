@@ -11,8 +11,10 @@ from sccg_bench.latency import Latency
 from sccg_bench.metrics import CAP_DB
 from sccg_bench.quality import TISSUES
 from sccg_bench.results import Results, Row
+from sccg_bench.spot import SHARE
 
 NOTHING = "–"
+SPOT_SLICES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ def tables(results: Results) -> list[Table]:
             engines_table(results),
             series_table(results),
             drift_table(results),
+            spot_table(results),
             engine_table(results),
             float_table(results),
             quality_table(results),
@@ -137,6 +140,28 @@ def drift_table(results: Results) -> Table:
     return _table(
         "Drift: what compression cost", caption, [row for row in results.rows if row.drift], columns, ("worst slice",)
     )
+
+
+def spot_table(results: Results) -> Table:
+    """Slices of every model with the largest local differences to the teacher, and where they lie."""
+    lines, marks = [], []
+    for row in results.rows:
+        parts = [part for part in row.per_slice if (part.get("spot") or {}).get("difference_u8") is not None]
+        for part in sorted(parts, key=lambda part: -abs(part["spot"]["difference_u8"]))[:SPOT_SLICES]:
+            spot, psnr = part["spot"], (part.get("drift") or {}).get("to_teacher_psnr_db")
+            place = (str(spot.get(name, NOTHING)) for name in ("row", "column", "side_px"))
+            figures = number(spot["difference_u8"], 1, signed=True), *place, number(psnr, 2)
+            mean = _figure("drift", "to_teacher_spot_u8", 1)(row)
+            lines.append((row.name, f"{part.get('case')}/{part.get('slice')}", *figures, mean))
+            marks.append(row.role)
+    header = ("model", "slice", "difference", "row", "column", "side px", "PSNR dB of the slice", "mean of all slices")
+    caption = (
+        f"A lesion that a model invents or drops moves no PSNR: so of every slice the square window in the head (side: "
+        f"1/{SHARE} of the slice's) whose mean differs most from the teacher's, in grey levels on 0-255, positive is "
+        f"too bright; row and column are its upper left pixel. The {SPOT_SLICES} slices with the largest, and the mean "
+        "size over all. A displaced edge of bone gives one, too: look at the slice."
+    )
+    return Table("Largest local differences to the teacher", caption, header, tuple(lines), tuple(marks), (0, 1))
 
 
 def tissue_table(results: Results) -> Table:
