@@ -22,7 +22,7 @@ from sccg_bench.latency import Latency
 from sccg_bench.page import script_hash
 from sccg_bench.protocols import Pair
 from sccg_bench.quality import Judge, blurred
-from sccg_bench.report.charts import drift_chart, latency_chart, pareto
+from sccg_bench.report.charts import drift_chart, drift_figure, latency_chart, pareto
 from sccg_bench.report.csv import models_csv, slices_csv, write_csv
 from sccg_bench.report.html import html, write_html
 from sccg_bench.report.markdown import markdown
@@ -182,6 +182,7 @@ def test_the_first_screen_answers_three_questions() -> None:
     assert "6 slices of 2 patients" in faithful.detail
     assert FOUND.results.rows[2].landmarks["worst"] in faithful.detail
     assert ship.answer == "All 6 limits met"
+    assert ship.detail.startswith("6 slices of 2 patients."), "an answer without its sample would be read as more"
     assert "no clinical validation" in ship.detail
 
 
@@ -194,6 +195,14 @@ def test_the_control_misses_its_limit_and_a_model_that_does_is_not_shipped() -> 
     bad = replace(results, rows=(*results.rows[:2], blurry))
     assert summarise(bad)[2].answer == "Not as it is: 1 of 6 limits missed"
     assert "High-frequency" in summarise(bad)[2].detail
+
+
+def test_detail_against_the_reference_is_not_held_to_the_limit_on_detail_against_the_teacher() -> None:
+    row = replace(FOUND.results.rows[2], drift=None, detail_against="reference")
+    row = replace(row, quality={**row.quality, "hf_ratio": 0.55})
+    found = {each.limit.name: each for each in outcomes(row, limits("mr2ct"))}
+    assert (found["hf_ratio"].value, found["hf_ratio"].met) == (None, None)
+    assert found["engine_to_fp32_psnr_db"].met is not None
 
 
 def test_an_unsteady_machine_is_no_good_answer() -> None:
@@ -284,6 +293,21 @@ def test_strips_do_without_reference_and_teacher() -> None:
     assert strips(found)[0].png.startswith(b"\x89PNG")
 
 
+def test_charts_say_at_which_size_speed_and_fidelity_were_measured() -> None:
+    figure = drift_figure(replace(FOUND.results, rows=(*FOUND.results.rows, replace(FOUND.results.rows[2], name="b"))))
+    assert figure is not None
+    assert "at 512×512" in figure.axes[0].get_xlabel()
+    assert "at 64×64" in figure.axes[0].get_ylabel()
+
+
+def test_engine_drift_from_an_export_is_marked_wherever_it_counts() -> None:
+    row = replace(FOUND.results.rows[2], engine_drift_from="export")
+    results = replace(FOUND.results, rows=(row,))
+    limit = next(each for each in tables(results) if each.title.startswith("Limits"))
+    assert [cell.endswith(", from export)") for cell in limit.lines[0][1:]] == [False] * 4 + [True] * 2
+    assert "from its export, not measured here" in summarise(results)[2].detail
+
+
 def test_charts_are_the_same_bytes_for_the_same_results() -> None:
     two = replace(FOUND.results, rows=(*FOUND.results.rows, replace(FOUND.results.rows[2], name="other")))
     assert latency_chart(two) == latency_chart(two)
@@ -363,7 +387,7 @@ def test_a_whole_series_and_several_streams_are_shown() -> None:
     assert (line["lowest to highest"], line["lowest to highest, cold"]) == ("20.0 to 30.5", "790 to 900")
     assert (line["slices"], line["repeats"]) == ("24", "3")
     line = dict(zip(made_of["Latency"].header, made_of["Latency"].lines[0], strict=True))
-    assert line["slices/s (streams)"] == "123.4 (2)"
+    assert line["slices/s (streams; n)"] == "123.4 (2; 70)"
     assert float(lines_of(models_csv(replace(FOUND.results, rows=(model,))))[0]["series.cold_start_ms"]) == 812
     assert "DICOM to DICOM" not in [table.title for table in tables(FOUND.results)]
 

@@ -289,6 +289,13 @@ def test_the_teacher_as_a_model_is_one_row(lab: Lab) -> None:
     assert fp32_of == {TEACHER_OPENVINO: TEACHER}
 
 
+def test_rows_on_a_gpu_belong_to_their_network_on_the_cpu(lab: Lab) -> None:
+    models = [find_model(lab.run)]
+    fp32_of = _runnables(models, learn(models, lab.teacher, None), "auto")[1]
+    on_gpu = {f"{name} on CUDA{half}": name for name in (TEACHER, STUDENT) for half in ("", ", FP16")}
+    assert fp32_of == {TEACHER_OPENVINO: TEACHER} | on_gpu
+
+
 def test_models_of_both_directions_are_not_benched_together(lab: Lab) -> None:
     kept = load_checkpoint(lab.run / "student.safetensors")
     assert kept.record is not None
