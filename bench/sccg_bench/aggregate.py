@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from sccg_bench.spot import Spot
+
 Figures = dict[str, float | None]
 """Name with unit -> value; None where there is none."""
 COUNTED = ("capped", "empty_iou_foreground", "empty_iou_bone", "lesion")
@@ -27,6 +29,8 @@ class SliceScores:
     counted
         What is true of it and counted (:data:`COUNTED`): ``capped`` (PSNR cut off at 100 dB), ``empty_iou_...``
         (nothing to overlap), ``lesion`` (somebody drew one).
+    spot
+        Where ``to_teacher_spot_u8`` was found, with its sign; None without a teacher.
     """
 
     case: str
@@ -35,12 +39,14 @@ class SliceScores:
     drift: Figures
     engine_drift: Figures
     counted: tuple[str, ...] = ()
+    spot: Spot | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         figures = {group: getattr(self, group) or None for group in GROUPS}
         counts = {"counted": list(self.counted), "not_finite": list(self.not_finite)}
-        return {"case": self.case, "slice": self.slice} | figures | counts
+        place = {"spot": None if self.spot is None else self.spot.to_dict()}
+        return {"case": self.case, "slice": self.slice} | figures | counts | place
 
     @property
     def not_finite(self) -> tuple[str, ...]:
@@ -150,7 +156,10 @@ def ranked(slices: Iterable[SliceScores]) -> list[SliceScores]:
 
 
 def landmarks(slices: Sequence[SliceScores]) -> dict[str, SliceScores]:
-    """The ``worst``, ``median`` and ``best`` slice of :func:`ranked`; fewer where there are fewer than three."""
+    """The ``worst``, ``median`` and ``best`` slice of :func:`ranked`, fewer where there are fewer than three.
+
+    And with a teacher ``spot``: the slice with the largest local difference to it, which may be one of these.
+    """
     order = ranked(slices)
     if not order:
         return {}
@@ -159,4 +168,7 @@ def landmarks(slices: Sequence[SliceScores]) -> dict[str, SliceScores]:
         chosen["median"] = order[len(order) // 2]
     if len(order) > 1:
         chosen["best"] = order[-1]
+    marked = [part for part in slices if part.spot is not None and np.isfinite(part.spot.difference_u8)]
+    if marked:
+        chosen["spot"] = max(marked, key=lambda part: abs(part.spot.difference_u8) if part.spot else 0.0)
     return chosen

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sccg_bench.quality import DETAIL
 from sccg_bench.results import Results, Row
 from sccg_runtime.direction import Direction
 
@@ -67,10 +68,12 @@ def limits(direction: Direction | None) -> tuple[Limit, ...]:
 
 
 def outcomes(row: Row, held: Sequence[Limit]) -> tuple[Outcome, ...]:
-    """Hold a row against limits."""
+    """Hold a row against limits; those on detail only where it was compared with the teacher's."""
     found = []
     for limit in held:
         value = row.figure(limit.group, limit.name)
+        if limit.name in DETAIL and row.detail_against != "teacher":
+            value = None  # against the reference it judges the teacher's work
         met = None
         if value is not None:
             met = (limit.low is None or value >= limit.low) and (limit.high is None or value <= limit.high)

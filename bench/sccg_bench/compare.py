@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from sccg_bench.latency import Latency
+from sccg_bench.quality import DETAIL
 from sccg_bench.results import FIGURES, Results, Row
 from sccg_runtime.errors import InputError
 
@@ -207,9 +208,10 @@ def apart_in(a: Results, b: Results, before: Row, after: Row, metric: str) -> st
     """Why a ratio of this figure says nothing about the models, in one clause; None if nothing speaks against it.
 
     Times and memory need the same processor, cores, threads, engine version, precision and size, whole series the
-    same series; other figures the same direction and cases.
+    same series; other figures the same direction, cases and slices, those against the teacher the same teacher (where
+    both runs name it).
     """
-    group = metric.partition(".")[0]
+    group, _, name = metric.partition(".")
     timed = group in _TIMED
     facts: list[tuple[str, object, object]] = [("directions", a.direction, b.direction)]
     if timed:
@@ -224,7 +226,11 @@ def apart_in(a: Results, b: Results, before: Row, after: Row, metric: str) -> st
             return "the CPU is not named"
     elif metric != "size_mib":
         facts.append(("cases", a.provenance.get("cases"), b.provenance.get("cases")))
+        facts.append(("slices", (before.counts or {}).get("slices"), (after.counts or {}).get("slices")))
         facts.append(("quality sizes", before.quality_size, after.quality_size))
+        teacher, other = (run.provenance.get("teacher_sha256") for run in (a, b))
+        if (group == "drift" or name in DETAIL) and teacher is not None and other is not None:
+            facts.append(("teachers", teacher, other))
     for label, one, other in facts:
         if one != other:
             return f"{label} differ ({_text(one)}; {_text(other)})"

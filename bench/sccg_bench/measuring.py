@@ -116,6 +116,9 @@ class Measuring:
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
         counted = {size: sizes.count(size) for size in dict.fromkeys(sizes)}
         native = max(counted, key=lambda size: counted[size])
+        if len(counted) > 1:
+            others = f"{len(sizes) - counted[native]} of {len(sizes)} slices are not {native[0]}x{native[1]}"
+            self.warnings.append(f"{others}: quality is over slices of all sizes, native latency of this one")
         if native == self._options.size:
             for name, row in self.rows.items():
                 self.rows[name] = replace(row, quality_size=native, latency_native_ms=row.latency_ms)

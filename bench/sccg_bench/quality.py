@@ -30,6 +30,7 @@ from sccg_bench.masks import (
 from sccg_bench.metrics import Closeness, bias_u8, closeness, mae_u8, worst_mae_u8
 from sccg_bench.protocols import Pair
 from sccg_bench.scale import Image, Mask, to_u8
+from sccg_bench.spot import Spot, largest_spot
 from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Intensity
@@ -45,7 +46,7 @@ _CLOSE = ("psnr_db", "ssim", "mae_u8", "psnr_head_db", "ssim_head")
 DRIFT = (
     *("delta_psnr_db", "delta_ssim", "delta_mae_u8", "delta_iou_foreground"),
     *(f"to_teacher_{name}" for name in _CLOSE),
-    "to_teacher_worst5_mae_u8",
+    *("to_teacher_worst5_mae_u8", "to_teacher_spot_u8"),
     *(f"to_teacher_mae_{tissue}_u8" for tissue in TISSUES),
 )
 ENGINE_DRIFT = (
@@ -80,7 +81,7 @@ class QualityResult:
 
     @property
     def landmarks(self) -> dict[str, SliceScores]:
-        """Worst, median and best slice."""
+        """Worst, median and best slice, and that of the largest local difference."""
         return landmarks(self.slices)
 
 
@@ -176,10 +177,13 @@ class Judge:
                 quality[f"bias_{name}_u8"] = bias_u8(output, partner, tissues[name])
 
         drift: Figures = {}
+        spot: Spot | None = None
         if teacher is not None and not is_teacher:
             drift = dict.fromkeys(DRIFT)
             drift |= _prefixed("to_teacher_", _figures(closeness(output, teacher, around), _CLOSE))
             drift["to_teacher_worst5_mae_u8"] = worst_mae_u8(output, teacher, around)
+            spot = largest_spot(output, teacher, around)
+            drift["to_teacher_spot_u8"] = None if spot is None else abs(spot.difference_u8)
             drift |= {f"to_teacher_mae_{name}_u8": mae_u8(output, teacher, mask) for name, mask in tissues.items()}
             if reference is not None:
                 base = self._teacher_scores.get(index)
@@ -195,7 +199,7 @@ class Judge:
             if reference is not None:
                 base = _figures(closeness(fp32, reference, around), QUALITY)
                 engine |= _differences("engine_delta_", quality, base, ("psnr_db", "ssim", "mae_u8"))
-        return SliceScores(pair.case, pair.slice, quality, drift, engine, tuple(counted))
+        return SliceScores(pair.case, pair.slice, quality, drift, engine, tuple(counted), spot)
 
     def _tissues(self, pair: Pair, anchor: Image, head: Mask) -> dict[str, Mask]:
         """Masks by tissue: of the real CT, where there is one, else of the CT that all models are held against."""

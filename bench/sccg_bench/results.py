@@ -79,7 +79,7 @@ class Row:
     counts
         Patients, slices, capped slices, slices with an empty union.
     landmarks
-        ``worst``, ``median`` and ``best`` slice as ``"case/slice"``.
+        ``worst``, ``median`` and ``best`` slice as ``"case/slice"``, and ``spot``: the largest local difference's.
     per_patient, per_slice
         The same figures, closer.
     """
@@ -299,19 +299,24 @@ def not_measured_row(
 def with_speedups(rows: Sequence[Row], teacher: str | None) -> tuple[Row, ...]:
     """Fill in both speed-ups of the measured rows.
 
-    ``speedup_vs_paper`` only for latency at the paper's 512x512; ``speedup_vs_teacher`` only where the row of that
-    name ran in PyTorch at FP32 and on the same device.
+    ``speedup_vs_paper`` only for latency at the paper's 512x512; ``speedup_vs_teacher`` only where the teacher of that
+    name, or its row on another device, ran in PyTorch at FP32 on the same device and at the same size.
     """
-    base = next((row for row in rows if row.name == teacher), None)
-    usable = base is not None and base.latency_ms is not None and (base.engine, base.precision) == ("torch", "fp32")
+    bases = {
+        (row.device, row.size): row.latency_ms.p50
+        for row in rows
+        if (row.name == teacher or row.role == "teacher engine")
+        and (row.engine, row.precision) == ("torch", "fp32")
+        and row.latency_ms is not None
+    }
     found = []
     for row in rows:
         if row.latency_ms is None or row.status != "measured":
             found.append(row)
             continue
         paper = PAPER_MS / row.latency_ms.p50 if row.size == (512, 512) else None
-        same = usable and base is not None and base.device == row.device and base.size == row.size
-        ratio = base.latency_ms.p50 / row.latency_ms.p50 if same and base is not None and base.latency_ms else None
+        base = bases.get((row.device, row.size))
+        ratio = None if base is None else base / row.latency_ms.p50
         found.append(replace(row, speedup_vs_paper=paper, speedup_vs_teacher=ratio))
     return tuple(found)
 

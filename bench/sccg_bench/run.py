@@ -105,7 +105,7 @@ def run_bench(
     warnings += [*run.warnings, disturbed] if disturbed else run.warnings
     warnings += [text for row in run.rows.values() if (text := unsteady(row)) is not None]
     rows = _judged(run.rows, usable, outputs, options)
-    warnings += [text for row in rows if (text := _not_finite(row)) is not None]
+    warnings += [text for row in rows for text in (other_precision(row), _not_finite(row)) if text is not None]
     known = dict(provenance or {})
     known.setdefault("cases", list(dict.fromkeys(pair.case for pair in usable)))
     results = Results(
@@ -166,6 +166,15 @@ def unsteady(row: Row) -> str | None:
     return (
         f"{row.name}: the medians of its turns lie {latency.spread:.0%} of p50 apart: measure again on a quiet machine"
     )
+
+
+def other_precision(row: Row) -> str | None:
+    """One line if nothing ran in the precision that was asked for, or in FP32's place something else."""
+    ran, asked = row.precision_ran, row.precision
+    if not ran or asked is None or (set(ran) == {asked} if asked == "fp32" else asked in ran):
+        return None
+    listed = ", ".join(f"{count} {kind}" for kind, count in ran.items())
+    return f"{row.name}: {asked} was asked for, but the operations that ran are {listed}"
 
 
 def _not_finite(row: Row) -> str | None:

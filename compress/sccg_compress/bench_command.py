@@ -61,6 +61,7 @@ def run_models(
     from sccg_bench.worker_child import SEED
     from sccg_compress.known import learn
     from sccg_runtime.engine import physical_cores
+    from sccg_runtime.files import sha256
     from sccg_teacher_student.data.splits import bench_cases
     from sccg_teacher_student.loop import choose_device
 
@@ -81,6 +82,7 @@ def run_models(
         "command": " ".join(["sccg-compress", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "hashes": known.hashes(),
+        "teacher_sha256": None if teacher_path is None else sha256(teacher_path),
         "seed": SEED,
         "data": source.path.name,
         "split": split or ("test" if "test" in source.splits else "val" if "val" in source.splits else "all"),
@@ -145,8 +147,10 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
         rows.append(TorchRunnable(name, path))
         rows_of[sha256(path)] = name
         if device != "cpu" and readable:
-            rows.append(TorchRunnable(f"{name} on CUDA", path, "cuda"))
-            rows.append(TorchRunnable(f"{name} on CUDA, FP16", path, "cuda", "fp16"))
+            on_gpu = TorchRunnable(f"{name} on CUDA", path, "cuda")
+            half = TorchRunnable(f"{name} on CUDA, FP16", path, "cuda", "fp16")
+            rows.extend((on_gpu, half))
+            fp32_of.update(dict.fromkeys((on_gpu.name, half.name), name))
 
     if known.teacher_path is not None:
         add_network(TEACHER, known.teacher_path, known.teacher is not None)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sccg_bench.results import Results, Row
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n)(?P<table>.*?)(<!-- end of figures -->)", re.DOTALL)
+_SIZE = (512, 512)
 _HEAD = (
     "| model | precision | p50 at 512x512 | x teacher | to teacher | hf_ratio "
     "| PSNR change vs teacher | engine to FP32 |",
@@ -40,6 +41,9 @@ def filled(text: str, results: Path) -> str:
 
 def render(results: Results) -> str:
     """Markdown table of one bench run, with the line that says where it was measured."""
+    other = [row.name for row in results.rows if row.latency_ms and row.size != _SIZE]
+    if other:
+        raise InputError(f"{', '.join(other)}: latency is not of 512x512: bench again without --size")
     lines = [*_HEAD, *(_line(row) for row in results.rows if row.status in ("measured", "cited"))]
     machine, provenance = results.machine, results.provenance
     cpu = f"{machine.get('cpu') or 'CPU not named'}, {_cores(machine)} cores"

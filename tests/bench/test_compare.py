@@ -129,6 +129,23 @@ def test_quality_ratios_need_the_same_cases_and_not_the_same_machine() -> None:
         held(run(row()), run(row(), provenance={"cases": ["a", "b"]}), "ssim < 0.9x")
 
 
+@pytest.mark.parametrize("rule", ["to_teacher_psnr_db < 0.9x", "hf_ratio < 0.9x"])
+def test_drift_from_another_teacher_is_no_ratio(rule: str) -> None:
+    def measured(teacher: str | None) -> Results:
+        return run(row(quality={"hf_ratio": 1.0, "ssim": 0.8}), provenance={"cases": ["a"], "teacher_sha256": teacher})
+
+    with pytest.raises(InputError, match=r"teachers differ \(aa; bb\)"):
+        held(measured("aa"), measured("bb"), rule)
+    assert held(measured("aa"), measured("aa"), rule)
+    assert held(measured("aa"), measured("bb"), "ssim < 0.9x"), "the reference is the same"
+
+
+def test_as_many_slices_of_the_same_cases_are_needed() -> None:
+    a, b = run(row(counts={"slices": 17})), run(row(counts={"slices": 9}))
+    with pytest.raises(InputError, match=r"slices differ \(17; 9\)"):
+        held(a, b, "ssim < 0.9x")
+
+
 def test_a_row_that_is_gone_is_an_error_and_one_can_be_chosen() -> None:
     a, b = run(row("x"), row("gone")), run(row("x"), row("new"))
     with pytest.raises(InputError, match=r"B has no row 'gone'; it has x, new"):

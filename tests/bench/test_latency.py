@@ -106,6 +106,13 @@ def test_full_profile_asks_for_1024_queries_and_ten_minutes() -> None:
     assert full.is_done([1800.0] * 10, slow=True)
 
 
+def test_one_disturbed_query_of_the_warm_up_excuses_no_fast_model() -> None:
+    quick = PROFILES["quick"]
+    assert not quick.is_done([84.0] * 11, slow=True)
+    assert not quick.is_done([84.0] * 10 + [900.0], slow=True)
+    assert quick.is_done([84.0] * 64, slow=True)
+
+
 @pytest.mark.parametrize(("queries", "given_"), [(661, False), (662, True)])
 def test_p99_is_withheld_below_662_queries(queries: int, given_: bool) -> None:
     assert (summarise_blocks([[1.0] * queries]).p99 is not None) is given_

@@ -22,7 +22,7 @@ from sccg_bench.latency import Latency
 from sccg_bench.page import script_hash
 from sccg_bench.protocols import Pair
 from sccg_bench.quality import Judge, blurred
-from sccg_bench.report.charts import drift_chart, latency_chart, pareto
+from sccg_bench.report.charts import drift_chart, drift_figure, latency_chart, pareto
 from sccg_bench.report.csv import models_csv, slices_csv, write_csv
 from sccg_bench.report.html import html, write_html
 from sccg_bench.report.markdown import markdown
@@ -182,6 +182,7 @@ def test_the_first_screen_answers_three_questions() -> None:
     assert "6 slices of 2 patients" in faithful.detail
     assert FOUND.results.rows[2].landmarks["worst"] in faithful.detail
     assert ship.answer == "All 6 limits met"
+    assert ship.detail.startswith("6 slices of 2 patients."), "an answer without its sample would be read as more"
     assert "no clinical validation" in ship.detail
 
 
@@ -194,6 +195,14 @@ def test_the_control_misses_its_limit_and_a_model_that_does_is_not_shipped() -> 
     bad = replace(results, rows=(*results.rows[:2], blurry))
     assert summarise(bad)[2].answer == "Not as it is: 1 of 6 limits missed"
     assert "High-frequency" in summarise(bad)[2].detail
+
+
+def test_detail_against_the_reference_is_not_held_to_the_limit_on_detail_against_the_teacher() -> None:
+    row = replace(FOUND.results.rows[2], drift=None, detail_against="reference")
+    row = replace(row, quality={**row.quality, "hf_ratio": 0.55})
+    found = {each.limit.name: each for each in outcomes(row, limits("mr2ct"))}
+    assert (found["hf_ratio"].value, found["hf_ratio"].met) == (None, None)
+    assert found["engine_to_fp32_psnr_db"].met is not None
 
 
 def test_an_unsteady_machine_is_no_good_answer() -> None:
@@ -244,12 +253,35 @@ def test_the_lead_is_the_compressed_model_not_the_teacher_on_another_engine() ->
 def test_strips_show_worst_median_and_best_and_are_named_safely(tmp_path: Path) -> None:
     found = made(name="../a b")
     shown = strips(found)
-    assert [strip.which for strip in shown] == ["worst", "median", "best"]
+    assert [strip.which for strip in shown] == ["worst", "median", "best"], "the largest spot's slice is one of them"
     assert shown[0].where == found.results.rows[2].landmarks["worst"]
+    assert "largest local difference" in shown[0].caption
     paths = save_strips(tmp_path / "sheets", shown)
     assert {path.parent for path in paths} == {tmp_path / "sheets"}
     assert [Image.open(io.BytesIO(path.read_bytes())).width > 800 for path in paths] == [True] * 3
     assert strips(found, roles=("teacher",))[0].row == "teacher"
+
+
+def test_the_slice_of_an_invented_spot_is_named_shown_and_framed() -> None:
+    model = FOUND.results.rows[2]
+    parts = [dict(part) for part in model.per_slice]
+    free = next(part for part in parts if f"{part['case']}/{part['slice']}" not in model.landmarks.values())
+    free["spot"] = {"row": 30, "column": 20, "side_px": 2, "difference_u8": -33.0}
+    where = f"{free['case']}/{free['slice']}"
+    row = replace(model, per_slice=tuple(parts), landmarks=model.landmarks | {"spot": where})
+    results = replace(FOUND.results, rows=(FOUND.results.rows[0], row))
+    found = replace(FOUND, results=results)
+    shown = strips(found)[-1]
+    assert (shown.which, shown.where) == ("spot", where)
+    assert "largest local difference -33 at row 30, column 20" in shown.alt
+    without = replace(row, per_slice=tuple(part | {"spot": None} for part in parts))
+    assert strips(replace(FOUND, results=replace(results, rows=(results.rows[0], without))))[-1].png != shown.png
+    table = next(each for each in tables(results) if each.title.startswith("Largest local"))
+    line = next(dict(zip(table.header, each, strict=True)) for each in table.lines if each[0] == row.name)
+    assert (line["slice"], line["difference"], line["row"], line["column"]) == (where, "−33.0", "30", "20")
+    assert f"Largest local difference −33 of 255, in {where}." in summarise(results)[1].detail
+    listed = next(each for each in lines_of(slices_csv(results)) if each["spot.difference_u8"] == "-33.0")
+    assert f"{listed['case']}/{listed['slice']}" == where
 
 
 def test_strips_do_without_reference_and_teacher() -> None:
@@ -259,6 +291,21 @@ def test_strips_do_without_reference_and_teacher() -> None:
         Results(machine={}, provenance={}, rows=(row,), direction="mr2ct"), (pair,), {"m": [fakes.head(32)]}
     )
     assert strips(found)[0].png.startswith(b"\x89PNG")
+
+
+def test_charts_say_at_which_size_speed_and_fidelity_were_measured() -> None:
+    figure = drift_figure(replace(FOUND.results, rows=(*FOUND.results.rows, replace(FOUND.results.rows[2], name="b"))))
+    assert figure is not None
+    assert "at 512×512" in figure.axes[0].get_xlabel()
+    assert "at 64×64" in figure.axes[0].get_ylabel()
+
+
+def test_engine_drift_from_an_export_is_marked_wherever_it_counts() -> None:
+    row = replace(FOUND.results.rows[2], engine_drift_from="export")
+    results = replace(FOUND.results, rows=(row,))
+    limit = next(each for each in tables(results) if each.title.startswith("Limits"))
+    assert [cell.endswith(", from export)") for cell in limit.lines[0][1:]] == [False] * 4 + [True] * 2
+    assert "from its export, not measured here" in summarise(results)[2].detail
 
 
 def test_charts_are_the_same_bytes_for_the_same_results() -> None:
@@ -340,7 +387,7 @@ def test_a_whole_series_and_several_streams_are_shown() -> None:
     assert (line["lowest to highest"], line["lowest to highest, cold"]) == ("20.0 to 30.5", "790 to 900")
     assert (line["slices"], line["repeats"]) == ("24", "3")
     line = dict(zip(made_of["Latency"].header, made_of["Latency"].lines[0], strict=True))
-    assert line["slices/s (streams)"] == "123.4 (2)"
+    assert line["slices/s (streams; n)"] == "123.4 (2; 70)"
     assert float(lines_of(models_csv(replace(FOUND.results, rows=(model,))))[0]["series.cold_start_ms"]) == 812
     assert "DICOM to DICOM" not in [table.title for table in tables(FOUND.results)]
 

@@ -87,6 +87,10 @@ def test_speedups_come_from_the_same_run_device_and_size_only() -> None:
     assert (gpu.speedup_vs_teacher, gpu.speedup_vs_paper) == (None, 546)
     assert (small.speedup_vs_teacher, small.speedup_vs_paper) == (None, None)
     assert (paper.speedup_vs_paper, paper.speedup_vs_teacher) == (None, None)
+    on_gpu = row("t on CUDA", 40, device="cuda", role="teacher engine")
+    half = row("t on CUDA, FP16", 20, device="cuda", role="teacher engine", precision="fp16")
+    found = with_speedups((rows[0], rows[1], on_gpu, half, rows[2]), "t")
+    assert [each.speedup_vs_teacher for each in found] == [1, 200, 1, 2, 8], "each device has its own teacher"
     assert with_speedups((row("t", 2000, engine="openvino"), rows[1]), "t")[1].speedup_vs_teacher is None
     assert with_speedups(rows, None)[1].speedup_vs_teacher is None
 

@@ -20,7 +20,7 @@ from sccg_bench.machine import core_shares
 from sccg_bench.measuring import BenchOptions
 from sccg_bench.protocols import Pair
 from sccg_bench.results import Results, Row, not_measured_row
-from sccg_bench.run import CONTROLS, _not_finite, run_bench, unsteady
+from sccg_bench.run import CONTROLS, _not_finite, other_precision, run_bench, unsteady
 from sccg_bench.worker import Worker, WorkerError
 from sccg_bench.worker_child import receive, send
 from sccg_runtime.errors import InputError
@@ -74,7 +74,7 @@ def test_a_whole_run_fills_every_row() -> None:
     assert student.engine_drift is None
     assert int8.engine_drift["engine_to_fp32_mae_u8"] == pytest.approx(0.01 * 127.5, abs=0.2)
     assert int8.engine_drift_from == "this run"
-    assert set(int8.landmarks) == {"worst", "median", "best"}
+    assert set(int8.landmarks) == {"worst", "median", "best", "spot"}
     assert [part["case"] for part in int8.per_patient] == ["case0", "case1"]
     assert len(int8.per_slice) == 6
     assert control.quality["hf_ratio"] < 0.5
@@ -155,9 +155,11 @@ def test_a_size_that_does_not_fit_is_named() -> None:
 
 def test_slices_of_two_sizes_are_both_judged() -> None:
     slices = [*fakes.pairs(1, 2, 48), *fakes.pairs(1, 1, 64)]
-    row = run_bench([fakes.Fake("m")], slices, options()).results.rows[0]
+    found = run_bench([fakes.Fake("m")], slices, options())
+    row = found.results.rows[0]
     assert row.quality_size == (48, 48)
     assert row.counts["slices"] == 3
+    assert any("1 of 3 slices are not 48x48" in warning for warning in found.results.warnings)
 
 
 def series_of(folder: Path, files: int) -> Path:
@@ -315,6 +317,15 @@ def test_an_unsteady_model_is_warned_about() -> None:
         unsteady(Row(name="m", latency_ms=replace(steady, block_p50_high=14.9))) or ""
     )
     assert unsteady(Row(name="m")) is None
+
+
+def test_a_precision_that_did_not_run_is_warned_about() -> None:
+    ran = {"int8": 10, "fp32": 7}
+    assert other_precision(Row(name="m", precision="int8", precision_ran=ran)) is None
+    assert other_precision(Row(name="m", precision="int8")) is None, "nothing is known"
+    told = other_precision(Row(name="m", precision="int8", precision_ran={"fp32": 17}))
+    assert told == "m: int8 was asked for, but the operations that ran are 17 fp32"
+    assert "bf16" in (other_precision(Row(name="m", precision="fp32", precision_ran={"bf16": 17, "fp32": 1})) or "")
 
 
 def test_figures_that_are_not_finite_become_a_warning() -> None:

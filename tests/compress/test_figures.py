@@ -52,6 +52,14 @@ def test_a_block_becomes_the_table_of_its_result(results: Path) -> None:
     assert filled(text, results) == text, "filling again changes nothing"
 
 
+def test_latency_of_another_size_is_not_put_under_512(results: Path) -> None:
+    path = results / "phantom.json"
+    small = path.read_text(encoding="utf-8").replace("512", "256")
+    path.write_text(small, encoding="utf-8")
+    with pytest.raises(InputError, match="not of 512x512"):
+        filled(README, results)
+
+
 def test_a_table_from_the_reference_shows_no_detail_figure(results: Path) -> None:
     path = results / "phantom.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"teacher"', '"reference"'), encoding="utf-8")

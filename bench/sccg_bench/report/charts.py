@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from sccg_bench.report.tables import milliseconds
+from sccg_bench.report.tables import milliseconds, pixels
 from sccg_bench.results import PAPER_MS, Results, Row
 
 DPI = 150
@@ -59,7 +59,7 @@ def latency_chart(results: Results) -> bytes | None:
     axes.set_xlim(min(p50) / 2.5, max(PAPER_MS, *p50) * 2.2)
     axes.set_yticks(list(places), [row.name for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("latency per slice, p50, ms (logarithmic; whisker: p90)")
+    axes.set_xlabel(f"latency per slice{_at(row.size for row in rows)}, p50, ms (logarithmic; whisker: p90)")
     _plain(axes, "x")
     return png_bytes(figure)
 
@@ -103,8 +103,8 @@ def drift_figure(results: Results) -> Figure | None:
             axes.axhline(level, color=_CITED, linestyle=style, linewidth=1.4, label=row.name)
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.15)
-    axes.set_xlabel("latency per slice, p50, ms (logarithmic)")
-    axes.set_ylabel("PSNR to the teacher, dB")
+    axes.set_xlabel(f"latency per slice{_at(row.size for row in rows)}, p50, ms (logarithmic)")
+    axes.set_ylabel(f"PSNR to the teacher{_at(row.quality_size for row in rows)}, dB")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
     _plain(axes, "both")
     return figure
@@ -117,6 +117,12 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         if not front or point[1] > front[-1][1]:
             front.append(point)
     return front
+
+
+def _at(sizes: Iterable[tuple[int, int] | None]) -> str:
+    """At which size all of it was measured, in words; nothing where that is not known."""
+    found = {size for size in sizes if size is not None}
+    return f" at {' and '.join(pixels(size) for size in sorted(found))}" if found else ""
 
 
 def _p50(row: Row) -> float:

@@ -51,6 +51,7 @@ def slices_csv(results: Results) -> str:
             line |= {"case": part.get("case"), "slice": part.get("slice")}
             for group in GROUPS:
                 line |= {f"{group}.{name}": value for name, value in (part.get(group) or {}).items()}
+            line |= {f"spot.{name}": value for name, value in (part.get("spot") or {}).items()}
             counted, dropped = part.get("counted") or (), part.get("not_finite") or ()
             lines.append(line | {"counted": " ".join(counted), "not_finite": " ".join(dropped)})
     return _csv(lines, ("name", "role", "case", "slice"))

@@ -1,14 +1,19 @@
-"""Picture strips: input, reference, teacher, model, difference with a colour bar; of the worst, median, best slice."""
+"""Picture strips: input, reference, teacher, model, difference with a colour bar; of the worst, median, best slice.
+
+And of the slice with the largest local difference. A frame marks the place of each slice's own.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from sccg_bench.report.charts import png_bytes
@@ -21,6 +26,7 @@ from sccg_runtime.intensity import FloatArray
 
 DIFFERENCE_U8 = 40.0
 """The colour bar always reaches so many grey levels of 255, so that strips can be compared."""
+_TITLES = {"spot": "Largest local difference:"}
 _PANEL_INCH = 2.4
 _DPI = 130
 
@@ -34,7 +40,7 @@ class Strip:
     row
         Name of the row that it shows.
     which
-        ``worst``, ``median`` or ``best``.
+        ``worst``, ``median`` or ``best``, or ``spot``: the slice with the largest local difference to the teacher.
     where
         ``"case/slice"``.
     caption, alt
@@ -58,7 +64,7 @@ class Strip:
 
 
 def strips(found: BenchResult, roles: Sequence[str] = ("model",)) -> list[Strip]:
-    """Strips of the worst, median and best slice of every row of these roles that gave outputs."""
+    """Strips of the landmarks of every row of these roles that gave outputs, each slice once."""
     direction = found.results.direction
     if direction is None:
         return []
@@ -71,7 +77,12 @@ def strips(found: BenchResult, roles: Sequence[str] = ("model",)) -> list[Strip]
         outputs = found.outputs.get(row.name)
         if outputs is None or row.role not in roles:
             continue
+        shown: set[str] = set()
         for which, where in (row.landmarks or {}).items():
+            if where in shown:
+                continue
+            shown.add(where)
+            title = _TITLES.get(which, which.capitalize())
             index = places[where]
             pair = found.pairs[index]
             given, reference = (pair.mr, pair.ct) if source == "MR" else (pair.ct, pair.mr)
@@ -83,16 +94,17 @@ def strips(found: BenchResult, roles: Sequence[str] = ("model",)) -> list[Strip]
                 (row.name, outputs[index]),
             ]
             base, base_name = (of_teacher, "teacher") if of_teacher is not None else (reference, "reference")
-            closeness = _closeness(row, where)
+            part = _part(row, where)
+            closeness = _closeness(part)
             made.append(
                 Strip(
                     row=row.name,
                     which=which,
                     where=where,
-                    caption=f"{which.capitalize()} slice, {where}: {closeness}",
-                    alt=f"{which.capitalize()} slice {where} of {row.name}, from left to right: input {source}, "
+                    caption=f"{title} slice, {where}: {closeness}",
+                    alt=f"{title} slice {where} of {row.name}, from left to right: input {source}, "
                     f"reference {target}, teacher, {row.name}, and the difference to the {base_name}; {closeness}.",
-                    png=strip_png(panels, outputs[index], base, base_name),
+                    png=strip_png(panels, outputs[index], base, base_name, part.get("spot")),
                     output_png=b"" if base is None else grey_png(outputs[index]),
                     base_png=b"" if base is None else grey_png(base),
                     base_name=base_name,
@@ -102,7 +114,11 @@ def strips(found: BenchResult, roles: Sequence[str] = ("model",)) -> list[Strip]
 
 
 def strip_png(
-    panels: Sequence[tuple[str, FloatArray | None]], output: FloatArray, base: FloatArray | None, base_name: str
+    panels: Sequence[tuple[str, FloatArray | None]],
+    output: FloatArray,
+    base: FloatArray | None,
+    base_name: str,
+    spot: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Panels side by side, grey from -1 to 1, and ``output - base`` in colour with its bar in grey levels of 255.
 
@@ -112,6 +128,8 @@ def strip_png(
         Title and slice (1, H, W) in [-1, 1]; a missing slice leaves its place empty and says so.
     output, base
         (1, H, W) in [-1, 1]; without ``base`` there is no difference.
+    spot
+        JSON form of the :class:`sccg_bench.spot.Spot` that a frame, three times its side, marks in every panel.
     """
     rows, columns = output.shape[1:]
     count = len(panels) + 1
@@ -124,6 +142,7 @@ def strip_png(
             place.text(0.5, 0.5, "none", ha="center", va="center", fontsize=9, color="#5b6b7a")
         else:
             place.imshow(image[0], cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            _frame(place, spot, "#ffd24d")
     last = axes[-1]
     last.set_axis_off()
     if base is not None:
@@ -131,6 +150,7 @@ def strip_png(
         shown = last.imshow(
             to_u8(output) - to_u8(base), cmap="RdBu_r", vmin=-DIFFERENCE_U8, vmax=DIFFERENCE_U8, interpolation="nearest"
         )
+        _frame(last, spot, "#1b2733")
         bar = figure.colorbar(shown, ax=last, fraction=0.05, pad=0.02, extend="both")
         bar.ax.tick_params(labelsize=8)
         bar.set_label("grey levels of 255", fontsize=8)
@@ -169,8 +189,18 @@ def save_strips(folder: Path, made: Sequence[Strip]) -> list[Path]:
     return paths
 
 
-def _closeness(row: Row, where: str) -> str:
-    part = next((each for each in row.per_slice if f"{each.get('case')}/{each.get('slice')}" == where), {})
+def _frame(axes: Any, spot: Mapping[str, Any] | None, colour: str) -> None:
+    if spot is not None:
+        side = spot["side_px"]
+        corner = spot["column"] - side - 0.5, spot["row"] - side - 0.5
+        axes.add_patch(Rectangle(corner, 3 * side, 3 * side, fill=False, edgecolor=colour, linewidth=1))
+
+
+def _part(row: Row, where: str) -> Mapping[str, Any]:
+    return next((each for each in row.per_slice if f"{each.get('case')}/{each.get('slice')}" == where), {})
+
+
+def _closeness(part: Mapping[str, Any]) -> str:
     found = []
     for group, name, text in (
         ("drift", "to_teacher_psnr_db", "{:.1f} dB to the teacher"),
@@ -180,4 +210,8 @@ def _closeness(row: Row, where: str) -> str:
         value = (part.get(group) or {}).get(name)
         if value is not None:
             found.append(text.format(value))
+    if part.get("spot"):
+        found.append(
+            "largest local difference {difference_u8:+.0f} at row {row}, column {column}".format(**part["spot"])
+        )
     return ", ".join(found) or "no figures"

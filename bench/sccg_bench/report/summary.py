@@ -52,9 +52,7 @@ def _fast(row: Row) -> Card:
 
 def _faithful(row: Row) -> Card:
     psnr = row.figure("drift", "to_teacher_psnr_db")
-    counts = row.counts or {}
-    slices, patients = (_count(counts.get(name), name) for name in ("slices", "patients"))
-    over = f"{slices} of {patients} at {pixels(row.quality_size)}"
+    over = f"{_slices(row)} at {pixels(row.quality_size)}"
     if psnr is None:
         own = row.figure("quality", "psnr_db")
         if own is None:
@@ -66,6 +64,10 @@ def _faithful(row: Row) -> Card:
     if row.landmarks:
         worst = _worst_psnr(row)
         parts.append(f"Worst slice {row.landmarks['worst']}{f': {worst:.1f} dB' if worst is not None else ''}.")
+    spots = [part["spot"]["difference_u8"] for part in row.per_slice if part.get("spot")]
+    if row.landmarks and "spot" in row.landmarks and spots:
+        largest = number(max(spots, key=abs), 0, signed=True)
+        parts.append(f"Largest local difference {largest} of 255, in {row.landmarks['spot']}.")
     return Card("How faithful?", f"{psnr:.1f} dB to the teacher", " ".join(parts), "open")
 
 
@@ -73,7 +75,9 @@ def _ship(results: Results, row: Row) -> Card:
     found = outcomes(row, limits(results.direction))
     missed = [each for each in found if each.met is False]
     unknown = [each for each in found if each.met is None]
-    closing = "Engineering limits only: no clinical validation, no medical device."
+    closing = f"{_slices(row)}. Engineering limits only: no clinical validation, no medical device."
+    if row.engine_drift_from == "export":
+        closing = f"Engine drift from its export, not measured here. {closing}"
     if results.is_simulated:
         closing = f"Simulated data: says nothing about patients. {closing}"
     if missed:
@@ -91,7 +95,12 @@ def _ship(results: Results, row: Row) -> Card:
     return Card("Can I ship it?", f"All {len(found)} limits met", closing, "good")
 
 
-def _count(count: int | None, name: str) -> str:
+def _slices(row: Row) -> str:
+    counts = row.counts or {}
+    return " of ".join(_count(counts.get(name, 0), name) for name in ("slices", "patients"))
+
+
+def _count(count: int, name: str) -> str:
     return f"{count} {name[:-1] if count == 1 else name}"
 
 

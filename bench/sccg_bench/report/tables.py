@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sccg_bench.checks import PAPER_REMARK, PAPER_TARGETS, limits, outcomes
+from sccg_bench.checks import PAPER_REMARK, PAPER_TARGETS, Outcome, limits, outcomes
 from sccg_bench.latency import Latency
 from sccg_bench.metrics import CAP_DB
 from sccg_bench.quality import TISSUES
 from sccg_bench.results import Results, Row
+from sccg_bench.spot import SHARE
 
 NOTHING = "–"
+SPOT_SLICES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ def tables(results: Results) -> list[Table]:
             engines_table(results),
             series_table(results),
             drift_table(results),
+            spot_table(results),
             engine_table(results),
             float_table(results),
             quality_table(results),
@@ -69,7 +72,7 @@ def latency_table(results: Results) -> Table:
         ("vs paper (cited)", lambda row: times(row.speedup_vs_paper)),
         ("native p50 ms", lambda row: milliseconds(row.latency_native_ms, "p50")),
         ("native size", lambda row: pixels(row.quality_size if row.latency_native_ms else None)),
-        ("slices/s (streams)", _throughput),
+        ("slices/s (streams; n)", _throughput),
         ("MiB on disk", lambda row: number(row.size_mib, 1)),
         ("peak MiB", lambda row: number(row.peak_rss_mib, 0)),
     ]
@@ -79,7 +82,7 @@ def latency_table(results: Results) -> Table:
     caption = (
         "One slice per query, input and output copied. Spread: how far the medians of the turns lie apart (10th to "
         "90th percentile, of p50). p99 only from 662 queries on. Ratios to the teacher come from this run. Slices/s: "
-        "as many processes at once as there are streams, one thread each."
+        "as many processes at once as there are streams, one thread each; n queries in all."
     )
     return _table("Latency", caption, rows, columns, ("status", "precision"))
 
@@ -131,12 +134,36 @@ def drift_table(results: Results) -> Table:
         ("worst slice", lambda row: (row.landmarks or {}).get("worst", NOTHING)),
     ]
     caption = (
-        "Against the teacher's output on the same slices; dB and grey levels on 0-255. hf ratio: 1 is right, below 1 "
-        "is blur. Δ: against the reference, model minus teacher; a guard against harm, not an aim."
+        "Against the teacher's output on the same slices; dB and grey levels on 0-255. hf ratio: energy of fine detail, "
+        "1 is right, below 1 is blur; hf corr: whether it lies in the right place; phase ratio: errors on a 4x4 grid of "
+        "pixels, far above 1 is a checkerboard. Δ: against the reference, model minus teacher; a guard against harm, "
+        "not an aim."
     )
     return _table(
         "Drift: what compression cost", caption, [row for row in results.rows if row.drift], columns, ("worst slice",)
     )
+
+
+def spot_table(results: Results) -> Table:
+    """Slices of every model with the largest local differences to the teacher, and where they lie."""
+    lines, marks = [], []
+    for row in results.rows:
+        parts = [part for part in row.per_slice if (part.get("spot") or {}).get("difference_u8") is not None]
+        for part in sorted(parts, key=lambda part: -abs(part["spot"]["difference_u8"]))[:SPOT_SLICES]:
+            spot, psnr = part["spot"], (part.get("drift") or {}).get("to_teacher_psnr_db")
+            place = (str(spot.get(name, NOTHING)) for name in ("row", "column", "side_px"))
+            figures = number(spot["difference_u8"], 1, signed=True), *place, number(psnr, 2)
+            mean = _figure("drift", "to_teacher_spot_u8", 1)(row)
+            lines.append((row.name, f"{part.get('case')}/{part.get('slice')}", *figures, mean))
+            marks.append(row.role)
+    header = ("model", "slice", "difference", "row", "column", "side px", "PSNR dB of the slice", "mean of all slices")
+    caption = (
+        f"A lesion that a model invents or drops moves no PSNR: so of every slice the square window in the head (side: "
+        f"1/{SHARE} of the slice's) whose mean differs most from the teacher's, in grey levels on 0-255, positive is "
+        f"too bright; row and column are its upper left pixel. The {SPOT_SLICES} slices with the largest, and the mean "
+        "size over all. A displaced edge of bone gives one, too: look at the slice."
+    )
+    return Table("Largest local differences to the teacher", caption, header, tuple(lines), tuple(marks), (0, 1))
 
 
 def tissue_table(results: Results) -> Table:
@@ -197,7 +224,7 @@ def quality_table(results: Results) -> Table:
         ("slices", lambda row: str((row.counts or {}).get("slices", NOTHING))),
         ("patients", lambda row: str((row.counts or {}).get("patients", NOTHING))),
         ("capped", lambda row: str((row.counts or {}).get("capped", NOTHING))),
-        ("empty masks", _empty_masks),
+        ("empty masks (bone)", _empty_masks),
     ]
     if any((row.counts or {}).get("not_finite") for row in results.rows):
         columns.append(("not finite", lambda row: str((row.counts or {}).get("not_finite", 0))))
@@ -256,7 +283,10 @@ def patient_table(results: Results) -> Table:
         *("model", "patient", "slices", "to teacher: PSNR dB", "to teacher: head PSNR dB", "hf ratio"),
         *("Δ PSNR", "Δ SSIM", "PSNR dB", "SSIM", "MAE"),
     )
-    caption = "With fewer than ten patients no difference here is called significant."
+    caption = (
+        "With fewer than ten patients no difference here is called significant. hf ratio: to the teacher; of the "
+        "teacher itself: to the reference."
+    )
     return Table("Per patient", caption, header, tuple(lines), tuple(marks), (0, 1))
 
 
@@ -343,8 +373,8 @@ _BY_TISSUE = (
 
 
 def _throughput(row: Row) -> str:
-    rate, streams = (row.figure("throughput", name) for name in ("slices_per_s", "streams"))
-    return NOTHING if rate is None else f"{number(rate, 1)} ({number(streams, 0)})"
+    rate, streams, count = (row.figure("throughput", name) for name in ("slices_per_s", "streams", "n"))
+    return NOTHING if rate is None else f"{number(rate, 1)} ({number(streams, 0)}; {number(count, 0)})"
 
 
 def _extremes(row: Row, name: str) -> str:
@@ -354,7 +384,7 @@ def _extremes(row: Row, name: str) -> str:
 
 def _empty_masks(row: Row) -> str:
     counts = row.counts or {}
-    return f"{counts.get('empty_iou_foreground', 0)} + {counts.get('empty_iou_bone', 0)} bone" if counts else NOTHING
+    return f"{counts.get('empty_iou_foreground', 0)} ({counts.get('empty_iou_bone', 0)})" if counts else NOTHING
 
 
 def _table(title: str, caption: str, rows: Sequence[Row], columns: Sequence[Column], text: Sequence[str] = ()) -> Table:
@@ -364,13 +394,19 @@ def _table(title: str, caption: str, rows: Sequence[Row], columns: Sequence[Colu
     return Table(title, caption, header, lines, marks, (0, *(header.index(label) for label in text)))
 
 
+def _origin(row: Row, outcome: Outcome) -> str:
+    """Marks a figure that this run did not measure."""
+    return ", from export" if outcome.limit.group == "engine_drift" and row.engine_drift_from == "export" else ""
+
+
 def _outcome_table(title: str, caption: str, rows: Sequence[Row], columns: Sequence[tuple[str, Any]]) -> Table:
     words = {True: "met", False: "NOT met", None: "not measured"}
     lines = []
     for row in rows:
         found = outcomes(row, [limit for _, limit in columns])
         cells = (
-            f"{words[each.met]} ({number(each.value, 3)})" if each.met is not None else words[None] for each in found
+            f"{words[each.met]} ({number(each.value, 3)}{_origin(row, each)})" if each.met is not None else words[None]
+            for each in found
         )
         lines.append((row.name, *cells))
     header = ("model", *(label for label, _ in columns))

@@ -16,7 +16,7 @@ from sccg_bench.results import Results
 _STYLES = {"failed": "bold red", "not measured": "dim", "cited": "dim", "teacher": "bold", "control": "yellow"}
 _WANTED = {
     "Latency": (
-        *("p50 ms", "vs teacher", "precision", "n", "peak MiB", "MiB on disk", "slices/s (streams)"),
+        *("p50 ms", "vs teacher", "precision", "n", "peak MiB", "MiB on disk", "slices/s (streams; n)"),
         *("vs paper (cited)", "native p50 ms", "p90 ms", "spread", "native size"),
     ),
     "DICOM to DICOM": ("ms per slice", "cold start ms", "slices", "repeats"),
