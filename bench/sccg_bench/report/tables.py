@@ -134,10 +134,10 @@ def drift_table(results: Results) -> Table:
         ("worst slice", lambda row: (row.landmarks or {}).get("worst", NOTHING)),
     ]
     caption = (
-        "Against the teacher's output on the same slices; dB and grey levels on 0-255. hf ratio: energy of fine "
-        "detail, 1 is right, below 1 is blur; hf corr: whether it lies in the right place; phase ratio: errors on a 4x4 "
-        "grid of pixels, far above 1 is a checkerboard. Δ: against the reference, model minus teacher; a guard against harm, "
-        "not an aim."
+        "Against the teacher's output on the same slices; dB and grey levels on 0-255. hf ratio: energy of "
+        "fine detail, 1 is right, below 1 is blur; hf corr: whether it lies in the right place; phase ratio: "
+        "errors by phase of a 4x4 grid, far above 1 is a checkerboard. Δ: against the reference, model minus "
+        "teacher; a guard against harm, not an aim."
     )
     return _table(
         "Drift: what compression cost", caption, [row for row in results.rows if row.drift], columns, ("worst slice",)
