@@ -86,7 +86,7 @@ def _mark(program: Any, config: Any, keep_float: Collection[str]) -> None:
         elif node.target == aten.conv2d.default and not kept:
             continue
         node.meta["quantization_annotation"] = QuantizationAnnotation(
-            input_qspec_map=dict.fromkeys(inputs, spec), _annotated=True
+            input_qspec_map=dict.fromkeys(inputs, spec), output_qspec=spec if inputs else None, _annotated=True
         )
     program.recompile()
 
