@@ -1,7 +1,8 @@
 """Target ``tensorrt-rtx``: engines for NVIDIA RTX cards, built ahead of time on a machine without a GPU.
 
 The network is strongly typed: every layer computes in the type that the graph gives it. Without a driver an engine can
-be neither inspected nor run, so the layers' types are checked in the parsed network, before it is built.
+be neither inspected nor run, so the layers' types are checked in the parsed network, before it is built. With the card
+that it is for, it is also loaded, inspected and run.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from sccg_export.layer_types import check_types
 from sccg_export.qdq import convolutions
 from sccg_export.requirements import REQUIREMENTS, quantizer_version
 from sccg_export.symmetric_qdq import quantise
+from sccg_export.trt_session import engine_layers, import_tensorrt, open_engine, open_graph, trt_logger
 from sccg_export.trt_session import gpu_arch as present_gpu_arch
-from sccg_export.trt_session import import_tensorrt, open_engine, open_graph, trt_logger
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, RefusedError
 
@@ -77,11 +78,11 @@ def build(
     network = parse(trt, builder, model)
     ran, layers = inspect(network)
     check_types(precision, ran, layers)
-    started = time.perf_counter()
-    engine = bytes(_serialise(trt, builder, network, size, gpu_arch))
-    seconds = time.perf_counter() - started
     here = present_gpu_arch()
     on_engine = here == gpu_arch
+    started = time.perf_counter()
+    engine = bytes(_serialise(trt, builder, network, size, gpu_arch, detailed=on_engine))
+    seconds = time.perf_counter() - started
     found = "no NVIDIA GPU here" if here is None else f"this GPU is SM {here}"
     return Built(
         members={"model.engine": engine},
@@ -98,6 +99,7 @@ def build(
             "engine_mib": len(engine) / 2**20,
             "build_seconds": seconds,
             "layers": layers,
+            **({"engine_layers": _inspected(trt, engine)} if on_engine else {}),
         },
         note=f"engine for SM {gpu_arch}"
         + ("" if on_engine else f"; {found}: drift is measured on the same graph in ONNX Runtime, not on the engine"),
@@ -132,8 +134,26 @@ def inspect(network: Any) -> tuple[dict[str, int], dict[str, int]]:
     return dict(sorted(ran.items())), dict(sorted(kinds.items()))
 
 
-def _serialise(trt: Any, builder: Any, network: Any, size: tuple[int, int], gpu_arch: str) -> Any:
+def _inspected(trt: Any, engine: bytes) -> dict[str, int] | str:
+    """Layers of an engine on the card that it is for, or why the inspector does not tell.
+
+    It is told, not judged: the types were asserted in the network, and kernels are compiled when the engine is loaded.
+    """
+    loaded = trt.Runtime(trt_logger("tensorrt-rtx")).deserialize_cuda_engine(engine)
+    if loaded is None:
+        raise RefusedError("TensorRT-RTX cannot load the engine that it has just built for this GPU")
+    try:
+        return engine_layers(trt, loaded)[1]
+    except RefusedError as error:
+        return str(error)
+
+
+def _serialise(
+    trt: Any, builder: Any, network: Any, size: tuple[int, int], gpu_arch: str, *, detailed: bool = False
+) -> Any:
     config = builder.create_builder_config()
+    if detailed:  # else the inspector tells names only
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)  # else FP32 convolutions round to 10 bits of mantissa
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(trt.ComputeCapability, GPU_ARCHS[gpu_arch]), 0)

@@ -20,9 +20,9 @@ import torch
 from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph, quiet
-from sccg_export.layer_types import check_types, engine_types
+from sccg_export.layer_types import check_types
 from sccg_export.requirements import REQUIREMENTS, installed
-from sccg_export.trt_session import gpu_arch, import_tensorrt, open_engine, tensor_names, trt_logger
+from sccg_export.trt_session import engine_layers, gpu_arch, import_tensorrt, open_engine, tensor_names, trt_logger
 from sccg_export.typed_program import program_types, typed_program
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, MissingDependencyError, RefusedError
@@ -68,8 +68,7 @@ def build(
     engine = _serialise(torch_tensorrt, program, example)
     seconds = time.perf_counter() - started
     loaded = trt.Runtime(trt_logger("tensorrt")).deserialize_cuda_engine(engine)
-    told = loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    ran, layers = engine_types(told)
+    ran, layers = engine_layers(trt, loaded)
     check_types(precision, ran, layers)
     packed = _exported_program(torch_tensorrt, engine, tensor_names(trt, loaded), example)
     return Built(

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from sccg_export.graph import INPUT, OUTPUT
+from sccg_export.layer_types import engine_types
 from sccg_export.requirements import REQUIREMENTS
 from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Target
@@ -181,6 +182,11 @@ def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | N
         precision_source=PRECISION_SOURCES[target],
     )
     return checked_session(run, told)
+
+
+def engine_layers(trt: Any, engine: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """What TensorRT's inspector says of an engine: see :func:`sccg_export.layer_types.engine_types`."""
+    return engine_types(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def tensor_names(trt: Any, engine: Any) -> tuple[str, str]:

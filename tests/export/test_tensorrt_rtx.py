@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -29,9 +30,10 @@ from sccg_teacher_student.checkpoint import Checkpoint
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed: pip install '.[rtx]'")
 
+from sccg_export import tensorrt_rtx_target  # noqa: E402
 from sccg_export.layer_types import check_types  # noqa: E402
 from sccg_export.tensorrt_rtx_target import GPU_ARCHS, build, inspect, parse  # noqa: E402
-from sccg_export.trt_session import trt_logger  # noqa: E402
+from sccg_export.trt_session import open_engine, trt_logger  # noqa: E402
 
 only = pytest.mark.parametrize
 Make = Callable[..., ExportRequest]
@@ -73,6 +75,38 @@ def test_export_builds_an_engine_and_says_that_drift_is_the_graphs(
         assert made.drift["engine_drift"]["engine_to_fp32_psnr_db"] < 99
     left = made.drift.get("float_layers", [])
     assert len(left) == (ran["fp32"] if precision == "int8" else 0)
+
+
+def stand(information: str | None) -> SimpleNamespace:
+    """TensorRT-RTX on a card, whose inspector tells ``information``; None: the engine does not load."""
+    inspector = SimpleNamespace(get_engine_information={"json": information}.__getitem__)
+    engine = None if information is None else SimpleNamespace(create_engine_inspector=lambda: inspector)
+    return SimpleNamespace(
+        LayerInformationFormat=SimpleNamespace(JSON="json"),
+        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda data: engine),
+    )
+
+
+def test_on_its_card_an_engine_tells_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = export_graph(fresh("s2d-16x2"), (64, 64))
+    layer = {"Name": "c", "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": "Half"}], "Outputs": []}
+    on_card = stand(json.dumps({"Layers": [layer, layer]}))
+    real = tensorrt_rtx_target._inspected
+    monkeypatch.setattr(tensorrt_rtx_target, "present_gpu_arch", lambda: "8.6")
+    monkeypatch.setattr(tensorrt_rtx_target, "_inspected", lambda trt, engine: real(on_card, engine))
+    detailed = build(graph, "fp16", graph.size, None)
+    assert (detailed.measured_on, detailed.open) == ("engine", open_engine)
+    assert detailed.details["engine_layers"] == {"CASKCONVOLUTION HALF": 2}
+    other = build(graph, "fp16", graph.size, None, gpu_arch="8.9")
+    assert other.measured_on == "graph"
+    assert "engine_layers" not in other.details
+
+
+def test_an_inspector_that_tells_names_only_stops_nothing_and_an_engine_that_does_not_load_does() -> None:
+    told = tensorrt_rtx_target._inspected(stand(json.dumps({"Layers": ["a", "b"]})), b"engine")
+    assert told == "TensorRT's engine inspector does not tell the types of the engine's layers"
+    with pytest.raises(RefusedError, match="cannot load the engine"):
+        tensorrt_rtx_target._inspected(stand(None), b"engine")
 
 
 def test_fp16_networks_have_half_convolutions_and_float_norms() -> None:
