@@ -36,9 +36,10 @@ def timed(name: str, gmac: float, p50_ms: float | None, *, control: bool = False
     )
 
 
+BALANCED = PRESETS["balanced"]
 TABLE = (
     timed("s2d-16x4", 0.5, 1.0),
-    timed("s2d-48x4", 3.3, 4.4),
+    timed(BALANCED, 3.3, 4.4),
     timed("s2d-32x4-u96", 3.1, 4.0),
     timed("s2d-64x4", 5.0, None),
     timed("s2d-64x6", 8.2, 9.0),
@@ -62,7 +63,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Setting]:
 
 @pytest.mark.parametrize(
     ("budget_ms", "chosen"),
-    [(100, "s2d-64x6"), (9.9, "s2d-64x6"), (9.8, "s2d-48x4"), (4.83, "s2d-32x4-u96"), (1.2, "s2d-16x4"), (1.05, None)],
+    [(100, "s2d-64x6"), (9.9, "s2d-64x6"), (9.8, BALANCED), (4.83, "s2d-32x4-u96"), (1.2, "s2d-16x4"), (1.05, None)],
 )
 def test_the_most_multiply_adds_that_fit_with_a_tenth_to_spare_and_never_a_control(
     budget_ms: float, chosen: str | None
@@ -75,13 +76,13 @@ def test_the_table_and_the_command_that_comes_next(run: Cli, told: list[Setting]
     said = run("plan", "--budget-ms", 5)
     assert said.code == 0, said
     lines = {line.split()[0]: line.split() for line in said.out.splitlines() if line.strip()}
-    assert lines["s2d-48x4"][1:] == ["(balanced)", "1,000", "3.30", "4.40", "5.28", "yes"]
+    assert lines[BALANCED][1:] == ["(balanced)", "1,000", "3.30", "4.40", "5.28", "yes"]
     assert lines["s2d-64x6"][-3:] == ["9.00", "10.80", "no"]
     assert lines["s2d-48x4-k7"][-1] == "control"
     assert lines["s2d-64x4"][-4:] == ["–", "–", "not", "timed"]
     assert "s2d-64x4: not timed: its process was killed" in said.err
     assert "Fits: p50 and 10% of it are within 5 ms" in said.out
-    assert said.out.splitlines()[-1].endswith("sccg-compress distill --student s2d-48x4 --teacher FILE")
+    assert said.out.splitlines()[-1].endswith(f"sccg-compress distill --student {BALANCED} --teacher FILE")
     assert "warning: other processes kept 1.0 cores busy" in said.err
     assert [(one.target, one.size) for one in told] == [("openvino", (512, 512))]
 
@@ -89,7 +90,7 @@ def test_the_table_and_the_command_that_comes_next(run: Cli, told: list[Setting]
 def test_json_holds_the_choice_and_every_figure(run: Cli, told: list[Setting]) -> None:
     said = run("plan", "--budget-ms", 5, "--target", "ort", "--size", 256, "--json", "-")
     values = json.loads(said.out)
-    assert (values["schema"], values["chosen"], values["budget_ms"]) == ("sccg-plan/1", "s2d-48x4", 5)
+    assert (values["schema"], values["chosen"], values["budget_ms"]) == ("sccg-plan/1", BALANCED, 5)
     assert values["margin"] == pytest.approx(0.1)
     assert [(one["name"], one["fits"]) for one in values["candidates"]] == [(one.name, one.fits(5)) for one in TABLE]
     assert values["setting"]["target"] == "ort"
