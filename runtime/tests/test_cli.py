@@ -196,6 +196,20 @@ assert not {"numpy", "pydicom", "openvino", "PIL"} & set(sys.modules)
     assert "--allow-gaps" in shown
 
 
+def test_the_program_keeps_out_what_its_libraries_would_import_for_nothing(bundle_file, series, tmp_path):
+    code = """
+import sys
+from sccg_runtime.cli import start
+assert start() == 0
+loaded = {name for name, module in sys.modules.items() if module is not None}
+assert {"openvino", "pydicom"} <= loaded
+assert not {"openvino.tools.ovc", "openvino_telemetry", "gdcm"} & loaded
+"""
+    arguments = ["convert", series(slices=2), tmp_path / "out", "--bundle", bundle_file()]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_with_130_and_leaves_nothing(bundle_file, series, tmp_path, number):
