@@ -99,7 +99,7 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
     try:
         request, common = _prepared(model, data)
         name = request.checkpoint.spec.name
-    except Exception as error:
+    except Exception as error:  # whatever it is, the other models' rows are worth keeping
         failed = reason(error)
     for target, needed in REQUIREMENTS.items():
         for precision in needed.precisions:
@@ -113,7 +113,7 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
                 try:
                     made = export(wanted, bundle, common=common)
                     row |= _figures(made, bundle)
-                except Exception as error:
+                except Exception as error:  # as above, for one engine
                     row["refused"] = reason(error)
             timed = row["refused"] is None and made.bundle.contract.runs_on_cpu
             yield row, bundle if timed else None

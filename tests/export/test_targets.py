@@ -55,6 +55,18 @@ def test_openvino_int8_runs_convolutions_in_int8_and_names_those_it_left(exporte
     assert sum(value in ("u8", "i8") for name, value in precisions.items() if name not in left) >= ran["int8"]
 
 
+@only("exported", ["openvino-int8"], indirect=True)
+def test_the_last_convolution_and_the_picture_after_it_are_not_rounded(exported: Exported) -> None:
+    _, result, _ = exported
+    members = result.bundle.members
+    nodes = import_openvino().Core().read_model(members["model.xml"], members["model.bin"]).get_ordered_ops()
+    last = max(place for place, node in enumerate(nodes) if node.get_type_name() == "Convolution")
+    assert nodes[last].input_value(0).get_node().get_type_name() != "FakeQuantize"
+    after = [node.get_type_name() for node in nodes[last:]]
+    assert "DepthToSpace" in after
+    assert "FakeQuantize" not in after
+
+
 def test_float_layers_of_a_reflecting_teacher_are_those_that_really_run_in_float(
     request_for: Callable[..., ExportRequest], teacher: Checkpoint, tmp_path: Path
 ) -> None:
