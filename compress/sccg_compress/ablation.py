@@ -1,6 +1,7 @@
 """What each part of the teacher's objective does: five trainings from the same start, and their table in the docs.
 
-``python -m sccg_compress.ablation --data DIR --unpaired DIR`` trains; ``--table`` alone writes the table again.
+``python -m sccg_compress.ablation --data DIR --unpaired DIR`` trains, writes the table, and a sheet of what the teachers
+make of the phantom; ``--table`` alone writes the table again.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sccg_compress.generated import with_block
 from sccg_compress.train_verb import new_training
 from sccg_runtime.errors import InputError, SccgError
-from sccg_runtime.files import write_text
+from sccg_runtime.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from torch import nn
 
 RESULTS = Path("results/teacher")
 DOCS = Path("docs/teacher.md")
+SHEET = Path("docs/teacher-ablation.png")
 FIGURES = ("psnr_db", "ssim", "mae_u8", "hf_ratio")
 _PRIVATE = ("data", "unpaired_mr", "unpaired_ct", "intensity")
 
@@ -41,9 +46,11 @@ def main(
     runs: Annotated[Path, typer.Option(help="Where the run folders go.")] = Path("runs/ablation"),
     results: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULTS,
     docs: Annotated[Path, typer.Option(help="Text with the table's place in it.")] = DOCS,
+    sheet: Annotated[Path, typer.Option(help="Where the pictures go.")] = SHEET,
     table: Annotated[bool, typer.Option("--table", help="Only write the table again.")] = False,
 ) -> None:
     """Train mr2ct with the preset cpu once per step, keep each one's figures, and fill the table."""
+    from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.teaching import HybridWeights
     from sccg_teacher_student.train import PRESETS, TrainConfig
 
@@ -57,6 +64,11 @@ def main(
             more = (str(unpaired.resolve()),) if name == "5-cycle" else ()
             config = replace(whole, losses=HybridWeights(**weights), unpaired_mr=more)
             keep_figures(new_training(config, runs / name), results / f"ablation-{name}.json")
+        teachers = {
+            title: load_checkpoint(runs / name / "teacher_mr2ct.safetensors").generator
+            for name, (title, _) in STEPS.items()
+        }
+        write_bytes(sheet, phantom_sheet(teachers))
     write_text(docs, filled(docs.read_text(encoding="utf-8"), results))
 
 
@@ -68,6 +80,25 @@ def keep_figures(run: Path, path: Path) -> None:
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     facts["config"] = {key: value for key, value in config.items() if key not in _PRIVATE}
     write_text(path, json.dumps(facts, indent=2) + "\n")
+
+
+def phantom_sheet(teachers: Mapping[str, nn.Module]) -> bytes:
+    """PNG of phantom slices, one a row: MR, what every teacher makes of it, under its title, and the phantom's CT.
+
+    No picture of the training data is in it.
+    """
+    import torch
+
+    from sccg_bench.report.sheets import stacked_png, strip_png
+    from sccg_teacher_student.data.phantom import phantom_pairs
+
+    strips = []
+    for pair in list(phantom_pairs(1, slices=8, size=256))[2::3]:
+        assert pair.mr is not None
+        with torch.inference_mode():
+            made = {title: net(torch.from_numpy(pair.mr)[None])[0].numpy() for title, net in teachers.items()}
+        strips.append(strip_png([("MR of the phantom", pair.mr), *made.items(), ("its CT", pair.ct)], pair.mr, None))
+    return stacked_png(strips)
 
 
 def filled(text: str, results: Path) -> str:

@@ -42,6 +42,9 @@ def train(
     accumulate: Annotated[
         int | None, typer.Option(help="Parts that a batch is computed in, to save memory. [default: 1]")
     ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adam, or muon for the generator's convolutions. [paper: adam, cpu: muon]")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [paper: 1e-4 throughout, cpu: 4e-4]")] = None,
     weight_adversarial: Annotated[float | None, typer.Option(help="Of the least-squares GAN term. [1]")] = None,
     weight_pixel: Annotated[float | None, typer.Option(help="Of pixel translation. [100]")] = None,
@@ -92,6 +95,7 @@ def train(
         "generator": generator,
         "batch": batch,
         "accumulate": accumulate,
+        "optimizer": optimizer,
         "learning_rate": learning_rate,
         "structure_features": structure_features,
         "validate_every": validate_every,

@@ -17,9 +17,10 @@ from sccg_teacher_student.networks.frozen import frozen
 
 QUERIES = 256
 WINDOW = 64
-LARGEST_MAP = 128  # positions of a side of VGG16's relu3_1 at 512 pixels; finer maps are averaged down to it
+REDUCTION = 4  # of VGG16's relu3_1, the finest map of the method; finer ones are averaged down to that resolution
 TEMPERATURE = 0.1
 PROJECTED = 64
+TINY = 1e-12
 
 
 def query_positions(size: tuple[int, int], generator: torch.Generator, count: int = QUERIES) -> Tensor:
@@ -64,7 +65,8 @@ def sc_rows(features: Tensor, positions: Tensor, window: int = WINDOW) -> Tensor
 
 def structural_consistency(source: Tensor, output: Tensor) -> Tensor:
     """Mean of |1 - cos| between the SC rows of a generator's input and of its output, (N, Q, K) each; a scalar."""
-    return (1 - F.cosine_similarity(source, output, dim=2)).abs().mean()
+    norms = source.norm(dim=2) * output.norm(dim=2)
+    return (1 - (source * output).sum(2) / norms.clamp(min=TINY)).abs().mean()
 
 
 def info_nce(rows: Tensor, others: Tensor, temperature: float = TEMPERATURE) -> Tensor:
@@ -73,7 +75,8 @@ def info_nce(rows: Tensor, others: Tensor, temperature: float = TEMPERATURE) -> 
     ``rows``, ``others``: (N, Q, K); the partner of ``rows[n, q]`` is ``others[n, q]``, the other queries of the slice
     are the negatives. A scalar.
     """
-    logits = F.normalize(rows, dim=2) @ F.normalize(others, dim=2).transpose(1, 2) / temperature
+    norms = rows.norm(dim=2)[:, :, None] * others.norm(dim=2)[:, None]
+    logits = rows @ others.transpose(1, 2) / norms.clamp(min=TINY) / temperature  # cosines, without scaling long rows
     wanted = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
     return F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
 
@@ -101,10 +104,11 @@ class Structure(nn.Module):
         with torch.no_grad():
             given, view = self._extract(image), self._extract(intensity_view(image, generator))
         made = self._extract(output)
+        side = max(image.shape[2:]) // REDUCTION
         consistency, contrast = [], []
         with torch.autocast(image.device.type, enabled=False):
             for project, *maps in zip(self.project, given, view, made, strict=True):
-                source, other, result = (_at_most(features.float(), LARGEST_MAP) for features in maps)
+                source, other, result = (_at_most(features.float(), side) for features in maps)
                 positions = query_positions((source.shape[2], source.shape[3]), generator).to(source.device)
                 learned = sc_rows(project(source), positions)
                 shown = sc_rows(frozen(project, result), positions)

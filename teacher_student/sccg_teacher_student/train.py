@@ -41,6 +41,8 @@ from sccg_teacher_student.views import Base
 CONFIG = "train.json"
 PAPER_SIZE = (512, 512)
 SaveFormat = Literal["sccg", "cyclegan"]
+Optimizer = Literal["adam", "muon"]
+MUON_RATIO = 50.0  # Muon's learning rate over Adam's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,8 @@ class TrainConfig:
         One of the three; an epoch takes every pair once.
     batch, accumulate
         Slices per step over all processes, and in how many parts each process computes its share.
+    optimizer
+        ``"adam"``, or ``"muon"`` for the weights of the generator's convolutions and Adam for everything else.
     learning_rate, decay, average_decay
         Of Adam; whether it warms up and falls (the paper: constant); of the moving average of the weights (the paper:
         none).
@@ -92,6 +96,7 @@ class TrainConfig:
     minutes: float | None = None
     batch: int = 8
     accumulate: int = 1
+    optimizer: Optimizer = "adam"
     learning_rate: float = 1e-4
     decay: bool = False
     average_decay: float = 0.0
@@ -117,6 +122,8 @@ class TrainConfig:
             raise InputError("--learning-rate and --average-decay must lie between 0 and 1, and --seed be 0 or more")
         if self.save_format not in get_args(SaveFormat):
             raise InputError(f"--save-format {self.save_format!r} is none of {', '.join(get_args(SaveFormat))}")
+        if self.optimizer not in get_args(Optimizer):
+            raise InputError(f"--optimizer {self.optimizer!r} is none of {', '.join(get_args(Optimizer))}")
         if self.losses.structure:
             parse_features(self.structure_features)
         teacher_spec(self.generator)
@@ -159,6 +166,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "epochs": None,
         "minutes": 45.0,
         "batch": 2,
+        "optimizer": "muon",
         "learning_rate": 4e-4,
         "decay": True,
         "average_decay": 0.995,
@@ -369,7 +377,7 @@ def _trainer(
         seconds=None if config.minutes is None else config.minutes * 60,
         learning_rate=config.learning_rate,
         constant=not config.decay,
-        muon_ratio=0.0,
+        muon_ratio=MUON_RATIO if config.optimizer == "muon" else 0.0,
         first_moment=0.5,  # of the code base (CycleGAN); the paper says Adam only
         weight_decay=0.0,
         clip_norm=None,

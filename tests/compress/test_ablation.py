@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from torch import Tensor, nn
 
-from sccg_compress.ablation import DOCS, STEPS, filled, keep_figures, main
+from sccg_compress.ablation import DOCS, STEPS, filled, keep_figures, main, phantom_sheet
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.teaching import HybridWeights
 from sccg_teacher_student.train import TrainConfig
@@ -49,6 +53,20 @@ def test_the_docs_table_is_that_of_the_committed_results() -> None:
     root = Path(__file__).parents[2]
     text = (root / DOCS).read_text(encoding="utf-8")
     assert filled(text, root / "results" / "teacher") == text
+
+
+def test_the_sheet_shows_what_every_teacher_makes_of_the_phantom() -> None:
+    class Negative(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return -x
+
+    alike, different = (
+        np.asarray(Image.open(io.BytesIO(phantom_sheet({"one": nn.Identity(), "two": network}))))
+        for network in (nn.Identity(), Negative())
+    )
+    assert alike.shape == different.shape
+    changed = np.flatnonzero((alike != different).any((0, 2))) / alike.shape[1]
+    assert 0.5 < changed.min() < changed.max() < 0.75, "the third of four panels"
 
 
 def test_training_needs_data() -> None:

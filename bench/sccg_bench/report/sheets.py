@@ -117,7 +117,7 @@ def strip_png(
     panels: Sequence[tuple[str, FloatArray | None]],
     output: FloatArray,
     base: FloatArray | None,
-    base_name: str,
+    base_name: str = "",
     spot: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Panels side by side, grey from -1 to 1, and ``output - base`` in colour with its bar in grey levels of 255.
@@ -132,7 +132,7 @@ def strip_png(
         JSON form of the :class:`sccg_bench.spot.Spot` that a frame, three times its side, marks in every panel.
     """
     rows, columns = output.shape[1:]
-    count = len(panels) + 1
+    count = len(panels) + (base is not None)
     figure = Figure(figsize=(_PANEL_INCH * count + 0.7, _PANEL_INCH * rows / columns + 0.35), layout="constrained")
     axes = figure.subplots(1, count)
     for place, (title, image) in zip(axes, panels, strict=False):
@@ -143,9 +143,9 @@ def strip_png(
         else:
             place.imshow(image[0], cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
             _frame(place, spot, "#ffd24d")
-    last = axes[-1]
-    last.set_axis_off()
     if base is not None:
+        last = axes[-1]
+        last.set_axis_off()
         last.set_title(f"model − {base_name}", fontsize=9)
         shown = last.imshow(
             to_u8(output) - to_u8(base), cmap="RdBu_r", vmin=-DIFFERENCE_U8, vmax=DIFFERENCE_U8, interpolation="nearest"
