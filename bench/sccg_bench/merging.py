@@ -8,7 +8,7 @@ from dataclasses import replace
 from sccg_bench.results import Results, Row
 from sccg_runtime.errors import InputError
 
-OWN_RUNS = "every model was timed in a run of its own, beside the teacher: hold 'vs teacher' side by side, not ms"
+SEVERAL_RUNS = "models were timed in several runs, each beside the teacher: hold 'vs teacher' side by side, not ms"
 
 
 def merge(runs: Mapping[str, Results]) -> Results:
@@ -40,7 +40,9 @@ def merge(runs: Mapping[str, Results]) -> Results:
                 models.append(replace(row, name=f"{row.name}, {label}"))
             elif row.role != "model" or row.status == "cited":
                 common.setdefault(row.name, row)
-    warnings = [f"{label}: {text}" for label, run in runs.items() for text in run.warnings]
+    warnings = _warnings(runs)
+    if len({row.latency_ms for run in runs.values() for row in run.rows if row.role == "teacher"}) > 1:
+        warnings.insert(0, SEVERAL_RUNS)
     machines = {str(run.machine.get("cpu")) for run in runs.values()}
     if len(machines) > 1:
         warnings.insert(0, f"measured on different machines: {', '.join(sorted(machines))}")
@@ -53,5 +55,14 @@ def merge(runs: Mapping[str, Results]) -> Results:
         first,
         provenance=provenance | {"runs": list(runs)},
         rows=(*common.values(), *models),
-        warnings=(OWN_RUNS, *warnings),
+        warnings=tuple(warnings),
     )
+
+
+def _warnings(runs: Mapping[str, Results]) -> list[str]:
+    """Every warning once, behind the names of its runs unless it is of all."""
+    of: dict[str, list[str]] = {}
+    for label, run in runs.items():
+        for text in run.warnings:
+            of.setdefault(text, []).append(label)
+    return [text if len(labels) == len(runs) else f"{', '.join(labels)}: {text}" for text, labels in of.items()]

@@ -1,4 +1,4 @@
-"""``sccg-compress study``: students of one teacher, each trained, exported and benched alike.
+"""``sccg-compress study``: students of one teacher, trained and exported alike, and benched together, in turns.
 
 In the folder, ``rows/`` holds one JSON of figures per finished student (bench's results, without weights and without
 single slices: to be kept), ``runs/`` the run folders that they come from (may be deleted), and beside them lie
@@ -61,13 +61,28 @@ def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequ
         for seed, name in product(seeds, names)
         if name != TEACHER or seed == seeds[0]
     ]
+    models: dict[str, Path] = {}
+    refused: dict[str, list[str]] = {}
     for number, point in enumerate(points, start=1):
-        row = out / ROWS / f"{label(point)}.json"
+        name = label(point)
+        row = out / ROWS / f"{name}.json"
         if row.is_file():
             say(f"[{number}/{len(points)}] {row} is there already")
             continue
-        say(f"[{number}/{len(points)}] {label(point)}")
-        write_results(row, _figures(point, out / runs.RUNS / label(point)))
+        say(f"[{number}/{len(points)}] {name}")
+        models[name], refused[name] = _made(point, out / runs.RUNS / name)
+    if models:
+        found = run_models(
+            list(models.values()),
+            teacher=Path(config.teacher),
+            data=Path(config.data),
+            intensity=None if config.intensity is None else Path(config.intensity),
+            direction=config.direction,
+            device="cpu",
+            report=out / "report",
+        ).results
+        for name in models:
+            write_results(out / ROWS / f"{name}.json", _of_point(found, name, refused[name], alone=len(models) == 1))
     _summarise(config.direction, out)
 
 
@@ -79,32 +94,29 @@ def label(point: DistillConfig) -> str:
     return f"{point.direction}-{point.student}-{amount}-seed{point.seed}"
 
 
-def _figures(point: DistillConfig, folder: Path) -> Results:
-    """Train where there is something to train, export to INT8 and bench."""
-    teacher = Path(point.teacher)
+def _made(point: DistillConfig, folder: Path) -> tuple[Path, list[str]]:
+    """Train where there is something to train and export to INT8: what to bench, and what the gate refused."""
     bundle = folder / f"{point.student}-openvino-int8.sccg"
-    if point.student == TEACHER:
-        refused = _export(teacher, point, bundle)
-        model = teacher if refused else bundle
-    else:
-        if not (folder / STUDENT).is_file():
-            if (folder / "config.json").is_file():
-                resume_run(folder)
-            else:
-                new_run(point, folder)
-        refused = _export(folder, point, bundle)
-        model = folder
-    made = run_models(
-        [model],
-        teacher=teacher,
-        data=Path(point.data),
-        intensity=None if point.intensity is None else Path(point.intensity),
-        direction=point.direction,
-        device="cpu",
-        report=folder / "report",
-    ).results
-    rows = tuple(replace(row, per_slice=()) for row in made.rows)
-    return replace(made, rows=rows, warnings=(*made.warnings, *refused))
+    teacher = Path(point.teacher)
+    if point.student != TEACHER and not (folder / STUDENT).is_file():
+        if (folder / "config.json").is_file():
+            resume_run(folder)
+        else:
+            new_run(point, folder)
+    model = teacher if point.student == TEACHER else folder
+    refused = [] if bundle.is_file() else _export(model, point, bundle)
+    return (bundle if point.student == TEACHER and not refused else model), refused
+
+
+def _of_point(found: Results, name: str, refused: Sequence[str], *, alone: bool) -> Results:
+    """What all points share and the rows of one of them, without single slices."""
+    mine = f" ({name})"
+    rows = tuple(
+        replace(row, name=row.name.removesuffix(mine), per_slice=())
+        for row in found.rows
+        if alone or row.role != "model" or row.status == "cited" or row.name.endswith(mine)
+    )
+    return replace(found, rows=rows, warnings=(*found.warnings, *refused))
 
 
 def _export(model: Path, point: DistillConfig, out: Path) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sccg_bench.latency import summarise_blocks
-from sccg_bench.merging import OWN_RUNS, merge
+from sccg_bench.merging import SEVERAL_RUNS, merge
 from sccg_bench.report.charts import drift_figure, svg_bytes
 from sccg_bench.report.markdown import markdown
 from sccg_bench.results import Results, Row, paper_row
@@ -43,14 +43,20 @@ def test_models_of_all_runs_stand_behind_teacher_and_controls_once() -> None:
     assert second.figure("drift", "to_teacher_psnr_db") == 28.0
     assert second.latency_ms is not None
     assert second.latency_ms.p50 == 4.0
-    assert merged.warnings == (OWN_RUNS,)
+    assert merged.warnings == (SEVERAL_RUNS,)
 
 
 def test_what_differs_between_runs_is_not_told_of_all() -> None:
     runs = {"first": run(2.0, 25.0), "second": replace(run(4.0, 28.0, "two", "other"), warnings=("busy",))}
     merged = merge(runs)
     assert merged.provenance == {"cases": ["a", "b"], "simulated_data": True, "runs": ["first", "second"]}
-    assert merged.warnings == (OWN_RUNS, "measured on different machines: one, two", "second: busy")
+    assert merged.warnings == ("measured on different machines: one, two", SEVERAL_RUNS, "second: busy")
+
+
+def test_what_is_common_to_points_of_one_run_is_told_once() -> None:
+    both = replace(run(2.0, 25.0), warnings=("busy",))
+    merged = merge({"first": both, "second": replace(both, warnings=("busy", "refused"))})
+    assert merged.warnings == ("busy", "second: refused")
 
 
 def test_runs_that_do_not_belong_together_are_refused() -> None:
