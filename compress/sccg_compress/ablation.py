@@ -65,9 +65,11 @@ def main(
             kept = results / f"ablation-{name}.json"
             if kept.is_file():
                 continue
-            more = (str(unpaired.resolve()),) if name == "5-cycle" else ()
-            optimizer = "adam" if name == "6-adam" else whole.optimizer
-            config = replace(whole, losses=HybridWeights(**weights), unpaired_mr=more, optimizer=optimizer)
+            changes: dict[str, Any] = {
+                "5-cycle": {"unpaired_mr": (str(unpaired.resolve()),)},
+                "6-adam": {"optimizer": "adam"},
+            }.get(name, {})
+            config = replace(whole, losses=HybridWeights(**weights), **changes)
             keep_figures(new_training(config, runs / name), kept)
         teachers = {
             title: load_checkpoint(runs / name / "teacher_mr2ct.safetensors").generator

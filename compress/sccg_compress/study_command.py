@@ -38,7 +38,7 @@ def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequ
     Parameters
     ----------
     config
-        Of every distillation; ``student`` and ``seed`` are replaced.
+        Of every distillation; ``student`` and ``seed`` are replaced. All learn from the same ``views``.
     students
         Names, or None for the teacher's engine and :data:`sccg_compress.candidates.STUDIED`.
     seeds
@@ -70,6 +70,9 @@ def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequ
             say(f"[{number}/{len(points)}] {row} is there already")
             continue
         say(f"[{number}/{len(points)}] {name}")
+        if point.student != TEACHER:
+            labels = replace(point, steps=1, minutes=None)  # made before, in no student's minutes
+            _train(labels, out / runs.RUNS / f"{point.direction}-labels-seed{point.seed}")
         models[name], refused[name] = _made(point, out / runs.RUNS / name)
     if models:
         found = run_models(
@@ -97,15 +100,23 @@ def label(point: DistillConfig) -> str:
 def _made(point: DistillConfig, folder: Path) -> tuple[Path, list[str]]:
     """Train where there is something to train and export to INT8: what to bench, and what the gate refused."""
     bundle = folder / f"{point.student}-openvino-int8.sccg"
-    teacher = Path(point.teacher)
-    if point.student != TEACHER and not (folder / STUDENT).is_file():
-        if (folder / "config.json").is_file():
-            resume_run(folder)
-        else:
-            new_run(point, folder)
-    model = teacher if point.student == TEACHER else folder
+    if point.student == TEACHER:
+        model = Path(point.teacher)
+    else:
+        _train(point, folder)
+        model = folder
     refused = [] if bundle.is_file() else _export(model, point, bundle)
     return (bundle if point.student == TEACHER and not refused else model), refused
+
+
+def _train(point: DistillConfig, folder: Path) -> None:
+    """Train from where an earlier run in ``folder`` ended."""
+    if (folder / STUDENT).is_file():
+        return
+    if (folder / "config.json").is_file():
+        resume_run(folder)
+    else:
+        new_run(point, folder)
 
 
 def _of_point(found: Results, name: str, refused: Sequence[str], *, alone: bool) -> Results:

@@ -25,7 +25,10 @@ def study(
         Path | None, typer.Option(help="Teacher of the other direction, for --unpaired of the output modality.")
     ] = None,
     intensity: IntensityOption = None,
-    minutes: Annotated[float | None, typer.Option(help="Of each student. [default: 8]")] = None,
+    views: Annotated[int, typer.Option(min=1, help="Labelled views that all students of a seed learn from.")] = 1024,
+    minutes: Annotated[
+        float | None, typer.Option(help="Training of each student, the labels not counted. [default: 8]")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each student, instead of --minutes.")] = None,
 ) -> None:
     """Train and measure students of one teacher one after another; go on where an earlier study ended."""
@@ -44,5 +47,6 @@ def study(
         reverse_teacher=None if reverse_teacher is None else str(reverse_teacher.resolve()),
         minutes=8.0 if minutes is None and steps is None else minutes,
         steps=steps,
+        views=views,
     )
     run_study(config, student or None, seed or [0], out)
