@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from sccg_compress.generated import with_block
 from sccg_compress.train_verb import new_training
+from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_bytes, write_text
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 RESULTS = Path("results/teacher")
 DOCS = Path("docs/teacher.md")
 SHEET = Path("docs/teacher-ablation.png")
-FIGURES = ("psnr_db", "ssim", "mae_u8", "hf_ratio")
+TO_REAL = ("psnr_db", "ssim", "mae_u8")
+FIGURES = (*TO_REAL, "hf_ratio")
 _PRIVATE = ("data", "unpaired_mr", "unpaired_ct", "intensity")
 
 STEPS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -110,7 +112,11 @@ def phantom_sheet(teachers: Mapping[str, nn.Module]) -> bytes:
 
 
 def filled(text: str, results: Path) -> str:
-    """``text`` with the block ``<!-- ablation -->`` made from the results that are there."""
+    """``text`` with the blocks ``<!-- ablation -->`` and ``<!-- teachers -->`` made from the results that are there."""
+    return with_block(with_block(text, "ablation", _ablation(results)), "teachers", _teachers(results))
+
+
+def _ablation(results: Path) -> list[str]:
     lines = [f"| objective | steps | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
     for name, (title, _) in STEPS.items():
         path = results / f"ablation-{name}.json"
@@ -119,9 +125,28 @@ def filled(text: str, results: Path) -> str:
             continue
         facts = json.loads(path.read_text(encoding="utf-8"))
         best = facts["teachers"]["mr2ct"]["best"]
-        shown = ["" if best[name] is None else f"{best[name]:.4g}" for name in FIGURES]
-        lines.append(f"| {title} | {facts['steps']} | {' | '.join(shown)} |")
-    return with_block(text, "ablation", lines)
+        lines.append(f"| {title} | {facts['steps']} | {_cells(best, FIGURES)} |")
+    return lines
+
+
+def _teachers(results: Path) -> list[str]:
+    """Teachers that ``bench`` measured in one run, by direction."""
+    from sccg_bench.results import read_results
+
+    lines = [f"| direction | teacher | {' | '.join(TO_REAL)} |", f"|---|---|{'---|' * len(TO_REAL)}"]
+    for direction in get_args(Direction):
+        path = results / f"{direction}.json"
+        rows = read_results(path).rows if path.is_file() else ()
+        lines += [
+            f"| `{direction}` | {row.name} | {_cells(row.quality, TO_REAL)} |"
+            for row in rows
+            if row.role in ("teacher", "model") and row.quality is not None
+        ]
+    return lines
+
+
+def _cells(figures: Mapping[str, float | None], names: Sequence[str]) -> str:
+    return " | ".join("" if (value := figures[name]) is None else f"{value:.4g}" for name in names)
 
 
 if __name__ == "__main__":

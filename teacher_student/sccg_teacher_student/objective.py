@@ -45,3 +45,8 @@ def pixel_translation(output: Tensor, target: Tensor, weights: Tensor | None = N
     """Mean of P_pix * |G(x) - y| over all pixels of (N, 1, H, W); without weights plain L1."""
     distance = (output - target).abs()
     return distance.mean() if weights is None else (weights * distance).mean()
+
+
+def cycle_consistency(back: Tensor, image: Tensor) -> Tensor:
+    """Mean of |F(G(x)) - x| over all pixels of (N, 1, H, W): what both generators make of a slice in turn, and it."""
+    return (back - image).abs().mean()

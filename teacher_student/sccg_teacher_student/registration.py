@@ -26,7 +26,7 @@ class Rigid:
     shift_px: tuple[float, float]
 
     def apply(self, image: FloatArray) -> FloatArray:
-        """``image`` (H, W) moved; linear, outside is background."""
+        """``image`` (H, W) moved; outside is background."""
         return moved(image, angle_deg=self.angle_deg, shift_px=self.shift_px)
 
 
@@ -40,7 +40,7 @@ def refine(moving: FloatArray, fixed: FloatArray) -> Rigid:
 
     def badness(numbers: npt.NDArray[np.float64]) -> float:
         angle_deg, rows, columns = map(float, numbers)
-        there = moved(smooth[0], angle_deg=angle_deg, shift_px=(rows, columns))
+        there = moved(smooth[0], angle_deg=angle_deg, shift_px=(rows, columns), order=1)
         return -float(normalized_mutual_information(there, smooth[1], bins=_BINS))  # type: ignore[no-untyped-call]
 
     limits = [(-LARGEST_DEG, LARGEST_DEG), *[(-LARGEST_PX, LARGEST_PX)] * 2]

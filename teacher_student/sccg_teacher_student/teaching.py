@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sccg_runtime.direction import Direction, modalities
@@ -17,7 +16,7 @@ from sccg_teacher_student.loop import Part
 from sccg_teacher_student.losses import least_squares
 from sccg_teacher_student.networks.frozen import frozen
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
-from sccg_teacher_student.objective import discriminator_loss, pixel_translation, pixel_weights
+from sccg_teacher_student.objective import cycle_consistency, discriminator_loss, pixel_translation, pixel_weights
 from sccg_teacher_student.structure import Structure
 from sccg_teacher_student.teaching_slices import Batch, TeachingSlices
 
@@ -180,7 +179,8 @@ class TeacherTask:
             with self._autocast():
                 found["structure"], found["contrast"] = self.structures[direction](image, output, generator)
         if weights.cycle and REVERSE[direction] in self.network:
-            found["cycle"] = F.l1_loss(self._run(self.network[REVERSE[direction]], output), image)
+            back = self._run(self.network[REVERSE[direction]], output)
+            found["cycle"] = cycle_consistency(back, batch.targets[given][there[given]].to(self._device))
         return found
 
     def _run(self, network: nn.Module, image: Tensor) -> Tensor:

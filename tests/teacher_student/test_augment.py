@@ -41,6 +41,20 @@ def test_nothing_asked_changes_nothing_and_outside_is_background() -> None:
     assert (moved(np.ones_like(image), shift_px=(10, 0))[:9] == -1).all()
 
 
+def test_fine_detail_outlives_a_shift_by_half_a_pixel_and_grey_values_stay_in_range() -> None:
+    rng = np.random.default_rng(0)
+    image = np.clip(3 * ndimage.gaussian_filter(rng.uniform(-1, 1, (64, 48)), 0.7), -1, 1).astype(np.float32)
+    shifted = moved(image, shift_px=(0.5, 0.5))
+    inside = np.s_[8:-8, 8:-8]
+    whole, kept, linear = (
+        ndimage.laplace(one)[inside].var() for one in (image, shifted, moved(image, shift_px=(0.5, 0.5), order=1))
+    )
+    assert kept > 0.55 * whole
+    assert linear < 0.3 * whole
+    assert shifted.min() >= -1
+    assert shifted.max() <= 1
+
+
 def test_a_pair_moves_together() -> None:
     rng = np.random.default_rng(0)
     seen = set()

@@ -53,6 +53,21 @@ SPECS = [
 ]
 
 
+@pytest.mark.parametrize("norm", ["instance", "instance-affine"])
+def test_the_gradient_of_slices_is_the_same_one_by_one(norm: str) -> None:
+    network = build_generator(resnet_spec(4, 1, norm)).to(memory_format=torch.channels_last)  # type: ignore[arg-type, call-overload]
+    slices = torch.rand(2, 1, 16, 24, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+
+    def gradients(*batches: torch.Tensor) -> torch.Tensor:
+        network.zero_grad()
+        for batch in batches:
+            (network(batch).square().mean() * len(batch) / len(slices)).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None])
+
+    together, one_by_one = gradients(slices), gradients(slices[:1], slices[1:])
+    assert (together - one_by_one).abs().max() < 1e-5 * together.abs().max()
+
+
 def used(spec: GeneratorSpec) -> nn.Module:
     """A generator whose norms have statistics and whose FiLM layers do something; in evaluation mode."""
     network = build_generator(spec)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sccg_teacher_student.losses import least_squares
-from sccg_teacher_student.objective import discriminator_loss, pixel_translation, pixel_weights
+from sccg_teacher_student.objective import cycle_consistency, discriminator_loss, pixel_translation, pixel_weights
 
 Array = npt.NDArray[np.float64]
 
@@ -69,3 +69,4 @@ def test_pixel_translation_is_the_mean_weighted_distance() -> None:
     assert found == pytest.approx(np.mean(np.abs(weights) * np.abs(output - target)))
     plain = float(pixel_translation(torch.tensor(output), torch.tensor(target)))
     assert plain == pytest.approx(np.mean(np.abs(output - target)))
+    assert float(cycle_consistency(torch.tensor(output), torch.tensor(target))) == pytest.approx(plain)

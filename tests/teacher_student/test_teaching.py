@@ -81,6 +81,17 @@ def test_both_directions_add_cycle_consistency() -> None:
     assert not any("cycle" in name for name in without)
 
 
+def test_a_slice_comes_back_as_it_was_before_its_grey_values_changed() -> None:
+    slices = some_slices(augment=True)
+    task = make_task(slices=slices, directions=("mr2ct", "ct2mr"))
+    found = float(task.losses(draws(), WHOLE)["mr2ct_cycle"].detach())
+    batch = slices.draw(2, WHOLE)
+    assert not torch.equal(batch.inputs["MR"], batch.targets["MR"])
+    with torch.no_grad():
+        back = task.network["ct2mr"](task.network["mr2ct"](batch.inputs["MR"]))
+    assert found == pytest.approx(float((back - batch.targets["MR"]).abs().mean()), rel=1e-4)
+
+
 def test_the_pixel_loss_is_weighted_by_the_discriminators_own_score() -> None:
     task = make_task(HybridWeights(structure=0))
     found = float(task.losses(draws(), WHOLE)["pixel"].detach())
