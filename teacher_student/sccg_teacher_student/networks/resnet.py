@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sccg_teacher_student.networks.spec import GeneratorSpec
@@ -87,15 +86,16 @@ def _norm(spec: GeneratorSpec, channels: int) -> nn.Module:
 class InstanceNorm2d(nn.InstanceNorm2d):
     """Instance norm whose gradient is right for a single slice, too.
 
-    PyTorch 2.13's is wrong on a CPU for one slice in channels-last layout, by some 10 % of the largest weight gradient.
-    Group norm with one channel a group is the same function.
+    PyTorch 2.13's is wrong on a CPU where what comes back for one slice is in channels-last layout, by some 10 % of the
+    largest weight gradient.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(N, C, H, W) -> the same shape."""
-        if self.training and len(input) == 1:
-            return F.group_norm(input, self.num_features, self.weight, self.bias, self.eps)
-        return super().forward(input)
+        output = super().forward(input)
+        if self.training and len(input) == 1 and output.requires_grad:
+            output.register_hook(torch.Tensor.contiguous)
+        return output
 
 
 def _bias(spec: GeneratorSpec) -> bool:
