@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from sccg_compress.generated import with_block
-from sccg_compress.train_verb import new_training
+from sccg_compress.train_verb import new_training, resume_training
 from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_bytes, write_text
@@ -52,10 +52,10 @@ def main(
     sheet: Annotated[Path, typer.Option(help="Where the pictures go.")] = SHEET,
     table: Annotated[bool, typer.Option("--table", help="Only write the table again.")] = False,
 ) -> None:
-    """Train mr2ct with the preset cpu once per row, keep each one's figures, and fill the table."""
+    """Train mr2ct with the preset cpu and the paper's weights once per row, keep the figures, fill the table."""
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.teaching import HybridWeights
-    from sccg_teacher_student.train import PRESETS, TrainConfig
+    from sccg_teacher_student.train import CONFIG, PRESETS, TrainConfig
 
     if not table:
         if data is None or unpaired is None:
@@ -72,12 +72,17 @@ def main(
                 "6-adam": {"optimizer": "adam"},
             }.get(name, {})
             config = replace(whole, losses=HybridWeights(**weights), **changes)
-            keep_figures(new_training(config, runs / name), kept)
-        teachers = {
-            title: load_checkpoint(runs / name / "teacher_mr2ct.safetensors").generator
-            for name, (title, _) in STEPS.items()
-        }
-        write_bytes(sheet, phantom_sheet(teachers))
+            run = runs / name
+            if (run / CONFIG).is_file():
+                resume_training(run)
+            else:
+                new_training(config, run)
+            keep_figures(run, kept)
+        teachers = {title: runs / name / "teacher_mr2ct.safetensors" for name, (title, _) in STEPS.items()}
+        if all(path.is_file() for path in teachers.values()):
+            write_bytes(
+                sheet, phantom_sheet({title: load_checkpoint(path).generator for title, path in teachers.items()})
+            )
     write_text(docs, filled(docs.read_text(encoding="utf-8"), results))
 
 

@@ -67,6 +67,7 @@ def reporting(steps: int | None, batch: int) -> Iterator[Reporter]:
         TextColumn("{task.fields[detail]}"),
         console=Console(stderr=True),
         disable=not (sys.stderr.isatty() and first_process()),
+        speed_estimate_period=3600.0,  # of the time left; a teacher's reports may lie minutes apart
     )
     labelling = bars.add_task("labels  ", total=1.0, detail="", visible=False)
     training = bars.add_task("training", total=1.0, detail="", visible=False)

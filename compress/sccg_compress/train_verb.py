@@ -48,7 +48,9 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [paper: 1e-4 throughout, cpu: 4e-4]")] = None,
     weight_adversarial: Annotated[float | None, typer.Option(help="Of the least-squares GAN term. [1]")] = None,
     weight_pixel: Annotated[float | None, typer.Option(help="Of pixel translation. [100]")] = None,
-    weight_structure: Annotated[float | None, typer.Option(help="Of structural consistency. [10]")] = None,
+    weight_structure: Annotated[
+        float | None, typer.Option(help="Of structural consistency. [paper: 10, cpu: 1]")
+    ] = None,
     weight_cycle: Annotated[
         float | None, typer.Option(help="Of cycle consistency, with both or --unpaired. [10]")
     ] = None,
@@ -112,8 +114,10 @@ def train(
         "structure": weight_structure,
         "cycle": weight_cycle,
     }
-    losses = HybridWeights(
-        uniform_pixels=uniform_pixels, **{name: value for name, value in weights.items() if value is not None}
+    losses = replace(
+        chosen.pop("losses", HybridWeights()),
+        uniform_pixels=uniform_pixels,
+        **{name: value for name, value in weights.items() if value is not None},
     )
     config = TrainConfig(
         data="",

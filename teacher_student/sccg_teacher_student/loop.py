@@ -237,6 +237,8 @@ class Trainer:
         count, saved = 0, time.monotonic()
         origin = saved - self.seconds
         whole, first = True, parallel.rank() == 0
+        if not self.step:
+            self.save()  # whatever goes wrong, there is a state to go on from
         try:
             with _interrupt_between_steps() as interrupted:
                 while self.share < 1:
@@ -254,10 +256,10 @@ class Trainer:
                             self._log(progress)
                             report(progress)
                         sums, count = {}, 0
-                    if stop:
-                        raise KeyboardInterrupt
                     if first and validate and (self.share >= 1 or (validate_every and self.step % validate_every == 0)):
                         validate(self.step)
+                    if stop:
+                        raise KeyboardInterrupt
                     if time.monotonic() - saved > save_seconds:
                         self.save()
                         saved = time.monotonic()

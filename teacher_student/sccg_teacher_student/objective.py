@@ -12,9 +12,9 @@ from torch import Tensor
 from sccg_teacher_student.losses import least_squares
 
 
-def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """1/2 E[(1 - D(y))^2] + 1/2 E[D(G(x))^2]; score maps (N, 1, h, w), N may differ."""
-    return (least_squares(real, real=True) + least_squares(fake, real=False)) / 2
+def discriminator_loss(real: Tensor, fake: Tensor, shares: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    """1/2 E[(1 - D(y))^2] + 1/2 E[D(G(x))^2]; score maps (N, 1, h, w), N may differ; ``shares`` weigh the two."""
+    return (shares[0] * least_squares(real, real=True) + shares[1] * least_squares(fake, real=False)) / 2
 
 
 @torch.no_grad()

@@ -39,8 +39,9 @@ def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
         The name is none of these.
     """
     if name == "auto":
-        known_fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_computes_bf16()
-        return torch.bfloat16 if known_fast else None
+        on_gpu = device.type == "cuda"
+        computed = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_computes_bf16()
+        return torch.bfloat16 if computed else None
     known = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name not in known:
         raise InputError(f"--amp {name!r} is none of auto, off, bf16, fp16")

@@ -16,6 +16,7 @@ LARGEST_DEG = 3.0
 LARGEST_PX = 6.0
 _BINS = 48
 _STEP_DEG, _STEP_PX = 1.0, 2.0
+_LEAST_GAIN = 1e-3  # of normalised mutual information
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,11 @@ def refine(moving: FloatArray, fixed: FloatArray) -> Rigid:
     """What brings ``moving`` onto ``fixed``, (H, W) each, of any two modalities.
 
     Powell's method on the normalised mutual information of the slices, smoothed by one pixel, within ``LARGEST_DEG``
-    and ``LARGEST_PX``.
+    and ``LARGEST_PX``. Where a slice is of one value, or what is found is hardly better, ``moving`` stays.
     """
+    stay = Rigid(0.0, (0.0, 0.0))
+    if np.ptp(moving) == 0 or np.ptp(fixed) == 0:
+        return stay
     smooth = [ndimage.gaussian_filter(image, 1.0) for image in (moving, fixed)]
 
     def badness(numbers: npt.NDArray[np.float64]) -> float:
@@ -47,5 +51,7 @@ def refine(moving: FloatArray, fixed: FloatArray) -> Rigid:
     start = np.diag([_STEP_DEG, _STEP_PX, _STEP_PX])
     options = {"xtol": 0.02, "ftol": 1e-4, "direc": start}
     found = optimize.minimize(badness, np.zeros(3), method="Powell", bounds=limits, options=options)
+    if badness(np.zeros(3)) - found.fun < _LEAST_GAIN:
+        return stay
     angle_deg, rows, columns = map(float, found.x)
     return Rigid(angle_deg, (rows, columns))

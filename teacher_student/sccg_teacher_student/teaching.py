@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import InputError
+from sccg_teacher_student import parallel
 from sccg_teacher_student.extractors import make_extractor
 from sccg_teacher_student.loop import Part
 from sccg_teacher_student.losses import least_squares
@@ -18,7 +19,7 @@ from sccg_teacher_student.networks.frozen import frozen
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.objective import cycle_consistency, discriminator_loss, pixel_translation, pixel_weights
 from sccg_teacher_student.structure import Structure
-from sccg_teacher_student.teaching_slices import Batch, TeachingSlices
+from sccg_teacher_student.teaching_slices import BOTH, Batch, TeachingSlices
 
 REVERSE: Mapping[Direction, Direction] = {"mr2ct": "ct2mr", "ct2mr": "mr2ct"}
 
@@ -157,6 +158,7 @@ class TeacherTask:
     def _of_direction(self, direction: Direction, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         given, made = modalities(direction)
         there, weights = batch.there, self._weights
+        of_given, of_made, of_pairs = (batch.shares[needed] for needed in ((given,), (made,), BOTH))
         image = batch.inputs[given][there[given]].to(self._device)
         real = batch.targets[made][there[made]].to(self._device)
         paired = there[made][there[given]].to(self._device)
@@ -168,19 +170,23 @@ class TeacherTask:
         if critic is not None:
             with self._autocast():
                 scores = frozen(critic, output).float()
-            found["adversarial"] = least_squares(scores, real=True)
-            found["discriminator"] = discriminator_loss(self._run(critic, real), self._run(critic, output.detach()))
+            found["adversarial"] = of_given * least_squares(scores, real=True)
+            found["discriminator"] = discriminator_loss(
+                self._run(critic, real), self._run(critic, output.detach()), (of_made, of_given)
+            )
         if weights.pixel:
             strength = None
             if scores is not None and not weights.uniform_pixels:
                 strength = pixel_weights(scores[paired], (image.shape[2], image.shape[3]))
-            found["pixel"] = pixel_translation(output[paired], target, strength)
+            found["pixel"] = of_pairs * pixel_translation(output[paired], target, strength)
         if direction in self.structures:
             with self._autocast():
-                found["structure"], found["contrast"] = self.structures[direction](image, output, generator)
+                consistency, contrast = self.structures[direction](image, output, generator)
+            found["structure"], found["contrast"] = of_given * consistency, of_given * contrast
         if weights.cycle and REVERSE[direction] in self.network:
             back = self._run(self.network[REVERSE[direction]], output)
-            found["cycle"] = cycle_consistency(back, batch.targets[given][there[given]].to(self._device))
+            whole = batch.targets[given][there[given]].to(self._device)
+            found["cycle"] = of_given * cycle_consistency(back, whole)
         return found
 
     def _run(self, network: nn.Module, image: Tensor) -> Tensor:
@@ -192,7 +198,10 @@ class TeacherTask:
         return torch.autocast(self._device.type, dtype=self._amp, enabled=self._amp is not None)
 
     def _blamed(self, batch: Batch) -> Sequence[str]:
-        """Names of the slices that are not finite or have no finite output; all, where none stands out."""
+        """Names of the slices that are not finite or have no finite output; all, where none stands out.
+
+        Among several processes, the joint batch norm spreads what is not finite: it began elsewhere then.
+        """
         bad: list[str] = []
         with torch.no_grad():
             for direction in self.network:
@@ -202,4 +211,4 @@ class TeacherTask:
                     output = self._run(self.network[direction], image[None].to(self._device))
                     if not all(bool(torch.isfinite(part).all()) for part in (image, target, output)):
                         bad.append(name)
-        return list(dict.fromkeys(bad)) or batch.names
+        return list(dict.fromkeys(bad)) or (batch.names if parallel.processes() == 1 else ["another process's slices"])

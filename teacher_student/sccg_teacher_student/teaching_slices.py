@@ -22,6 +22,8 @@ from sccg_teacher_student.bases import Loaded
 from sccg_teacher_student.loop import Part
 from sccg_teacher_student.views import Base, contrast
 
+BOTH: tuple[Modality, ...] = ("MR", "CT")
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -36,12 +38,16 @@ class Batch:
         name. What is missing is background.
     there
         By modality, (N,) bool: which slices are not missing.
+    shares
+        By the modalities that a loss needs: the part's share of the step's slices that have them, times the number of
+        parts. A mean over such slices times this, averaged over the parts, is the mean over the step.
     """
 
     names: tuple[str, ...]
     inputs: dict[Modality, Tensor]
     targets: dict[Modality, Tensor]
     there: dict[Modality, Tensor]
+    shares: dict[tuple[Modality, ...], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +71,9 @@ class TeachingSlices:
     seed: int
     augment: bool
 
-    def pairs_per_step(self, batch: int) -> int:
-        """With unpaired slices every other slice of a batch is one."""
-        return (batch + 1) // 2 if self.unpaired else batch
+    def pairs_per_step(self, batch: int) -> float:
+        """In the mean: with unpaired slices every other slice is one."""
+        return batch / 2 if self.unpaired else batch
 
     def check_parts(self, batch: int, count: int) -> None:
         """InputError if ``count`` parts of a batch would not all hold pairs and unpaired slices."""
@@ -78,30 +84,35 @@ class TeachingSlices:
 
     def draw(self, batch: int, part: Part) -> Batch:
         """``part`` of the batch of a step."""
-        drawn = [self._slice(part.step * batch + number) for number in range(batch)[part.of(batch)]]
+        numbers = range(part.step * batch, (part.step + 1) * batch)
+        drawn = [self._slice(number) for number in numbers[part.of(batch)]]
         names, inputs, targets = zip(*drawn, strict=True)
-        return Batch(names, _stacked(inputs), _stacked(targets), _there(targets))
+        kinds = [self._chosen(number)[1] for number in numbers]
+        shares: dict[tuple[Modality, ...], float] = {}
+        for needed in (("MR",), ("CT",), BOTH):
+            whole, own = (sum(set(needed) <= set(kind) for kind in some) for some in (kinds, kinds[part.of(batch)]))
+            shares[needed] = part.count * own / whole
+        return Batch(names, _stacked(inputs), _stacked(targets), _there(targets), shares)
 
     def _slice(self, number: int) -> tuple[str, dict[Modality, FloatArray | None], dict[Modality, FloatArray | None]]:
         """(name, inputs, targets) number ``number`` (from 0) of the whole run."""
         rng = np.random.default_rng((self.seed, number))
-        base, mr, ct = self._pick(number)
+        base, kind = self._chosen(number)
+        image, partner = base.load()
+        mr, ct = (image, partner) if kind == BOTH else (image, None) if kind == ("MR",) else (None, image)
         if self.augment:
             mr, ct = moved_together([mr, ct], rng)
         given = contrast(mr, rng) if self.augment and mr is not None else mr
         return f"{base.case}/{base.slice}", {"MR": given, "CT": ct}, {"MR": mr, "CT": ct}
 
-    def _pick(self, number: int) -> tuple[Base, FloatArray | None, FloatArray | None]:
-        """(base, mr, ct): every pair once, then every pair again in another order; unpaired slices likewise."""
+    def _chosen(self, number: int) -> tuple[Base, tuple[Modality, ...]]:
+        """Which one, and what it has: every pair once, then every pair in another order; unpaired slices likewise."""
         if not self.unpaired:
-            base = self.pairs[_shuffled(self.seed, 0, number, len(self.pairs))]
-            return base, *base.load()
+            return self.pairs[_shuffled(self.seed, 0, number, len(self.pairs))], BOTH
         if number % 2 == 0:
-            base = self.pairs[_shuffled(self.seed, 0, number // 2, len(self.pairs))]
-            return base, *base.load()
+            return self.pairs[_shuffled(self.seed, 0, number // 2, len(self.pairs))], BOTH
         modality, base = self.unpaired[_shuffled(self.seed, 1, number // 2, len(self.unpaired))]
-        image = base.load()[0]
-        return (base, image, None) if modality == "MR" else (base, None, image)
+        return base, (modality,)
 
 
 def _shuffled(seed: int, pool: int, number: int, count: int) -> int:
@@ -128,13 +139,17 @@ def _there(sides: Sequence[dict[Modality, FloatArray | None]]) -> dict[Modality,
     return {modality: torch.tensor([side[modality] is not None for side in sides]) for modality in sides[0]}
 
 
-def aligned(base: Base, moving: Modality) -> Loaded:
-    """(mr, ct) of a pair after rigid refinement of the ``moving`` one."""
+def aligned(base: Base, moving: Modality) -> Base:
+    """A pair whose ``moving`` slice lies on the other one, by one rigid refinement now."""
     from sccg_teacher_student.registration import refine
 
-    mr, ct = base.load()
-    if ct is None:
-        return mr, ct
-    if moving == "MR":
-        return refine(mr, ct).apply(mr), ct
-    return mr, refine(ct, mr).apply(ct)
+    first, fixed = base.load()
+    if fixed is None:
+        return base
+    found = refine(first, fixed) if moving == "MR" else refine(fixed, first)
+
+    def load() -> Loaded:
+        mr, ct = base.load()
+        return (found.apply(mr), ct) if moving == "MR" or ct is None else (mr, found.apply(ct))
+
+    return Base(base.case, base.slice, load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import Modality
 from sccg_teacher_student import parallel
-from sccg_teacher_student.bases import SliceMemory, check_pairs, collect_bases
+from sccg_teacher_student.bases import check_pairs, collect_bases
 from sccg_teacher_student.checkpoint import load_checkpoint, one_line, save_network, save_tensors
 from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
@@ -170,10 +171,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "learning_rate": 4e-4,
         "decay": True,
         "average_decay": 0.995,
+        "losses": HybridWeights(structure=1.0),
         "validate_every": 200,
     },
 }
-"""What differs from Table 1. ``cpu``: a generator of a seventh of the work, and weights that average over steps."""
+"""What differs from Table 1. ``cpu``: a generator of a seventh of the work, weights that average over steps, and of
+structural consistency no more than does not pull MR's texture into CT."""
 
 
 def teacher_spec(name: str) -> GeneratorSpec:
@@ -253,7 +256,7 @@ def train(
         f"{plain:.2f} in plain float32 (x{chosen / plain:.2f})"
     )
     validators = []
-    with SummaryWriter(str(folder)) as board:
+    with SummaryWriter(str(folder), max_queue=0) as board:  # a queue with an end waits for ever on a full disk
         for direction, record in records.items():
             told = _teller(direction, board, reporter)
             validators.append(Validator(folder, pairs, spec, record, told))
@@ -334,13 +337,7 @@ def _collect(
             raise InputError(f"{base.case}/{base.slice} is not a pair: MR and CT are both needed (see --unpaired)")
     if config.refine:
         reporter.say(f"rigid refinement of {len(pairs)} pairs")
-        memory, moving = SliceMemory(), modalities(config.wanted[0])[0]
-        pairs = [
-            Base(base.case, base.slice, memory.remember(lambda base=base: aligned(base, moving)))  # type: ignore[misc]
-            for base in pairs
-        ]
-        for base in pairs:
-            base.load()
+        pairs = [aligned(base, modalities(config.wanted[0])[0]) for base in pairs]
     unpaired: list[tuple[Modality, Base]] = [*(("MR", base) for base in mr), *(("CT", base) for base in ct)]
     return TeachingSlices(pairs, unpaired, config.seed, config.augment), size
 
@@ -371,7 +368,7 @@ def _trainer(
 ) -> Trainer:
     steps = config.steps
     if config.epochs is not None:
-        steps = config.epochs * -(-len(slices.pairs) // slices.pairs_per_step(config.batch))
+        steps = math.ceil(config.epochs * len(slices.pairs) / slices.pairs_per_step(config.batch))
     schedule = Schedule(
         steps=steps,
         seconds=None if config.minutes is None else config.minutes * 60,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -94,14 +95,15 @@ class Validator:
         outputs = [_output(generator, side(pair, self.direction)) for pair in self.pairs]
         summary = quality(self.pairs, outputs, None, None, self.direction).summary.quality
         figures = {name: float("nan") if (value := summary[name]) is None else value for name in FIGURES}
-        self.rows[step] = figures
-        self._write_row(step, figures)
         write_bytes(self.folder / "sheets" / f"{self.direction}-{step:06d}.png", self._sheet(outputs))
-        if self.best[0] == step:
+        if not self.rows or figures[BEST_BY] > self.best[1][BEST_BY]:
             save_checkpoint(self.checkpoint, generator, self.spec, self.record)
-            read_back = _output(load_checkpoint(self.checkpoint).generator, side(self.pairs[0], self.direction))
-            if not np.allclose(read_back, outputs[0], atol=1e-4):
+            image = side(self.pairs[0], self.direction)
+            trained = _output(copy.deepcopy(generator).cpu(), image)
+            if not np.allclose(_output(load_checkpoint(self.checkpoint).generator, image), trained, atol=1e-4):
                 raise RefusedError(f"{self.checkpoint} read back differs from the generator that was trained")
+        self._write_row(step, figures)
+        self.rows[step] = figures
         self.told(step, figures)
 
     def _write_row(self, step: int, figures: dict[str, float]) -> None:

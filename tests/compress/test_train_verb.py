@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from command_line import Cli, Lab
 from sccg_compress.train_verb import unpaired_folders
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import load_checkpoint
+from sccg_teacher_student.train import PRESETS, TrainConfig
 
 TINY = (
     "--generator",
@@ -89,6 +91,7 @@ def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Pat
     data = ("--data", lab.phantom)
     run("train", *data, "--direction", "up").refused("'up'")
     run("train", *data, "--preset", "gpu").refused("'gpu' is none of paper, cpu")
+    run("train", *data, "--optimizer", "sgd").refused("none of adam, muon")
     run("train", *data, "--generator", "s2d-8x1").refused("standard, literal or resnet")
     run("train", *data, "--steps", 3, "--minutes", 1).refused("one of --epochs, --steps and --minutes")
     run("train", *data, "--steps", 0).refused("above zero")
@@ -105,6 +108,18 @@ def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Pat
     run("train", "--resume", lab.run).refused("not a teacher's run folder")
     run("train", "--resume", lab.run, "--batch", 3).refused("leave out --batch")
     assert sorted(path.name for path in (lab.root / "runs").iterdir()) == ["first", "latest"], "no run was begun"
+
+
+def test_options_change_a_preset(run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr("sccg_compress.train_verb.new_training", lambda config, *_, **__: asked.append(config))
+    cpu = ("train", "--data", lab.phantom, "--preset", "cpu")
+    assert run(*cpu).code == 0
+    assert run(*cpu, "--epochs", 3, "--weight-pixel", 50, "--optimizer", "adam").code == 0
+    plain, changed = asked
+    assert plain == TrainConfig(data=plain.data, direction="mr2ct", **PRESETS["cpu"])
+    losses = replace(plain.losses, pixel=50.0)
+    assert changed == replace(plain, epochs=3, minutes=None, losses=losses, optimizer="adam")
 
 
 def test_unpaired_folders_say_their_modality_or_are_of_the_input(tmp_path: Path) -> None:

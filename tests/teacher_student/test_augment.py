@@ -90,6 +90,13 @@ def test_refinement_undoes_a_small_rigid_displacement_between_modalities() -> No
     assert np.abs(back - mr)[8:-8, 8:-8].mean() < 0.4 * np.abs(away.apply(mr) - mr)[8:-8, 8:-8].mean()
 
 
+def test_refinement_moves_nothing_where_there_is_nothing_to_see() -> None:
+    mr, _ = head(0)
+    blank = np.full_like(mr, -1)
+    for pair in ((blank, mr), (mr, blank), (blank, blank)):
+        assert refine(*pair) == Rigid(0.0, (0.0, 0.0))
+
+
 def test_refinement_leaves_an_aligned_pair_where_it_is() -> None:
     mr, ct = head(1)
     found = refine(mr, ct)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from teacher_fakes import save_teacher
+from teacher_fakes import save_teacher, write_slices
 from torch import Tensor
 
 from sccg_teacher_student import parallel
@@ -66,17 +66,27 @@ def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * largest)
 
 
-def test_train_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp_path: Path) -> None:
-    options = {"--data": pairs_folder, "--generator": "resnet-4x1-in", "--steps": 1, "--batch": 4}
+@pytest.mark.parametrize("mixed", [False, True])
+def test_train_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp_path: Path, mixed: bool) -> None:
+    """``mixed``: one process has 2 pairs and an unpaired CT, the other 1 pair and an unpaired CT and MR."""
+    batch = 6 if mixed else 4
+    options = {"--data": pairs_folder, "--generator": "resnet-4x1-in", "--steps": 1, "--batch": batch}
     options |= {"--device": "cpu", "--amp": "off", "--out": tmp_path / "two"}
-    said = under_torchrun("train", *(part for option in options.items() for part in option), cwd=tmp_path)
+    more: dict[str, Any] = {}
+    if mixed:
+        for modality, count in (("mr", 1), ("ct", 2)):
+            write_slices(tmp_path / modality / "x", count, (32, 48), seed=5)
+            more[f"unpaired_{modality}"] = (str(tmp_path / modality),)
+    unpaired = [f"--unpaired={modality}:{tmp_path / modality}" for modality in ("mr", "ct") if mixed]
+    said = under_torchrun("train", *(part for option in options.items() for part in option), *unpaired, cwd=tmp_path)
     config = TrainConfig(
         data=str(pairs_folder),
         direction="mr2ct",
+        **more,
         generator="resnet-4x1-in",
         epochs=None,
         steps=1,
-        batch=4,
+        batch=batch,
         device="cpu",
         amp="off",
     )

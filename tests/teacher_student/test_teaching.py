@@ -135,15 +135,22 @@ def test_parts_of_a_batch_are_the_batch() -> None:
         assert torch.equal(whole.inputs[modality], torch.cat([part.inputs[modality] for part in parts]))
 
 
-def test_the_mean_gradient_of_the_parts_is_that_of_the_batch() -> None:
-    """Without a discriminator, whose batch norm sees the slices of a part only."""
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_mean_gradient_of_the_parts_is_that_of_the_batch(mixed: bool) -> None:
+    """Without a discriminator, whose batch norm sees the slices of a part only; also of 2 pairs here, 1 pair there."""
     weights = HybridWeights(adversarial=0, uniform_pixels=True)
+    extra = bases(6, paired=False)
+    slices = TeachingSlices(bases(4), [("MR", extra[0]), *(("CT", base) for base in extra[1:])], 0, False)
     found = []
     for count in (1, 2):
-        task = make_task(weights, batch=4)
+        task = make_task(weights, slices, ("mr2ct", "ct2mr"), batch=6) if mixed else make_task(weights, batch=4)
         for index in range(count):
             (task.losses(draws(), Part(0, index, count))["total"] / count).backward()
-        found.append(gradients(task.network))
+        found.append(
+            gradients(task.network)
+            | {str(n): one.grad for n, one in enumerate(task.trainable()) if one.grad is not None}
+        )
+    assert len(found[0]) == len(found[1]) > 10
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-3, atol=1e-5)
 

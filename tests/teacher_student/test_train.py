@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,16 +123,22 @@ def test_a_run_leaves_teacher_discriminator_logs_and_pictures(config: TrainConfi
     assert (record.direction, record.trained_size, record.teacher_sha256) == ("mr2ct", (32, 48), None)
 
 
-def test_ten_steps_are_five_and_five_more(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "muon", "generator": "resnet-16x1-in", "average_decay": 0.9, "decay": True}]
+)
+def test_ten_steps_are_five_and_five_more(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
     from sccg_teacher_student.loop import Trainer
 
+    config = replace(config, **changes)
     plain = Trainer.run
     often = lambda self, report, **options: plain(self, report, every=1, **options)  # noqa: E731
     monkeypatch.setattr("sccg_teacher_student.train.Trainer.run", often)
 
     def stop(progress: Progress) -> None:
         if progress.step == 5:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     run(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -142,8 +149,41 @@ def test_ten_steps_are_five_and_five_more(config: TrainConfig, tmp_path: Path, m
     assert whole.keys() == parts.keys()
     assert any(name.startswith("discriminator") for name in whole)
     assert any(name.startswith("projections") for name in whole)
+    assert any(name.endswith("momentum_buffer") for name in whole) is bool(changes)
     for name, tensor in whole.items():
         assert torch.equal(tensor, parts[name]), name
+    figures = [(tmp_path / name / "validation_mr2ct.csv").read_text() for name in ("whole", "parts")]
+    assert figures[0] == figures[1], "the validation of the step that was interrupted, too"
+
+
+def test_a_validation_that_the_disk_has_no_room_for_is_made_again(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    short = replace(config, losses=LIGHT, steps=2, validate_every=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("sccg_teacher_student.validation.write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            run(short, tmp_path / "run")
+    assert not (tmp_path / "run" / "validation_mr2ct.csv").exists()
+    again = run(short, tmp_path / "run", resume=True).facts["teachers"]["mr2ct"]
+    assert again == run(short, tmp_path / "whole").facts["teachers"]["mr2ct"]
+
+
+def test_a_run_that_fails_at_once_can_go_on(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise InputError("step 0: the loss is not finite")
+
+    short = replace(config, losses=LIGHT, steps=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("sccg_teacher_student.train.TeacherTask.losses", fail)
+        with pytest.raises(InputError):
+            run(short, tmp_path / "run")
+    assert run(short, tmp_path / "run", resume=True).facts["steps"] == 1
 
 
 def test_a_run_of_another_configuration_is_not_resumed(config: TrainConfig, tmp_path: Path) -> None:
@@ -190,9 +230,16 @@ def test_what_is_left_is_what_others_read(config: TrainConfig, tmp_path: Path) -
         load_discriminator(folder / "latest_net_G_mr2ct.pth")
 
 
-def test_both_directions_leave_a_teacher_each(config: TrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unpaired", [False, True])
+def test_both_directions_leave_a_teacher_each(config: TrainConfig, tmp_path: Path, unpaired: bool) -> None:
     folder = tmp_path / "run"
-    made = run(replace(config, direction="both", steps=2), folder)
+    more: dict[str, Any] = {}
+    if unpaired:
+        for modality in ("mr", "ct"):
+            write_slices(tmp_path / modality / "x", 2, (32, 48), seed=9)
+            more[f"unpaired_{modality}"] = (str(tmp_path / modality),)
+    made = run(replace(config, direction="both", steps=2, **more), folder)
+    assert made.facts["unpaired"] == (4 if unpaired else 0)
     assert set(made.teachers) == {"mr2ct", "ct2mr"}
     for direction, path in made.teachers.items():
         record = load_checkpoint(path).record
@@ -240,7 +287,14 @@ def test_autocast_learns_about_the_same(config: TrainConfig, tmp_path: Path, amp
 
 def test_epochs_take_every_pair_so_often(config: TrainConfig, tmp_path: Path) -> None:
     made = run(replace(config, epochs=2, steps=None, batch=4, losses=LIGHT), tmp_path / "run")
-    assert made.facts["steps"] == 4, "6 pairs in batches of 4 are 2 steps"
+    assert made.facts["steps"] == 3, "twice 6 pairs are 3 batches of 4"
+
+
+def test_the_literal_reading_trains(config: TrainConfig, tmp_path: Path) -> None:
+    literal = replace(config, generator="literal", steps=1, batch=1, structure_features="encoder")
+    facts = run(literal, tmp_path / "run").facts
+    assert facts["parameters"] < 1e6 < 11e6, "no down-sampling keeps 64 channels"
+    assert facts["structure_features"].startswith("first three stages")
 
 
 def test_the_presets_are_the_papers_table_and_one_for_cpus() -> None:
@@ -251,7 +305,10 @@ def test_the_presets_are_the_papers_table_and_one_for_cpus() -> None:
     spec = teacher_spec(paper.generator)
     assert (spec.width, spec.blocks, spec.norm, spec.downsamples) == (64, 9, "instance", 2)
     assert teacher_spec("literal").downsamples == 0
-    assert TrainConfig(data="", direction="mr2ct", **PRESETS["cpu"]).minutes == 45
+    assert paper.optimizer == "adam"
+    cpu = TrainConfig(data="", direction="mr2ct", **PRESETS["cpu"])
+    assert (cpu.minutes, cpu.batch, cpu.decay) == (45, 2, True)
+    assert replace(cpu.losses, structure=10.0) == paper.losses
 
 
 def test_the_configuration_survives_json(config: TrainConfig) -> None:

@@ -40,14 +40,16 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         if not self.training or parallel.processes() == 1:
             return super().forward(input)
         x = input.float()
-        mean = parallel.mean(x.mean((0, 2, 3)))
+        count = x.numel() // x.shape[1]
+        share = count / parallel.mean(torch.tensor(float(count), device=x.device))  # processes may have unlike many
+        mean = parallel.mean(share * x.mean((0, 2, 3)))
         centred = x - mean[:, None, None]
-        variance = parallel.mean(centred.square().mean((0, 2, 3)))
+        variance = parallel.mean(share * centred.square().mean((0, 2, 3)))
         scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-            count = x.numel() // x.shape[1] * parallel.processes()
-            share = self.momentum or 0.0
-            self.running_mean.lerp_(mean.detach(), share)
-            self.running_var.lerp_(variance.detach() * count / (count - 1), share)
+            joint = count / share * parallel.processes()
+            momentum = self.momentum or 0.0
+            self.running_mean.lerp_(mean.detach(), momentum)
+            self.running_var.lerp_(variance.detach() * joint / (joint - 1), momentum)
         return (scaled * self.weight[:, None, None] + self.bias[:, None, None]).to(input.dtype)
