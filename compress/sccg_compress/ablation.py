@@ -67,11 +67,11 @@ def main(
             kept = results / f"ablation-{name}.json"
             if kept.is_file():
                 continue
-            changes: dict[str, Any] = {
-                "5-cycle": {"unpaired_mr": (str(unpaired.resolve()),)},
-                "6-adam": {"optimizer": "adam"},
-            }.get(name, {})
-            config = replace(whole, losses=HybridWeights(**weights), **changes)
+            config = replace(whole, losses=HybridWeights(**weights))
+            if name == "5-cycle":
+                config = replace(config, unpaired_mr=(str(unpaired.resolve()),))
+            elif name == "6-adam":
+                config = replace(config, optimizer="adam")
             run = runs / name
             if (run / CONFIG).is_file():
                 resume_training(run)

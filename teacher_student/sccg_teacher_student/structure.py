@@ -65,7 +65,7 @@ def sc_rows(features: Tensor, positions: Tensor, window: int = WINDOW) -> Tensor
 
 def structural_consistency(source: Tensor, output: Tensor) -> Tensor:
     """Mean of |1 - cos| between the SC rows of a generator's input and of its output, (N, Q, K) each; a scalar."""
-    norms = source.norm(dim=2) * output.norm(dim=2)
+    norms: Tensor = source.norm(dim=2) * output.norm(dim=2)
     return (1 - (source * output).sum(2) / norms.clamp(min=TINY)).abs().mean()
 
 

@@ -94,7 +94,7 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         """(N, C, H, W) -> the same shape."""
         output = super().forward(input)
         if self.training and len(input) == 1 and output.requires_grad:
-            output.register_hook(torch.Tensor.contiguous)
+            output.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
         return output
 
 
