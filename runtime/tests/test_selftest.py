@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 
@@ -8,10 +6,8 @@ from sccg_runtime.errors import RefusedError
 from sccg_runtime.selftest import worst_psnr_db
 
 
-def test_a_machine_that_agrees_passes_quickly(bundle_file):
-    began = time.perf_counter()
+def test_a_machine_that_agrees_passes(bundle_file):
     result = read_bundle(bundle_file()).selftest()
-    assert time.perf_counter() - began < 2
     assert result.passed
     assert result.slices == 2
     assert result.to_engine_db > 90
