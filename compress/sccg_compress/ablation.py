@@ -78,7 +78,7 @@ def main(
             else:
                 new_training(config, run)
             keep_figures(run, kept)
-        teachers = {title: runs / name / "teacher_mr2ct.safetensors" for name, (title, _) in STEPS.items()}
+        teachers = {title: runs / name / "last.pt" for name, (title, _) in STEPS.items()}
         if all(path.is_file() for path in teachers.values()):
             write_bytes(
                 sheet, phantom_sheet({title: load_checkpoint(path).generator for title, path in teachers.items()})
@@ -129,8 +129,7 @@ def _ablation(results: Path) -> list[str]:
             lines.append(f"| {title} | not measured |{' |' * len(FIGURES)}")
             continue
         facts = json.loads(path.read_text(encoding="utf-8"))
-        best = facts["teachers"]["mr2ct"]["best"]
-        lines.append(f"| {title} | {facts['steps']} | {_cells(best, FIGURES)} |")
+        lines.append(f"| {title} | {facts['steps']} | {_cells(facts['teachers']['mr2ct']['last'], FIGURES)} |")
     return lines
 
 

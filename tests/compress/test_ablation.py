@@ -34,8 +34,8 @@ def test_figures_are_kept_without_folders_and_fill_the_table(tmp_path: Path) -> 
     run.mkdir()
     config = TrainConfig(data="/secret/place", direction="mr2ct", unpaired_mr=("/secret/more",))
     (run / "train.json").write_text(config.to_json())
-    best = {"step": 40, "psnr_db": 17.123456, "ssim": 0.7, "mae_u8": 12.0, "hf_ratio": None}
-    (run / "run.json").write_text(json.dumps({"steps": 50, "teachers": {"mr2ct": {"best": best}}}))
+    last = {"step": 40, "psnr_db": 17.123456, "ssim": 0.7, "mae_u8": 12.0, "hf_ratio": None}
+    (run / "run.json").write_text(json.dumps({"steps": 50, "teachers": {"mr2ct": {"last": last}}}))
     path = results / "ablation-2-adversarial.json"
     keep_figures(run, path)
     assert "secret" not in path.read_text()

@@ -102,7 +102,7 @@ def test_a_run_leaves_teacher_discriminator_logs_and_pictures(config: TrainConfi
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["5", "10"]
     figures = made.facts["teachers"]["mr2ct"]
-    assert figures["best"]["psnr_db"] == pytest.approx(max(float(row["psnr_db"]) for row in rows), rel=1e-5)
+    assert figures["best"]["ssim"] == pytest.approx(max(float(row["ssim"]) for row in rows), rel=1e-5)
     assert figures["last"]["step"] == 10
     for step in (5, 10):
         with Image.open(folder / "sheets" / f"mr2ct-{step:06d}.png") as sheet:
