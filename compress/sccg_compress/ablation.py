@@ -37,7 +37,6 @@ STEPS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "3-p-pix": ("+ P_pix", {"structure": 0}),
     "4-structure": ("+ structural consistency", {}),
     "5-cycle": ("+ cycle and unpaired MR", {}),
-    "6-adam": ("+ structural consistency, by Adam", {}),
 }
 """File name -> what the row is called, and the weights that differ from the full objective."""
 
@@ -70,8 +69,6 @@ def main(
             config = replace(whole, losses=HybridWeights(**weights))
             if name == "5-cycle":
                 config = replace(config, unpaired_mr=(str(unpaired.resolve()),))
-            elif name == "6-adam":
-                config = replace(config, optimizer="adam")
             run = runs / name
             if (run / CONFIG).is_file():
                 resume_training(run)

@@ -24,7 +24,7 @@ def test_every_step_adds_a_part_and_the_last_has_all() -> None:
         (False, False, False),
         (True, False, False),
         (True, True, False),
-        *[(True, True, True)] * 3,
+        *[(True, True, True)] * 2,
     ]
     assert made[-1] == HybridWeights()
 
