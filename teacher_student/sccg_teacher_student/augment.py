@@ -33,7 +33,7 @@ def moved(
     shift_px
         (rows, columns): where the centre goes.
     order
-        Of the spline between pixels. Linear (1) is quick, and takes a quarter of the fine detail away.
+        Of the spline between pixels. Linear (1) is quick, and takes fine detail away.
     """
     angle = np.deg2rad(angle_deg)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -293,7 +293,7 @@ def test_epochs_take_every_pair_so_often(config: TrainConfig, tmp_path: Path) ->
 def test_the_literal_reading_trains(config: TrainConfig, tmp_path: Path) -> None:
     literal = replace(config, generator="literal", steps=1, batch=1, structure_features="encoder")
     facts = run(literal, tmp_path / "run").facts
-    assert facts["parameters"] < 1e6 < 11e6, "no down-sampling keeps 64 channels"
+    assert facts["parameters"] < 1e6, "no down-sampling keeps 64 channels"
     assert facts["structure_features"].startswith("first three stages")
 
 

@@ -86,8 +86,7 @@ def _norm(spec: GeneratorSpec, channels: int) -> nn.Module:
 class InstanceNorm2d(nn.InstanceNorm2d):
     """Instance norm whose gradient is right for a single slice, too.
 
-    PyTorch 2.13's is wrong on a CPU where what comes back for one slice is in channels-last layout, by some 10 % of the
-    largest weight gradient.
+    PyTorch 2.13's is wrong on a CPU where what comes back for one slice is in channels-last layout.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
