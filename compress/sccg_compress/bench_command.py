@@ -63,7 +63,7 @@ def run_models(
     from sccg_runtime.engine import physical_cores
     from sccg_runtime.files import sha256
     from sccg_teacher_student.data.splits import bench_cases
-    from sccg_teacher_student.loop import choose_device
+    from sccg_teacher_student.precision import choose_device
 
     choose_device(device)  # a wrong name, or CUDA that is not here
     found = [find_model(path) for path in dict.fromkeys(models)] or [find_model(None)]
@@ -72,7 +72,7 @@ def run_models(
         say("no --teacher and none recorded: rows show latency and quality, no drift against a teacher")
     known = learn(found, teacher_path, direction)
     known.check_size(size)
-    source = choose_data(data, known.data, intensity)
+    source = choose_data(data, known.record, intensity)
     cases = bench_cases(source, split)
     say(f"{known.direction}; measured on {len(cases)} cases: {', '.join(cases)}")
     known.compare(source)

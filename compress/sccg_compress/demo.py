@@ -54,6 +54,7 @@ def run_demo(out: Path) -> None:
     lesson = TrainConfig(
         data=str(data.resolve()),
         direction="mr2ct",
+        size=None,
         generator="resnet-16x3-in",
         epochs=None,
         minutes=TEACHER_MINUTES,

@@ -21,7 +21,7 @@ SHEET_SLICES = 5
 def new_run(config: DistillConfig, out: Path | None, *, json_out: str | None = None) -> Path:
     """Distil into a new folder; gives it."""
     from sccg_teacher_student import parallel
-    from sccg_teacher_student.loop import choose_device
+    from sccg_teacher_student.precision import choose_device
 
     with (
         parallel.joined(choose_device(config.device)),
@@ -40,7 +40,7 @@ def resume_run(folder: Path, *, json_out: str | None = None) -> Path:
     """
     from sccg_teacher_student import parallel
     from sccg_teacher_student.distill import DistillConfig
-    from sccg_teacher_student.loop import choose_device
+    from sccg_teacher_student.precision import choose_device
 
     path = folder / "config.json"
     if not path.is_file():

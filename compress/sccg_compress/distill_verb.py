@@ -82,7 +82,7 @@ def distill(
         raise InputError("--budget-ms chooses the student: leave out --student, or the budget")
     checkpoint = load_checkpoint(teacher)
     chosen = choose_direction(direction, checkpoint)
-    source = choose_data(data, checkpoint.record.data if checkpoint.record else None, intensity)
+    source = choose_data(data, checkpoint.record, intensity)
     if budget_ms is not None:
         from sccg_compress.plan_command import plan_student
 

@@ -61,7 +61,7 @@ def export_model(
     for note in checkpoint.notes:
         say(f"{found.checkpoint.name}: {note}")
     chosen = choose_direction(direction, checkpoint)
-    source = choose_data(data, checkpoint.record.data if checkpoint.record else None, intensity)
+    source = choose_data(data, checkpoint.record, intensity)
     request = request_of(
         checkpoint,
         chosen,

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sccg_compress.console import say
 from sccg_compress.models import Model
-from sccg_compress.sources import choose_direction, say_other_intensities
+from sccg_compress.sources import choose_direction, say_other_intensities, say_other_size
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.contract import Contract
 from sccg_runtime.direction import Direction, parse_direction
@@ -17,6 +17,7 @@ from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint
 from sccg_teacher_student.data.source import DataSource
+from sccg_teacher_student.record import TrainingRecord
 
 T = TypeVar("T")
 
@@ -29,8 +30,8 @@ class Known:
     ----------
     direction
         Of all of them.
-    data
-        Folder that the first of them learned from, where it tells.
+    record
+        What the first student with a record learned from, else the teacher, or None: its data and size are measured on.
     teacher_path, teacher
         What drift refers to, or None; ``teacher`` is None as well where its file cannot be read.
     checkpoints, contracts
@@ -38,7 +39,7 @@ class Known:
     """
 
     direction: Direction
-    data: str | None
+    record: TrainingRecord | None
     teacher_path: Path | None
     teacher: Checkpoint | None
     checkpoints: Mapping[Path, Checkpoint | None]
@@ -54,13 +55,15 @@ class Known:
                 raise InputError(f"--size {size[0]}x{size[1]}: both sides must be multiples of {stride} for {name}")
 
     def compare(self, source: DataSource) -> None:
-        """Say what makes figures mean less: intensities or a teacher that are not those a model learned from."""
-        for one in self.checkpoints.values():
-            if one is not None and one.record is not None:
-                say_other_intensities(one.path.name, one.record, source)
+        """Say what makes figures mean less: intensities, a size or a teacher other than those that a model knows."""
+        pair = source.load(source.cases[0], source.slices(source.cases[0])[0])
+        size = next((image.shape[1], image.shape[2]) for image in (pair.mr, pair.ct) if image is not None)
+        records = {one.path: one.record for one in self.checkpoints.values() if one is not None}
+        for path, learned in (records | dict(self.contracts)).items():
+            if learned is not None:
+                say_other_intensities(path.name, learned, source)
+                say_other_size(path.name, learned, size)
         for path, contract in self.contracts.items():
-            if contract is not None:
-                say_other_intensities(path.name, contract, source)
             if contract is not None and self.teacher is not None:
                 own = contract.teacher_sha256
                 if own is not None and own != self.teacher.sha256:
@@ -114,10 +117,10 @@ def learn(found: Sequence[Model], teacher: Path | None, asked: str | None) -> Kn
     if len(set(told.values())) > 1:
         listed = ", ".join(f"{name} is {direction}" for name, direction in told.items())
         raise InputError(f"bench one direction at a time: {listed}")
-    records = [one.record for one in checkpoints.values() if one is not None and one.record is not None]
+    records = [one.record for one in networks if one.record is not None]
     return Known(
         direction=next(iter(told.values())) if told else choose_direction(None, networks[0]),
-        data=records[0].data if records else None,
+        record=records[0] if records else None,
         teacher_path=teacher,
         teacher=guide,
         checkpoints=checkpoints,

@@ -43,8 +43,18 @@ def choose_direction(asked: str | None, checkpoint: Checkpoint) -> Direction:
     return "mr2ct"
 
 
-def choose_data(asked: Path | None, recorded: str | None, intensity: Path | None, root: Path = runs.RUNS) -> DataSource:
-    """The folder that was asked for, else the recorded one, else the phantom (made if it is not there)."""
+def choose_data(
+    asked: Path | None, record: TrainingRecord | None, intensity: Path | None, root: Path = runs.RUNS
+) -> DataSource:
+    """The folder that was asked for, else the recorded one, else the phantom (made if it is not there).
+
+    Slices have the size that the network of ``record`` sees.
+    """
+    source = _opened(asked, None if record is None else record.data, intensity, root)
+    return source if record is None else record.sees(source)
+
+
+def _opened(asked: Path | None, recorded: str | None, intensity: Path | None, root: Path) -> DataSource:
     from sccg_teacher_student.data.phantom_dicom import write_phantom
     from sccg_teacher_student.data.source import open_data
 
@@ -68,6 +78,13 @@ def say_other_intensities(name: str, learned: TrainingRecord | Contract, source:
     for part in (learned.input_intensity, learned.output_intensity):
         if source.settings.intensity(part.modality) != part:
             say(f"{name} learned from {part.modality} of another intensity than {source.path} has: judge with care")
+
+
+def say_other_size(name: str, learned: TrainingRecord | Contract, size: tuple[int, int]) -> None:
+    """Say so where a network without a known scale runs on slices of another ``size`` (rows, columns) than it knows."""
+    if learned.trained_spacing_mm is None and size != learned.trained_size:
+        trained = "x".join(map(str, learned.trained_size))
+        say(f"{name} learned at {trained} pixels; slices of {size[0]}x{size[1]}: judge with care")
 
 
 def record_of(checkpoint: Checkpoint, direction: Direction, source: DataSource) -> TrainingRecord:

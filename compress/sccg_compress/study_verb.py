@@ -41,7 +41,7 @@ def study(
     config = DistillConfig(
         teacher=str(teacher.resolve()),
         direction=choose_direction(direction, checkpoint),
-        data=str(choose_data(data, checkpoint.record.data if checkpoint.record else None, intensity).path.resolve()),
+        data=str(choose_data(data, checkpoint.record, intensity).path.resolve()),
         unpaired=tuple(str(path.resolve()) for path in unpaired or ()),
         intensity=None if intensity is None else str(intensity.resolve()),
         reverse_teacher=None if reverse_teacher is None else str(reverse_teacher.resolve()),

@@ -123,11 +123,10 @@ def _prepared(model: Path, data: Path) -> tuple[ExportRequest, Common]:
     """What all engines of a model share; the budget lets everything through."""
     from sccg_compress.export_command import request_of
     from sccg_compress.models import find_model
-    from sccg_compress.sources import choose_direction
+    from sccg_compress.sources import choose_data, choose_direction
     from sccg_export.export import prepare
     from sccg_export.gate import DriftBudget
     from sccg_teacher_student.checkpoint import load_checkpoint
-    from sccg_teacher_student.data.source import open_data
 
     found = find_model(model)
     if found.checkpoint is None:
@@ -136,7 +135,7 @@ def _prepared(model: Path, data: Path) -> tuple[ExportRequest, Common]:
     request = request_of(
         checkpoint,
         choose_direction(None, checkpoint),
-        open_data(data),
+        choose_data(data, checkpoint.record, None),
         target="openvino",
         precision="int8",
         size=SIZE,

@@ -11,7 +11,7 @@ import typer
 
 from sccg_compress import runs
 from sccg_compress.console import reporting, result, say, write_json
-from sccg_compress.verb_options import refuse_beside_resume
+from sccg_compress.verb_options import parse_size, refuse_beside_resume
 from sccg_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ def train(
         Path | None, typer.Option("--intensity", help="Settings file that takes the place of the data's sccg.toml.")
     ] = None,
     preset: Annotated[str, typer.Option(help="paper (its Table 1) or cpu; further options change it.")] = "paper",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="ROWSxCOLUMNS that slices are resampled to, or stored: left alone. [paper: 512x512, cpu: stored]"
+        ),
+    ] = None,
     generator: Annotated[
         str | None, typer.Option(help="standard (two down-samplings), literal (none) or resnet-WxB[-bn|-in].")
     ] = None,
@@ -107,6 +113,8 @@ def train(
         "amp": amp,
     }
     chosen |= {name: value for name, value in options.items() if value is not None}
+    if size is not None:
+        chosen["size"] = None if size == "stored" else parse_size(size)
     chosen |= unpaired_folders(unpaired or [], direction)
     weights = {
         "adversarial": weight_adversarial,
@@ -156,7 +164,7 @@ def unpaired_folders(asked: list[str], direction: str) -> dict[str, tuple[str, .
 def new_training(config: TrainConfig, out: Path | None, *, json_out: str | None = None) -> Path:
     """Train into a new folder; gives it."""
     from sccg_teacher_student import parallel
-    from sccg_teacher_student.loop import choose_device
+    from sccg_teacher_student.precision import choose_device
     from sccg_teacher_student.train import CONFIG
 
     with (
@@ -175,7 +183,7 @@ def resume_training(folder: Path, *, json_out: str | None = None) -> Path:
         The folder is not an interrupted training of a teacher.
     """
     from sccg_teacher_student import parallel
-    from sccg_teacher_student.loop import choose_device
+    from sccg_teacher_student.precision import choose_device
     from sccg_teacher_student.train import CONFIG, TrainConfig
 
     path = folder / CONFIG

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def collect_bases(
     for folder in unpaired:
         own = folder / SETTINGS_NAME  # a folder without settings has those of the paired data
         chosen = settings or (None if own.is_file() else _settings_file(source))
-        extra = open_unpaired(folder, made if reverse else given, chosen)
+        extra = replace(open_unpaired(folder, made if reverse else given, chosen), size=source.size)
         for where, name in _every_slice(extra):
             plain = partial(_load_unpaired, extra, where, name)
             load = plain if label is None else partial(_reversed, plain, label)

@@ -30,10 +30,10 @@ from sccg_teacher_student.distillation import DistillTask, LossWeights
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge, keep_out
 from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
-from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device, use_cores
+from sccg_teacher_student.loop import Progress, Schedule, Trainer
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import student_spec
-from sccg_teacher_student.precision import amp_name, choose_amp
+from sccg_teacher_student.precision import amp_name, choose_amp, choose_device, use_cores
 from sccg_teacher_student.probe import INVARIANT_DB, probe_teacher
 from sccg_teacher_student.record import TrainingRecord
 from sccg_teacher_student.views import RECIPE, Base
@@ -210,6 +210,8 @@ def distill(
     for note in teacher.notes:
         reporter.say(f"teacher: {note}")
     reverse = load_checkpoint(Path(config.reverse_teacher)) if config.reverse_teacher else None
+    if teacher.record is not None:
+        source = teacher.record.sees(source)
     spec, amp = student_spec(config.student), choose_amp(config.amp, device)
     if config.taps:  # wrong names are told before anything that takes time
         FeatureMatch(teacher.generator, build_generator(spec), config.taps, (64, 64))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -418,20 +417,3 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
                 ours.copy_(theirs)
 
     return update
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA where it is; asking for ``cuda`` without one is an error."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r} is none of auto, cpu, cuda")
-    return torch.device(name)
-
-
-def use_cores() -> None:
-    """Let PyTorch use the CPUs that this process may run on; those of one machine share them."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    torch.set_num_threads(max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -1,8 +1,9 @@
-"""In which numbers PyTorch computes: float32 that is float32, or a shorter type under autocast, and what that gains."""
+"""On what and in which numbers PyTorch computes: float32 that is float32, or a shorter type, and what that gains."""
 
 from __future__ import annotations
 
 import copy
+import os
 import time
 from contextlib import AbstractContextManager
 
@@ -77,3 +78,20 @@ def slices_per_second(
             if number:
                 best[place] = min(best[place], time.perf_counter() - started)
     return 1 / best[0], 1 / best[1]
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes CUDA where it is; asking for ``cuda`` without one is an error."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is none of auto, cpu, cuda")
+    return torch.device(name)
+
+
+def use_cores() -> None:
+    """Let PyTorch use the CPUs that this process may run on; those of one machine share them."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    torch.set_num_threads(max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class TrainingRecord:
         (rows, columns) in pixels.
     trained_spacing_mm
         (row, column) pixel spacing in mm, or None where the data does not say.
+    resampled
+        True if slices were resampled to ``trained_size``, whatever size they were stored in.
     simulated_data
         True if the phantom was the data.
     teacher_sha256
@@ -52,6 +54,7 @@ class TrainingRecord:
     unpaired: tuple[str, ...]
     train_cases: tuple[str, ...]
     val_cases: tuple[str, ...]
+    resampled: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -59,6 +62,10 @@ class TrainingRecord:
         for name in ("input_intensity", "output_intensity", "input_statistics"):
             values[name] = values[name].to_dict()
         return values
+
+    def sees(self, source: DataSource) -> DataSource:
+        """``source`` at the size that the network knows, where its own slices were resampled to it."""
+        return replace(source, size=self.trained_size) if self.resampled else source
 
     @classmethod
     def of(
@@ -89,12 +96,13 @@ class TrainingRecord:
             unpaired=tuple(str(Path(path).resolve()) for path in unpaired),
             train_cases=cases[0],
             val_cases=cases[1],
+            resampled=source.size is not None,
         )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
         """Build from JSON (InputError where a key is missing or wrong)."""
-        given = dict(values)
+        given = {"resampled": False} | dict(values)  # older records do not say it
         if set(given) != set(cls.__dataclass_fields__):
             raise InputError("training record: keys are missing or unknown")
         for name in ("input_intensity", "output_intensity"):
@@ -106,7 +114,12 @@ class TrainingRecord:
             given["trained_spacing_mm"] = _items(given, "trained_spacing_mm", float, 2)
         for name in ("unpaired", "train_cases", "val_cases"):
             given[name] = _items(given, name, str)
-        for name, kinds in (("simulated_data", bool), ("data", str), ("teacher_sha256", str | None)):
+        for name, kinds in (
+            ("simulated_data", bool),
+            ("resampled", bool),
+            ("data", str),
+            ("teacher_sha256", str | None),
+        ):
             if not isinstance(given[name], kinds):
                 raise InputError(f"training record: {name} has the wrong type")
         return cls(**given)

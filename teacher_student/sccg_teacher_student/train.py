@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,10 +29,10 @@ from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.distill import Reporter
 from sccg_teacher_student.extractors import parse_features
-from sccg_teacher_student.loop import Progress, Schedule, Trainer, choose_device, use_cores
+from sccg_teacher_student.loop import Progress, Schedule, Trainer
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import GeneratorSpec, resnet_spec, student_spec
-from sccg_teacher_student.precision import amp_name, choose_amp, slices_per_second
+from sccg_teacher_student.precision import amp_name, choose_amp, choose_device, slices_per_second, use_cores
 from sccg_teacher_student.record import TrainingRecord
 from sccg_teacher_student.teaching import REVERSE, HybridWeights, TeacherTask
 from sccg_teacher_student.teaching_slices import TeachingSlices, aligned
@@ -40,7 +40,6 @@ from sccg_teacher_student.validation import BEST_BY, Validator
 from sccg_teacher_student.views import Base
 
 CONFIG = "train.json"
-PAPER_SIZE = (512, 512)
 SaveFormat = Literal["sccg", "cyclegan"]
 Optimizer = Literal["adam", "muon"]
 MUON_RATIO = 50.0  # Muon's learning rate over Adam's
@@ -60,6 +59,8 @@ class TrainConfig:
         Folders of further slices of one modality.
     intensity
         Settings file that takes the place of the data's own, or None.
+    size
+        (rows, columns) that all slices are resampled to, or None: as they are stored.
     generator
         ``"standard"`` (CycleGAN's reading of the paper: two down-samplings), ``"literal"`` (its text: none), or a
         name such as ``resnet-32x6-in``.
@@ -91,6 +92,7 @@ class TrainConfig:
     unpaired_mr: tuple[str, ...] = ()
     unpaired_ct: tuple[str, ...] = ()
     intensity: str | None = None
+    size: tuple[int, int] | None = (512, 512)
     generator: str = "standard"
     epochs: int | None = 200
     steps: int | None = None
@@ -155,6 +157,7 @@ class TrainConfig:
             values["losses"] = HybridWeights(**values["losses"])
             for name in ("unpaired_mr", "unpaired_ct"):
                 values[name] = tuple(values[name])
+            values["size"] = None if values["size"] is None else tuple(values["size"])
             return cls(**values)
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{CONFIG} is damaged: {one_line(error)}") from None
@@ -163,6 +166,7 @@ class TrainConfig:
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "cpu": {
+        "size": None,
         "generator": "resnet-32x6-in",
         "epochs": None,
         "minutes": 45.0,
@@ -224,6 +228,7 @@ def train(
     device = choose_device(config.device)
     amp = choose_amp(config.amp, device)
     spec = teacher_spec(config.generator)
+    source = replace(source, size=config.size)
     train_cases, val = training_cases(source, seed=config.seed)
     pairs = complete(source.pairs(val or train_cases[:1]))
     slices, size = _collect(config, source, train_cases, spec, device, reporter)
@@ -394,12 +399,12 @@ def _introduce(
 ) -> None:
     cases = ", ".join(dict.fromkeys(base.case for base in slices.pairs))
     held = ", ".join(val) or "none held out, a training case stands in"
+    resampled = ", resampled where stored otherwise" if config.size else ""
     reporter.say(
-        f"{len(slices.pairs)} pairs of {size[0]}x{size[1]} pixels ({cases}), {len(slices.unpaired)} unpaired slices; "
+        f"{len(slices.pairs)} pairs of {size[0]}x{size[1]} pixels{resampled} ({cases}), "
+        f"{len(slices.unpaired)} unpaired slices; "
         f"validation: {held}; trained: {', '.join(config.trained)}; structure features: {task.features}"
     )
-    if size != PAPER_SIZE:
-        reporter.say("the paper's slices are 512x512 pixels; this network learns at the size of its data")
 
 
 def _teller(direction: Direction, board: SummaryWriter, reporter: Reporter) -> Any:

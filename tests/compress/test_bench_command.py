@@ -20,6 +20,7 @@ from sccg_bench.run import CONTROLS
 from sccg_compress.bench_command import TEACHER, TEACHER_OPENVINO, _ended_by_sigterm, _runnables
 from sccg_compress.known import learn
 from sccg_compress.models import find_model
+from sccg_compress.sources import choose_data
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import open_data
@@ -331,3 +332,19 @@ def test_another_teacher_than_the_bundles_own_is_told(
     assert capsys.readouterr().err == ""
     learn(models, lab.run / "student.safetensors", None).compare(source)
     assert "small.sccg learned from another teacher" in capsys.readouterr().err
+
+
+def test_data_have_the_size_that_the_first_network_knows(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = load_checkpoint(lab.run / "student.safetensors")
+    assert kept.record is not None
+    record = replace(kept.record, trained_size=(32, 64), trained_spacing_mm=None, resampled=True)
+    other = lab.root / "other.safetensors"
+    save_checkpoint(other, kept.generator, kept.spec, record)
+    known = learn([find_model(other)], None, None)
+    assert choose_data(lab.phantom, known.record, None).size == (32, 64)
+    assert choose_data(None, known.record, None).path == lab.phantom
+    assert choose_data(lab.phantom, learn([find_model(lab.run)], other, None).record, None).size is None
+    known.compare(open_data(lab.phantom))
+    assert "other.safetensors learned at 32x64 pixels; slices of " in capsys.readouterr().err
+    known.compare(choose_data(lab.phantom, known.record, None))
+    assert capsys.readouterr().err == ""

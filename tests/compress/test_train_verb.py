@@ -30,6 +30,8 @@ TINY = (
     "cpu",
     "--amp",
     "off",
+    "--size",
+    "stored",
 )
 
 
@@ -96,6 +98,7 @@ def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Pat
     run("train", *data, "--steps", 3, "--minutes", 1).refused("one of --epochs, --steps and --minutes")
     run("train", *data, "--steps", 0).refused("above zero")
     run("train", *data, "--batch", 0).refused("above zero")
+    run("train", *data, "--size", "large").refused("not ROWSxCOLUMNS")
     run("train", *data, "--weight-adversarial", 0).refused("--uniform-pixels")
     run("train", *data, "--structure-features", "vgg:gone.pth").refused("no file gone.pth")
     run("train", *data, "--unpaired", "gone").refused("--unpaired gone: no such folder")
@@ -120,6 +123,10 @@ def test_options_change_a_preset(run: Cli, lab: Lab, monkeypatch: pytest.MonkeyP
     assert plain == TrainConfig(data=plain.data, direction="mr2ct", **PRESETS["cpu"])
     losses = replace(plain.losses, pixel=50.0)
     assert changed == replace(plain, epochs=3, minutes=None, losses=losses, optimizer="adam")
+    sizes = {"64x48": (64, 48), "512": (512, 512), "stored": None}
+    for text, size in sizes.items():
+        assert run("train", "--data", lab.phantom, "--size", text).code == 0
+        assert asked.pop() == TrainConfig(data=plain.data, direction="mr2ct", size=size)
 
 
 def test_unpaired_folders_say_their_modality_or_are_of_the_input(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from cyclegan_reference import reference
 from PIL import Image
-from teacher_fakes import save_teacher, write_slices
+from teacher_fakes import save_teacher, training_record, write_slices
 
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256
 from sccg_teacher_student import bases
 from sccg_teacher_student.bases import SliceMemory
-from sccg_teacher_student.checkpoint import load_checkpoint
+from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.distill import DistillConfig, DistillResult, Reporter, distill, run_folder
 from sccg_teacher_student.distillation import LossWeights
@@ -174,6 +174,21 @@ def test_unpaired_folders_add_slices(config: DistillConfig, tmp_path: Path) -> N
     assert any("10 input slices" in line and "4 unpaired" in line for line in made.facts["said"])
     assert made.student.record is not None
     assert made.student.record.unpaired == (str(tmp_path / "more"),)
+
+
+def test_a_student_learns_at_the_size_that_its_teacher_saw(config: DistillConfig, tmp_path: Path) -> None:
+    plain = load_checkpoint(Path(config.teacher))
+    record = training_record(trained_size=(64, 48), trained_spacing_mm=(0.5, 1.0), resampled=True)
+    save_checkpoint(tmp_path / "teacher.safetensors", plain.generator, plain.spec, record)
+    write_slices(tmp_path / "unpaired" / "u", 2, (40, 40), seed=7)
+    asked = replace(
+        config, teacher=str(tmp_path / "teacher.safetensors"), unpaired=(str(tmp_path / "unpaired"),), steps=1
+    )
+    made = run(asked, tmp_path / "run")
+    learned = made.student.record
+    assert learned is not None
+    assert (learned.trained_size, learned.trained_spacing_mm, learned.resampled) == ((64, 48), (0.5, 1.0), True)
+    assert {output.shape for output in made.student_outputs} == {(1, 64, 48)}
 
 
 def test_a_kept_out_case_gauges_the_student_and_gives_no_view(config: DistillConfig, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sccg_runtime.errors import CheckpointError, InputError
-from sccg_teacher_student.loop import Part, Progress, Schedule, Trainer, choose_device
+from sccg_teacher_student.loop import Part, Progress, Schedule, Trainer
+from sccg_teacher_student.precision import choose_amp, choose_device
 
 
 class Regression:
@@ -340,3 +341,8 @@ def test_the_scale_is_resumed(tmp_path: Path) -> None:
     again = trainer(tmp_path / "run", scaled_task())
     again.restore()
     assert again.scaler.state_dict() == run.scaler.state_dict()
+
+
+def test_a_card_that_only_emulates_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert choose_amp("auto", torch.device("cuda")) is None

@@ -71,7 +71,7 @@ def test_train_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp
     """``mixed``: one process has 2 pairs and an unpaired CT, the other 1 pair and an unpaired CT and MR."""
     batch = 6 if mixed else 4
     options = {"--data": pairs_folder, "--generator": "resnet-4x1-in", "--steps": 1, "--batch": batch}
-    options |= {"--device": "cpu", "--amp": "off", "--out": tmp_path / "two"}
+    options |= {"--device": "cpu", "--amp": "off", "--size": "stored", "--out": tmp_path / "two"}
     more: dict[str, Any] = {}
     if mixed:
         for modality, count in (("mr", 1), ("ct", 2)):
@@ -82,6 +82,7 @@ def test_train_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp
     config = TrainConfig(
         data=str(pairs_folder),
         direction="mr2ct",
+        size=None,
         **more,
         generator="resnet-4x1-in",
         epochs=None,

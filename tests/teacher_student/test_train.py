@@ -9,6 +9,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,20 @@ import pytest
 import torch
 from cyclegan_reference import reference
 from PIL import Image
-from teacher_fakes import little_room, write_slices
+from teacher_fakes import little_room, picture, training_record, write_slices
 from tensorboardX.proto.event_pb2 import Event
 
+from sccg_bench.protocols import Pair
 from sccg_bench.report.sheets import grey_png
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_teacher_student.checkpoint import load_checkpoint, load_discriminator
 from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.distill import Reporter
 from sccg_teacher_student.loop import Progress
+from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.teaching import HybridWeights
 from sccg_teacher_student.train import PRESETS, TrainConfig, TrainResult, teacher_spec, train
+from sccg_teacher_student.validation import Validator
 
 LIGHT = HybridWeights(adversarial=0, structure=0, uniform_pixels=True)
 
@@ -44,6 +48,7 @@ def config(pairs_folder: Path) -> TrainConfig:
     return TrainConfig(
         data=str(pairs_folder),
         direction="mr2ct",
+        size=None,
         generator="resnet-4x1-in",
         epochs=None,
         steps=10,
@@ -117,10 +122,46 @@ def test_a_run_leaves_teacher_discriminator_logs_and_pictures(config: TrainConfi
     said = " | ".join(made.facts["said"])
     assert "6 pairs of 32x48 pixels (a, b, c), 0 unpaired slices; validation: d" in said
     assert "slices/s with autocast off and channels last" in said
-    assert "512x512" in said
     record = load_checkpoint(folder / "teacher_mr2ct.safetensors").record
     assert record is not None
     assert (record.direction, record.trained_size, record.teacher_sha256) == ("mr2ct", (32, 48), None)
+    assert (record.resampled, record.trained_spacing_mm) == (False, (1, 1))
+
+
+def test_slices_are_resampled_to_the_size_that_was_asked_for(config: TrainConfig, tmp_path: Path) -> None:
+    write_slices(tmp_path / "unpaired" / "u", 2, (40, 40), seed=7)
+    losses = replace(LIGHT, cycle=10.0)
+    asked = replace(config, size=(64, 48), steps=2, losses=losses, unpaired_mr=(str(tmp_path / "unpaired"),), batch=4)
+    made = run(asked, tmp_path / "run")
+    assert made.facts["size"] == [64, 48]
+    assert "6 pairs of 64x48 pixels, resampled where stored otherwise" in " | ".join(made.facts["said"])
+    checkpoint = load_checkpoint(tmp_path / "run" / "teacher_mr2ct.safetensors")
+    record = checkpoint.record
+    assert record is not None
+    assert (record.trained_size, record.resampled) == ((64, 48), True)
+    assert record.trained_spacing_mm == (0.5, 1), "twice the rows over the same height"
+    seen = record.sees(open_data(Path(config.data))).load("d", "000").mr
+    assert seen is not None
+    assert seen.shape == (1, 64, 48)
+
+
+def test_the_best_generator_is_that_of_the_best_ssim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, (image, mask) = teacher_spec("resnet-4x1-in"), (picture()[None], -picture()[None])
+    validator = Validator(tmp_path, [Pair("a", "0", image, mask)], spec, training_record(), lambda *_: None)
+    seen = iter([(20.0, 0.5), (19.0, 0.6), (21.0, 0.55)])
+
+    def measured(*_: Any) -> Any:
+        psnr_db, ssim = next(seen)
+        figures = {"psnr_db": psnr_db, "ssim": ssim, "mae_u8": 1.0, "hf_ratio": None}
+        return SimpleNamespace(summary=SimpleNamespace(quality=figures))
+
+    monkeypatch.setattr("sccg_teacher_student.validation.quality", measured)
+    generators = [build_generator(spec).eval() for _ in range(3)]
+    for step, generator in enumerate(generators):
+        validator.run(step, generator)
+    kept = load_checkpoint(validator.checkpoint).generator.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in generators[1].state_dict().items())
+    assert validator.best[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -305,15 +346,16 @@ def test_the_presets_are_the_papers_table_and_one_for_cpus() -> None:
     spec = teacher_spec(paper.generator)
     assert (spec.width, spec.blocks, spec.norm, spec.downsamples) == (64, 9, "instance", 2)
     assert teacher_spec("literal").downsamples == 0
-    assert paper.optimizer == "adam"
+    assert (paper.optimizer, paper.size) == ("adam", (512, 512))
     cpu = TrainConfig(data="", direction="mr2ct", **PRESETS["cpu"])
-    assert (cpu.minutes, cpu.batch, cpu.decay) == (45, 2, True)
+    assert (cpu.minutes, cpu.batch, cpu.decay, cpu.size) == (45, 2, True, None)
     assert replace(cpu.losses, structure=10.0) == paper.losses
 
 
 def test_the_configuration_survives_json(config: TrainConfig) -> None:
     whole = replace(config, unpaired_mr=("/a", "/b"), losses=HybridWeights(cycle=3.0))
-    assert TrainConfig.from_json(whole.to_json()) == whole
+    for one in (whole, replace(whole, size=(64, 48))):
+        assert TrainConfig.from_json(one.to_json()) == one
     for text in ("{", "[]", whole.to_json().replace('"seed"', '"sead"'), whole.to_json().replace('"mr2ct"', '"up"')):
         with pytest.raises(InputError):
             TrainConfig.from_json(text)

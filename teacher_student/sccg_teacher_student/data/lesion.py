@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data.png import read_png
@@ -42,3 +43,8 @@ def read_lesion(folder: Path, name: str, size: tuple[int, int]) -> npt.NDArray[n
             f"{path}: is {mask.shape[0]}x{mask.shape[1]}, its slice {size[0]}x{size[1]} (rows x columns): draw it there"
         )
     return mask
+
+
+def resize_lesion(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """A mask (H, W) on a grid of ``size`` (rows, columns) over the same area: the value of the nearest pixel."""
+    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST), bool)

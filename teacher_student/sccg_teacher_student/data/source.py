@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sccg_bench.protocols import Pair
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import Modality
+from sccg_runtime.resample import resize
 from sccg_teacher_student.data.cases import find_cases, make_reader
-from sccg_teacher_student.data.lesion import read_lesion
+from sccg_teacher_student.data.lesion import read_lesion, resize_lesion
 from sccg_teacher_student.data.reader import DataKind, Reader, some
 from sccg_teacher_student.data.settings import SETTINGS_NAME, DataSettings, find_settings, read_settings
 
@@ -37,6 +38,8 @@ class DataSource:
         Case name -> its folder, in natural order.
     reader
         Reads one case of this kind.
+    size
+        (rows, columns) that every slice is resampled to over its whole area, or None: as it is stored.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class DataSource:
     splits: Mapping[str, tuple[str, ...]]
     folders: Mapping[str, Path]
     reader: Reader
+    size: tuple[int, int] | None = None
 
     @property
     def simulated(self) -> bool:
@@ -92,7 +96,11 @@ class DataSource:
         folder = self._folder(case)
         mr, ct = self.reader.load(folder, slice)
         sizes = [(image.shape[1], image.shape[2]) for image in (mr, ct) if image is not None]
-        return Pair(case=case, slice=slice, mr=mr, ct=ct, lesion=read_lesion(folder, slice, sizes[0]))
+        lesion = read_lesion(folder, slice, sizes[0])
+        if self.size is not None:
+            mr, ct = (None if image is None else resize(image[0], self.size)[None] for image in (mr, ct))
+            lesion = None if lesion is None else resize_lesion(lesion, self.size)
+        return Pair(case=case, slice=slice, mr=mr, ct=ct, lesion=lesion)
 
     def pairs(self, cases: Iterable[str] | None = None) -> Iterator[Pair]:
         """Read all slices of ``cases`` (default: all), one after the other."""
@@ -103,14 +111,18 @@ class DataSource:
     def spacing_mm(self, cases: Iterable[str] | None = None) -> tuple[float, float] | None:
         """(row, column) in-plane spacing in mm that ``cases`` (default: all) share, or None where unknown.
 
+        Where slices are resampled, it is that of the resampled ones.
+
         Raises
         ------
         InputError
-            The cases differ by more than 1 percent, from each other or from the settings.
+            The cases differ by more than 1 percent, from each other or from the settings, or slices that differ in
+            size are resampled to one.
         """
         shared = self.settings.spacing_mm
         first = self.settings.origin
-        for case in self.cases if cases is None else cases:
+        chosen = self.cases if cases is None else tuple(cases)
+        for case in chosen:
             own = self.reader.spacing_mm(self._folder(case))
             if own is None:
                 continue
@@ -121,7 +133,20 @@ class DataSource:
                     f"{self.path}: spacing of {case} is {own[0]:g} x {own[1]:g} mm, of {first} {shared[0]:g} x "
                     f"{shared[1]:g} mm; resample all cases to one spacing"
                 )
-        return shared
+        if shared is None or self.size is None:
+            return shared
+        rows, columns = self._stored_size(chosen)
+        return shared[0] * rows / self.size[0], shared[1] * columns / self.size[1]
+
+    def _stored_size(self, cases: Sequence[str]) -> tuple[int, int]:
+        """(rows, columns) of all slices of ``cases`` before they are resampled."""
+        images = (one for pair in replace(self, size=None).pairs(cases) for one in (pair.mr, pair.ct))
+        found = {image.shape[1:] for image in images if image is not None}
+        if len(found) != 1:
+            listed = ", ".join("x".join(map(str, size)) for size in sorted(found))
+            raise InputError(f"{self.path}: slices of {listed} pixels, resampled to one size, have no common spacing")
+        rows, columns = found.pop()
+        return rows, columns
 
     def _folder(self, case: str) -> Path:
         folder = self.folders.get(case)

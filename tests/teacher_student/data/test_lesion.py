@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,9 @@ def test_all_that_is_not_black_is_inside(data: Path, value: int) -> None:
     assert first.lesion is None, "nobody drew one in this slice"
     assert second.lesion is not None
     np.testing.assert_array_equal(second.lesion, values > 0)
+    twice = replace(open_data(data), size=(2 * values.shape[0], 3 * values.shape[1]))
+    (enlarged,) = (pair.lesion for pair in twice.pairs() if pair.lesion is not None)
+    np.testing.assert_array_equal(enlarged, np.kron(values > 0, np.ones((2, 3), bool)))
 
 
 def test_a_mask_that_does_not_fit_is_refused(data: Path) -> None:

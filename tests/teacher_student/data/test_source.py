@@ -9,16 +9,27 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sccg_runtime.errors import InputError
+from sccg_runtime.resample import resize
 from sccg_teacher_student.data.source import open_data, open_unpaired
 
 PngCases = Callable[..., Path]
 WritePng = Callable[..., Path]
+SETTINGS = """spacing_mm = {spacing}
+[mr]
+kind = "percentile"
+percentile = 99.5
+foreground_above = 0.0588
+level = 0.9216
+[ct]
+kind = "display"
+"""
 
 
 def test_cases_with_splits(png_cases: PngCases) -> None:
@@ -36,6 +47,34 @@ def test_cases_with_splits(png_cases: PngCases) -> None:
     assert pair.mr.shape == (1, 8, 12)
     assert len(list(source.pairs())) == 6
     assert len(list(source.pairs(["a2"]))) == 2
+
+
+def test_slices_are_resampled_over_their_whole_area(png_cases: PngCases) -> None:
+    root = png_cases("a")
+    (root / "sccg.toml").write_text(SETTINGS.format(spacing="[1.0, 0.5]"))
+    source = replace(open_data(root), size=(16, 36))
+    stored, seen = (next(one.pairs()) for one in (open_data(root), source))
+    for before, after in ((stored.mr, seen.mr), (stored.ct, seen.ct)):
+        assert before is not None
+        assert after is not None
+        np.testing.assert_array_equal(after[0], resize(before[0], (16, 36)))
+    assert source.spacing_mm() == (0.5, 0.5 / 3), "the same millimetres over 8x12 and 16x36 pixels"
+
+
+def test_slices_of_several_sizes_resampled_to_one_have_no_common_spacing(
+    png_cases: PngCases, write_png: WritePng
+) -> None:
+    root = png_cases("a")
+    for modality in ("mr", "ct"):
+        write_png(root / "a" / modality / "002.png", np.zeros((16, 12), np.uint8))
+    source = replace(open_data(root), size=(16, 36))
+    assert {image.shape for pair in source.pairs() for image in (pair.mr, pair.ct) if image is not None} == {
+        (1, 16, 36)
+    }
+    assert source.spacing_mm() is None, "a PNG does not say it"
+    (root / "sccg.toml").write_text(SETTINGS.format(spacing="1.0"))
+    with pytest.raises(InputError, match="slices of 8x12, 16x12 pixels, resampled to one size, have no common spacing"):
+        replace(open_data(root), size=(16, 36)).spacing_mm()
 
 
 def test_a_source_survives_pickling(png_cases: PngCases, phantom: Path) -> None:
