@@ -52,6 +52,20 @@ PAPER_TARGETS = (
     Limit("IoU (foreground)", "quality", "iou_foreground", low=0.5),
     Limit("PSNR, dB (stated as about 30)", "quality", "psnr_db", low=30),
 )
+FRONTIER = (
+    Limit("hf ratio", "quality", "hf_ratio", low=0.9, high=1.1),
+    Limit("hf corr", "quality", "hf_corr", low=0.9),
+    Limit("phase ratio", "quality", "phase_ratio", high=1.2),
+    Limit("Δ PSNR", "drift", "delta_psnr_db", low=-0.1),
+    Limit("Δ SSIM", "drift", "delta_ssim", low=-0.002),
+    Limit("Δ IoU of bone", "drift", "delta_iou_bone", low=-0.01),
+    Limit("bias of soft tissue", "quality", "bias_soft_u8", low=-1, high=1),
+    Limit("bias of bone", "quality", "bias_bone_u8", low=-1, high=1),
+    Limit("engine to FP32", "engine_drift", "engine_to_fp32_psnr_head_db", low=42),
+)
+"""What the default student is to keep, beside :data:`WORST_SLICE_DB`."""
+WORST_SLICE_DB = 5.0
+"""How far the worst slice's PSNR to the teacher inside the head may lie under the mean, dB."""
 _TO_TEACHER_DB: dict[Direction | None, float] = {"mr2ct": 28, "ct2mr": 32}
 
 

@@ -44,7 +44,7 @@ QUALITY = (
 DETAIL = ("hf_ratio", "hf_corr", "phase_ratio", *(f"bias_{tissue}_u8" for tissue in _BIASED))
 _CLOSE = ("psnr_db", "ssim", "mae_u8", "psnr_head_db", "ssim_head")
 DRIFT = (
-    *("delta_psnr_db", "delta_ssim", "delta_mae_u8", "delta_iou_foreground"),
+    *("delta_psnr_db", "delta_ssim", "delta_mae_u8", "delta_iou_foreground", "delta_iou_bone"),
     *(f"to_teacher_{name}" for name in _CLOSE),
     *("to_teacher_worst5_mae_u8", "to_teacher_spot_u8"),
     *(f"to_teacher_mae_{tissue}_u8" for tissue in TISSUES),
@@ -191,7 +191,8 @@ class Judge:
                     base = _figures(closeness(teacher, reference, around), QUALITY)
                     base |= self._overlaps(teacher, reference)[0]
                     self._teacher_scores[index] = base
-                drift |= _differences("delta_", quality, base, ("psnr_db", "ssim", "mae_u8", "iou_foreground"))
+                compared = ("psnr_db", "ssim", "mae_u8", "iou_foreground", "iou_bone")
+                drift |= _differences("delta_", quality, base, compared)
         engine: Figures = {}
         if fp32 is not None:
             engine = dict.fromkeys(ENGINE_DRIFT)

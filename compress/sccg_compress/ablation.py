@@ -11,18 +11,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
 from sccg_compress.generated import with_block
+from sccg_compress.phantom_sheets import drawn
 from sccg_compress.train_verb import new_training, resume_training
 from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_bytes, write_text
-
-if TYPE_CHECKING:
-    from torch import nn
 
 RESULTS = Path("results/teacher")
 DOCS = Path("docs/teacher.md")
@@ -77,9 +75,7 @@ def main(
             keep_figures(run, kept)
         teachers = {title: runs / name / "last.pt" for name, (title, _) in STEPS.items()}
         if all(path.is_file() for path in teachers.values()):
-            write_bytes(
-                sheet, phantom_sheet({title: load_checkpoint(path).generator for title, path in teachers.items()})
-            )
+            write_bytes(sheet, drawn({title: load_checkpoint(path).generator for title, path in teachers.items()}))
     write_text(docs, filled(docs.read_text(encoding="utf-8"), results))
 
 
@@ -91,26 +87,6 @@ def keep_figures(run: Path, path: Path) -> None:
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     facts["config"] = {key: value for key, value in config.items() if key not in _PRIVATE}
     write_text(path, json.dumps(facts, indent=2) + "\n")
-
-
-def phantom_sheet(teachers: Mapping[str, nn.Module]) -> bytes:
-    """PNG of phantom slices, one a row: MR, what every teacher makes of it, under its title, and the phantom's CT.
-
-    No picture of the training data is in it.
-    """
-    import torch
-
-    from sccg_bench.report.sheets import stacked_png, strip_png
-    from sccg_teacher_student.bases import side
-    from sccg_teacher_student.data.phantom import phantom_pairs
-
-    strips = []
-    for pair in list(phantom_pairs(1, slices=8, size=256))[2::3]:
-        mr = side(pair, "mr2ct")
-        with torch.inference_mode():
-            made = {title: net(torch.from_numpy(mr)[None])[0].numpy() for title, net in teachers.items()}
-        strips.append(strip_png([("MR of the phantom", mr), *made.items(), ("its CT", pair.ct)], mr, None))
-    return stacked_png(strips)
 
 
 def filled(text: str, results: Path) -> str:

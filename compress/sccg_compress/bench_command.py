@@ -75,7 +75,7 @@ def run_models(
     source = choose_data(data, known.record, intensity)
     cases = bench_cases(source, split)
     say(f"{known.direction}; measured on {len(cases)} cases: {', '.join(cases)}")
-    known.compare(source)
+    known.compare(source, cases)
     runnables, fp32_of = _runnables(found, known, device)
     used = threads or physical_cores()
     provenance: dict[str, Any] = {

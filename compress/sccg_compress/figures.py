@@ -1,9 +1,11 @@
-"""README's tables, generated from the committed results (``make figures``), and the check that they are up to date."""
+"""Tables of README and docs, generated from the committed results (``make figures``), and the check that they are."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,11 @@ from sccg_runtime.errors import InputError
 if TYPE_CHECKING:
     from sccg_bench.results import Results, Row
 
-_BLOCK = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n)(?P<table>.*?)(<!-- end of figures -->)", re.DOTALL)
+DOCUMENTS = (Path("README.md"), Path("docs/compression.md"))
+_BLOCK = re.compile(
+    r"(?P<head><!-- (?P<kind>figures|study|plan): (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end of (?P=kind) -->)",
+    re.DOTALL,
+)
 _SIZE = (512, 512)
 _HEAD = (
     "| model | precision | p50 at 512x512 | x teacher | to teacher | hf_ratio "
@@ -23,7 +29,10 @@ _HEAD = (
 
 
 def filled(text: str, results: Path) -> str:
-    """``text`` with every block ``<!-- figures: NAME -->`` filled from ``results/NAME.json``.
+    """``text`` with every block ``<!-- KIND: NAME -->`` filled.
+
+    A bench run is ``figures`` (``results/NAME.json``), the merged rows of a study ``study``
+    (``results/study/study-NAME.json``), the table of plan ``plan`` (``results/NAME.json``).
 
     Raises
     ------
@@ -32,9 +41,14 @@ def filled(text: str, results: Path) -> str:
     """
     from sccg_bench.results import read_results
 
+    kinds: dict[str, Callable[[str], str]] = {
+        "figures": lambda name: render(read_results(results / f"{name}.json")),
+        "study": lambda name: render_study(read_results(results / "study" / f"study-{name}.json")),
+        "plan": lambda name: render_plan(results / f"{name}.json"),
+    }
+
     def table(found: re.Match[str]) -> str:
-        path = results / f"{found['name']}.json"
-        return f"{found[1]}{render(read_results(path))}{found[4]}"
+        return f"{found['head']}{kinds[found['kind']](found['name'])}{found['end']}"
 
     return _BLOCK.sub(table, text)
 
@@ -45,14 +59,49 @@ def render(results: Results) -> str:
     if other:
         raise InputError(f"{', '.join(other)}: latency is not of 512x512: bench again without --size")
     lines = [*_HEAD, *(_line(row) for row in results.rows if row.status in ("measured", "cited"))]
+    return "\n".join([*lines, "", _origin(results, "bench")]) + "\n"
+
+
+def render_study(results: Results) -> str:
+    """Markdown table of a study's engines, and what must be known of them."""
+    from sccg_bench.report.markdown import escape, grid
+    from sccg_bench.report.study import study_table
+
+    warned = [f"Warning: {escape(text)}." for text in results.warnings]
+    return "\n".join([*grid(study_table(results)), "", " ".join([_origin(results, "study"), *warned])]) + "\n"
+
+
+def render_plan(path: Path) -> str:
+    """Markdown table of what ``plan --json`` wrote.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        setting = values["setting"]
+        lines = ["| student | parameters | GMAC | p50 ms | fits |", "|---|---|---|---|---|"]
+        for one in sorted(values["candidates"], key=lambda one: one["p50_ms"] or float("inf")):
+            verdict = "control" if one["control"] else "yes" if one["fits"] else "no"
+            p50 = "" if one["p50_ms"] is None else f"{one['p50_ms']:.2f}"
+            lines.append(f"| {one['name']} | {one['parameters']:,} | {one['gmac']:.2f} | {p50} | {verdict} |")
+        told = f"{setting['cpu'] or 'CPU not named'}, {setting['threads']} threads; INT8, {setting['target']}"
+        told += f"; {values['budget_ms']:g} ms, {values['margin']:.0%} to spare: {values['chosen'] or 'nothing fits'}."
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read as a plan: {error}") from None
+    return "\n".join([*lines, "", f"Measured by `sccg-compress plan` on {told}"]) + "\n"
+
+
+def _origin(results: Results, verb: str) -> str:
     machine, provenance = results.machine, results.provenance
     cpu = f"{machine.get('cpu') or 'CPU not named'}, {_cores(machine)} cores"
     data = "simulated data" if provenance.get("simulated_data") else "real slices"
     patients = len(provenance.get("cases") or [])
     slices = next((row.counts["slices"] for row in results.rows if row.counts), None)
     measured = f"{data}, patients: {patients}, slices: {slices or 0}"
-    lines += ["", f"Measured by `sccg-compress bench` on {cpu}; {results.direction}; {measured}."]
-    return "\n".join(lines) + "\n"
+    return f"Measured by `sccg-compress {verb}` on {cpu}; {results.direction}; {measured}."
 
 
 def _line(row: Row) -> str:
@@ -82,13 +131,13 @@ def _cores(machine: dict[str, object]) -> object:
 
 
 def main() -> None:
-    """Fill README.md, or with ``--check`` fail where it differs from the results."""
-    readme = Path("README.md")
-    try:
-        wanted = filled(readme.read_text(encoding="utf-8"), Path("results"))
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-    write_or_check(readme, wanted, "make figures")
+    """Fill README and docs, or with ``--check`` fail where they differ from the results."""
+    for document in DOCUMENTS:
+        try:
+            wanted = filled(document.read_text(encoding="utf-8"), Path("results"))
+        except (InputError, OSError) as error:
+            sys.exit(f"error: {error}")
+        write_or_check(document, wanted, "make figures")
 
 
 if __name__ == "__main__":

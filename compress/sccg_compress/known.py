@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sccg_compress.console import say
 from sccg_compress.models import Model
-from sccg_compress.sources import choose_direction, say_other_intensities, say_other_size
+from sccg_compress.sources import choose_direction, say_other_intensities, say_other_scale
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.contract import Contract
 from sccg_runtime.direction import Direction, parse_direction
@@ -54,15 +54,17 @@ class Known:
             if any(side % stride for side in size):
                 raise InputError(f"--size {size[0]}x{size[1]}: both sides must be multiples of {stride} for {name}")
 
-    def compare(self, source: DataSource) -> None:
-        """Say what makes figures mean less: intensities, a size or a teacher other than those that a model knows."""
-        pair = source.load(source.cases[0], source.slices(source.cases[0])[0])
+    def compare(self, source: DataSource, cases: Sequence[str]) -> None:
+        """Say what makes figures on ``cases`` mean less: intensities, a scale or a teacher that a model did not see."""
+        pair = source.load(cases[0], source.slices(cases[0])[0])
         size = next((image.shape[1], image.shape[2]) for image in (pair.mr, pair.ct) if image is not None)
-        records = {one.path: one.record for one in self.checkpoints.values() if one is not None}
-        for path, learned in (records | dict(self.contracts)).items():
-            if learned is not None:
-                say_other_intensities(path.name, learned, source)
-                say_other_size(path.name, learned, size)
+        spacing_mm = source.spacing_mm(cases[:1])
+        networks = [one for one in (self.teacher, *self.checkpoints.values()) if one is not None]
+        learned = {one.path: one.record for one in networks} | dict(self.contracts)
+        for path, one in learned.items():
+            if one is not None:
+                say_other_intensities(path.name, one, source)
+                say_other_scale(path.name, one, size, spacing_mm)
         for path, contract in self.contracts.items():
             if contract is not None and self.teacher is not None:
                 own = contract.teacher_sha256

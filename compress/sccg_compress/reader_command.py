@@ -83,7 +83,7 @@ def make_reader_study(
 def _levels(bundle: Bundle, source: DataSource, cases: Sequence[str], slices: int | None, seed: int) -> list[Level]:
     """Random levels of the cases, with what the bundle makes of them."""
     from sccg_bench.reader.study import Level
-    from sccg_compress.sources import say_other_size
+    from sccg_compress.sources import say_other_scale
     from sccg_runtime.direction import modalities
     from sccg_runtime.engine import Session, open_session
 
@@ -102,7 +102,7 @@ def _levels(bundle: Bundle, source: DataSource, cases: Sequence[str], slices: in
             raise InputError(f"{pair.case}/{pair.slice} has no {missing}: a reader study needs pairs of MR and CT")
         size = (given.shape[1], given.shape[2])
         if size not in sessions:
-            say_other_size(bundle.name, bundle.contract, size)
+            say_other_scale(bundle.name, bundle.contract, size, source.spacing_mm([pair.case]))
             sessions[size] = open_session(bundle, size=size)
         levels.append(Level(pair.case, pair.slice, real, sessions[size](given)))
     return levels

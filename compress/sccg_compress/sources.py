@@ -12,6 +12,8 @@ from sccg_compress.console import say
 from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import InputError
 
+SCALE_TOLERANCE = 0.05
+
 if TYPE_CHECKING:
     from sccg_runtime.contract import Contract
     from sccg_teacher_student.checkpoint import Checkpoint
@@ -80,9 +82,19 @@ def say_other_intensities(name: str, learned: TrainingRecord | Contract, source:
             say(f"{name} learned from {part.modality} of another intensity than {source.path} has: judge with care")
 
 
-def say_other_size(name: str, learned: TrainingRecord | Contract, size: tuple[int, int]) -> None:
-    """Say so where a network without a known scale runs on slices of another ``size`` (rows, columns) than it knows."""
-    if learned.trained_spacing_mm is None and size != learned.trained_size:
+def say_other_scale(
+    name: str, learned: TrainingRecord | Contract, size: tuple[int, int], spacing_mm: tuple[float, float] | None
+) -> None:
+    """Say so where slices have another scale than a network knows: mm per pixel, or where one is unknown, pixels.
+
+    ``size`` is (rows, columns), ``spacing_mm`` (row, column).
+    """
+    trained_mm = learned.trained_spacing_mm
+    if trained_mm is not None and spacing_mm is not None:
+        if any(abs(ours / theirs - 1) > SCALE_TOLERANCE for ours, theirs in zip(spacing_mm, trained_mm, strict=True)):
+            known, here = (f"{rows:g} x {columns:g} mm" for rows, columns in (trained_mm, spacing_mm))
+            say(f"{name} learned at {known} per pixel; slices of {here}: judge with care")
+    elif size != learned.trained_size:
         trained = "x".join(map(str, learned.trained_size))
         say(f"{name} learned at {trained} pixels; slices of {size[0]}x{size[1]}: judge with care")
 

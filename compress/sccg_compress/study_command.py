@@ -1,17 +1,17 @@
 """``sccg-compress study``: students of one teacher, trained and exported alike, and benched together, in turns.
 
-In the folder, ``rows/`` holds one JSON of figures per finished student (bench's results, without weights and without
-single slices: to be kept), ``runs/`` the run folders that they come from (may be deleted), and beside them lie
-``study-DIRECTION.md``, ``.svg`` and ``.json``, made anew from all rows of the direction.
+In the folder, ``rows/`` holds one JSON of figures per finished student (bench's results, without weights, and of single
+slices only how near they come to the teacher: to be kept), ``runs/`` the run folders that they come from (may be
+deleted), and beside them lie ``study-DIRECTION.md``, ``.svg`` and ``.json``, made anew from all rows of the direction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sccg_compress import runs
 from sccg_compress.bench_command import run_models
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TEACHER = "teacher"
 """Stands among the students for the teacher's own INT8 engine, which needs no training."""
 ROWS = "rows"
+_NEARNESS = ("to_teacher_psnr_db", "to_teacher_psnr_head_db")
 
 
 def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequence[int], out: Path) -> None:
@@ -120,14 +121,19 @@ def _train(point: DistillConfig, folder: Path) -> None:
 
 
 def _of_point(found: Results, name: str, refused: Sequence[str], *, alone: bool) -> Results:
-    """What all points share and the rows of one of them, without single slices."""
+    """What all points share and the rows of one of them; of single slices only how near they come to the teacher."""
     mine = f" ({name})"
     rows = tuple(
-        replace(row, name=row.name.removesuffix(mine), per_slice=())
+        replace(row, name=row.name.removesuffix(mine), per_slice=tuple(map(_nearness, row.per_slice)))
         for row in found.rows
         if alone or row.role != "model" or row.status == "cited" or row.name.endswith(mine)
     )
     return replace(found, rows=rows, warnings=(*found.warnings, *refused))
+
+
+def _nearness(part: Mapping[str, Any]) -> dict[str, Any]:
+    drift = part.get("drift") or {}
+    return {"case": part["case"], "slice": part["slice"], "drift": {name: drift.get(name) for name in _NEARNESS}}
 
 
 def _export(model: Path, point: DistillConfig, out: Path) -> list[str]:
@@ -172,14 +178,15 @@ def _summarise(direction: str, out: Path) -> None:
     from sccg_bench.merging import merge
     from sccg_bench.report.charts import drift_figure, svg_bytes
     from sccg_bench.report.markdown import write_markdown
+    from sccg_bench.report.study import engines, study_table
     from sccg_bench.results import read_results, write_results
 
     rows = _rows(direction, out)
     merged = merge({path.stem.removeprefix(f"{direction}-"): read_results(path) for path in rows})
     name = f"study-{direction}"
     write_results(out / f"{name}.json", merged)
-    write_markdown(out / f"{name}.md", merged)
-    figure = drift_figure(merged)
+    write_markdown(out / f"{name}.md", merged, [study_table(merged)])
+    figure = drift_figure(engines(merged), teacher=True)
     if figure is not None:
         write_bytes(out / f"{name}.svg", svg_bytes(figure))
     result(f"{len(rows)} rows: {out / f'{name}.md'}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -149,8 +150,15 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
 
 
 def _graph_name(node: Any) -> str:
-    """The ONNX node's name; of a convolution with bias, OpenVINO makes ``NAME/WithoutBiases`` and the sum ``NAME``."""
-    return str(node.get_friendly_name()).removesuffix("/WithoutBiases")
+    """The ONNX node's name; of a convolution with bias, OpenVINO makes ``NAME/WithoutBiases`` and the sum ``NAME``.
+
+    A transposed one it calls by a number that is another each time; the sum behind it has the name.
+    """
+    name = str(node.get_friendly_name())
+    if re.fullmatch(r"ConvolutionBackpropData_[0-9]+", name):
+        after = (value.get_node() for value in node.output(0).get_target_inputs())
+        return next((str(one.get_friendly_name()) for one in after if one.get_type_name() == "Add"), name)
+    return name.removesuffix("/WithoutBiases")
 
 
 def _touches_vector(node: Any) -> bool:

@@ -230,6 +230,9 @@ def distill(
     pairs = list(source.pairs(val or train[:1]))
     check_pairs(pairs, config.direction, made.size)
     label, label_engine = make_labeller(teacher.generator, made.size, device)
+    if reverse is not None and reverse.record is not None and reverse.record.trained_size != made.size:
+        known = "x".join(map(str, reverse.record.trained_size))
+        reporter.say(f"the reverse teacher learned at {known} pixels, these are {made.size[0]}x{made.size[1]}")
     reporter.say(
         f"{len(bases)} input slices ({len(train)} training cases: {', '.join(train)}; {made.unpaired} unpaired "
         f"slices); validation: {', '.join(val) or 'none'}; teacher runs in {label_engine}"

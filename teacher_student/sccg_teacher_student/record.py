@@ -61,6 +61,8 @@ class TrainingRecord:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name in ("input_intensity", "output_intensity", "input_statistics"):
             values[name] = values[name].to_dict()
+        if not self.resampled:  # as earlier versions wrote it, so that their runs go on
+            del values["resampled"]
         return values
 
     def sees(self, source: DataSource) -> DataSource:
@@ -88,7 +90,7 @@ class TrainingRecord:
             input_intensity=source.settings.intensity(given),
             output_intensity=source.settings.intensity(made),
             trained_size=(images[0].shape[1], images[0].shape[2]),
-            trained_spacing_mm=source.spacing_mm(cases[0]),
+            trained_spacing_mm=source.spacing_mm((*cases[0], *cases[1])),
             simulated_data=source.simulated,
             teacher_sha256=teacher_sha256,
             input_statistics=input_statistics(images),
@@ -102,7 +104,7 @@ class TrainingRecord:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
         """Build from JSON (InputError where a key is missing or wrong)."""
-        given = {"resampled": False} | dict(values)  # older records do not say it
+        given = {"resampled": False} | dict(values)
         if set(given) != set(cls.__dataclass_fields__):
             raise InputError("training record: keys are missing or unknown")
         for name in ("input_intensity", "output_intensity"):

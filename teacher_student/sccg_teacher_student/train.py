@@ -22,8 +22,9 @@ from sccg_runtime.direction import Direction, modalities, parse_direction
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import Modality
+from sccg_runtime.resample import MAX_SIDE
 from sccg_teacher_student import parallel
-from sccg_teacher_student.bases import check_pairs, collect_bases
+from sccg_teacher_student.bases import SMALLEST_SIDE, check_pairs, collect_bases
 from sccg_teacher_student.checkpoint import load_checkpoint, one_line, save_network, save_tensors
 from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
@@ -127,6 +128,10 @@ class TrainConfig:
             raise InputError(f"--save-format {self.save_format!r} is none of {', '.join(get_args(SaveFormat))}")
         if self.optimizer not in get_args(Optimizer):
             raise InputError(f"--optimizer {self.optimizer!r} is none of {', '.join(get_args(Optimizer))}")
+        if self.size is not None and not (
+            len(self.size) == 2 and all(type(side) is int and SMALLEST_SIDE <= side <= MAX_SIDE for side in self.size)
+        ):
+            raise InputError(f"--size: two sides of {SMALLEST_SIDE} to {MAX_SIDE} pixels, or stored")
         if self.losses.structure:
             parse_features(self.structure_features)
         teacher_spec(self.generator)
@@ -151,7 +156,7 @@ class TrainConfig:
     def from_json(cls, text: str) -> TrainConfig:
         """Read what :meth:`to_json` wrote (InputError where it is damaged or keys differ)."""
         try:
-            values = json.loads(text)
+            values = {"size": None} | json.loads(text)
             if set(values) != {item.name for item in fields(cls)}:
                 raise InputError(f"{CONFIG}: keys are missing or unknown")
             values["losses"] = HybridWeights(**values["losses"])

@@ -328,23 +328,27 @@ def test_another_teacher_than_the_bundles_own_is_told(
 ) -> None:
     models = [find_model(bundles / "small.sccg")]
     source = open_data(lab.phantom)
-    learn(models, lab.teacher, None).compare(source)
+    learn(models, lab.teacher, None).compare(source, source.cases)
     assert capsys.readouterr().err == ""
-    learn(models, lab.run / "student.safetensors", None).compare(source)
+    learn(models, lab.run / "student.safetensors", None).compare(source, source.cases)
     assert "small.sccg learned from another teacher" in capsys.readouterr().err
 
 
 def test_data_have_the_size_that_the_first_network_knows(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     kept = load_checkpoint(lab.run / "student.safetensors")
     assert kept.record is not None
-    record = replace(kept.record, trained_size=(32, 64), trained_spacing_mm=None, resampled=True)
+    record = replace(kept.record, trained_size=(32, 32), trained_spacing_mm=None, resampled=True)
     other = lab.root / "other.safetensors"
     save_checkpoint(other, kept.generator, kept.spec, record)
     known = learn([find_model(other)], None, None)
-    assert choose_data(lab.phantom, known.record, None).size == (32, 64)
+    assert choose_data(lab.phantom, known.record, None).size == (32, 32)
     assert choose_data(None, known.record, None).path == lab.phantom
     assert choose_data(lab.phantom, learn([find_model(lab.run)], other, None).record, None).size is None
-    known.compare(open_data(lab.phantom))
-    assert "other.safetensors learned at 32x64 pixels; slices of " in capsys.readouterr().err
-    known.compare(choose_data(lab.phantom, known.record, None))
+    stored, seen = open_data(lab.phantom), choose_data(lab.phantom, known.record, None)
+    known.compare(stored, stored.cases)
+    assert "other.safetensors learned at 32x32 pixels; slices of " in capsys.readouterr().err
+    known.compare(seen, seen.cases)
     assert capsys.readouterr().err == ""
+    learn([find_model(lab.run)], None, None).compare(seen, seen.cases)
+    assert "student.safetensors learned at " in (told := capsys.readouterr().err)
+    assert "mm per pixel; slices of " in told

@@ -1,7 +1,8 @@
-"""README's tables come from the committed results, and a README that differs is noticed."""
+"""Tables of README and docs come from the committed results, and a text that differs is noticed."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from sccg_bench.latency import Latency
 from sccg_bench.results import Results, Row, not_measured_row, paper_row, write_results
-from sccg_compress.figures import filled, main
+from sccg_compress.figures import DOCUMENTS, filled, main
 from sccg_runtime.errors import InputError
 
 README = "# Title\n\n<!-- figures: phantom -->\n<!-- end of figures -->\n\nafter\n"
@@ -66,14 +67,47 @@ def test_a_table_from_the_reference_shows_no_detail_figure(results: Path) -> Non
     assert "0.99" not in filled(README, results)
 
 
+def test_a_study_becomes_the_table_of_its_engines(results: Path) -> None:
+    path = results / "study" / "study-mr2ct.json"
+    path.parent.mkdir()
+    path.write_bytes((results / "phantom.json").read_bytes())
+    text = filled("<!-- study: mr2ct -->\nold\n<!-- end of study -->\n", results)
+    assert "| small\\|int8 | int8 | 9.88 | – | 123× |" in text
+    assert "Measured by `sccg-compress study` on Abacus 3000, 2 cores; mr2ct; simulated data" in text
+    assert "old" not in text
+
+
+def test_a_plan_becomes_the_table_of_its_candidates(results: Path) -> None:
+    text = "<!-- plan: plan -->\n<!-- end of plan -->\n"
+    with pytest.raises(InputError, match=r"plan\.json: cannot be read as a plan"):
+        filled(text, results)
+    one = {"name": "s2d-8x1", "control": False, "parameters": 1234, "gmac": 0.5, "p50_ms": 2.5, "fits": True}
+    others = [{**one, "name": "s2d-8x2", "p50_ms": None, "fits": False}, {**one, "name": "resnet", "control": True}]
+    setting = {"cpu": "Abacus 3000", "threads": 2, "target": "openvino"}
+    values = {"setting": setting, "budget_ms": 3.0, "margin": 0.1, "chosen": "s2d-8x1"}
+    path = results / "plan.json"
+    path.write_text(json.dumps(values | {"candidates": [others[0], one, others[1]]}), encoding="utf-8")
+    lines = filled(text, results).splitlines()
+    assert lines[3:6] == [
+        "| s2d-8x1 | 1,234 | 0.50 | 2.50 | yes |",
+        "| resnet | 1,234 | 0.50 | 2.50 | control |",
+        "| s2d-8x2 | 1,234 | 0.50 |  | no |",
+    ]
+    assert lines[7].endswith("Abacus 3000, 2 threads; INT8, openvino; 3 ms, 10% to spare: s2d-8x1.")
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be read as a plan"):
+        filled(text, results)
+
+
 @pytest.mark.usefixtures("results")
 def test_check_fails_until_the_readme_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = Path("README.md")
-    readme.write_text(README, encoding="utf-8")
+    Path("docs").mkdir()
+    for document in DOCUMENTS:
+        document.write_text(README, encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["figures", "--check"])
     with pytest.raises(SystemExit, match="make figures"):
         main()
-    assert readme.read_text(encoding="utf-8") == README, "checking changes nothing"
+    assert DOCUMENTS[0].read_text(encoding="utf-8") == README, "checking changes nothing"
     monkeypatch.setattr(sys, "argv", ["figures"])
     main()
     monkeypatch.setattr(sys, "argv", ["figures", "--check"])

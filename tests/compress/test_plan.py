@@ -72,6 +72,12 @@ def test_the_most_multiply_adds_that_fit_with_a_tenth_to_spare_and_never_a_contr
     assert (found and found.name) == chosen
 
 
+def test_of_equal_work_the_fastest_is_chosen() -> None:
+    found = choose((timed("slow", 1.0, 3.0), timed("fast", 1.0, 2.0)), 5.0)
+    assert found is not None
+    assert found.name == "fast"
+
+
 def test_the_table_and_the_command_that_comes_next(run: Cli, told: list[Setting]) -> None:
     said = run("plan", "--budget-ms", 5)
     assert said.code == 0, said

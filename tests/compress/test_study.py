@@ -20,6 +20,8 @@ from sccg_runtime.files import sha256
 from sccg_teacher_student.distill import DistillConfig
 from sccg_teacher_student.networks.spec import PRESETS, student_spec
 
+NEAR = {"to_teacher_psnr_db": 30.0, "to_teacher_psnr_head_db": 25.0}
+
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
@@ -53,7 +55,7 @@ def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
                     role="teacher engine" if path.suffix == ".sccg" else "model",
                     latency_ms=summarise_blocks([[2.0 + len(done) + number]]),
                     drift={"to_teacher_psnr_db": 20.0 + len(done) + number},
-                    per_slice=({"case": "a"},),
+                    per_slice=({"case": "a", "slice": "1", "quality": {"ssim": 0.5}, "drift": NEAR | {"other": 1.0}},),
                 )
             )
         found = Results(
@@ -88,11 +90,16 @@ def test_every_student_and_seed_leaves_one_row_of_figures_and_all_make_one_table
     ], "all are timed in turns"
     rows = {"mr2ct-s2d-8x1-5steps-seed0.json", "mr2ct-s2d-8x1-5steps-seed1.json", "mr2ct-teacher.json"}
     assert {path.name for path in Path("study/rows").iterdir()} == rows
-    assert all(row.per_slice == () for path in Path("study/rows").iterdir() for row in read_results(path).rows)
+    kept = {"case": "a", "slice": "1", "drift": NEAR}
+    for path in Path("study/rows").iterdir():
+        assert {str(row.per_slice) for row in read_results(path).rows if row.role != "teacher"} == {str((kept,))}
     names = [row.name for row in read_results(Path("study/study-mr2ct.json")).rows]
     engine = "int8 (teacher-openvino-int8.sccg)"
     assert names == ["teacher", engine, "int8, s2d-8x1-5steps-seed0", "int8, s2d-8x1-5steps-seed1"]
-    assert "int8, s2d-8x1-5steps-seed1" in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+    told = Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+    assert "int8, s2d-8x1-5steps-seed1" in told
+    students, others = told.index("## Students"), told.index("## Latency")
+    assert students < told.index("| s2d-8x1-5steps-seed1 |") < others
     assert Path("study/study-mr2ct.svg").read_bytes().startswith(b"<?xml")
     assert said.out.splitlines()[-1].startswith("3 rows")
 

@@ -14,12 +14,12 @@ from sccg_export.openvino_target import compile_float32
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.intensity import FloatArray
 
-NETWORKS = ("resnet-8x2-bn", "resnet-8x2-in", "s2d-8x3", "s2d-8x3-plain")
+NETWORKS = ("resnet-8x2-bn", "resnet-8x2-in", "s2d-8x3", "s2d-8x3-plain", "s2d-8x3-in")
 SIZES = ((64, 64), (96, 128), (32, 160))
-# Every option of an s2d name, in four networks.
+# Every option of an s2d name, in five networks.
 OPTIONS = (
     *("s2d-4x2-f8-u12-dw7", "s2d-4x2-f2-branch-k5-nostd", "s2d-4x3-u12-branch-k7-nodil-notail"),
-    "s2d-4x2-branch-dw3-nofilm-notail",
+    *("s2d-4x2-branch-dw3-nofilm-notail", "s2d-4x2-u12-branch-dw5-in"),
 )
 
 

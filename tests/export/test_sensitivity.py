@@ -9,11 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 from ruined import node_of, with_outlier
-from small_models import digest
+from small_models import digest, fresh
 
 from sccg_bench.quality import QualityResult
+from sccg_export.calibration import Calibration
 from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export
 from sccg_export.fallback import MAX_PUT_BACK, fall_back
 from sccg_export.gate import DriftBudget
@@ -171,6 +173,19 @@ def test_layers_are_kept_in_float_by_their_name_in_the_graph(
     assert set(fewer.float_layers) - set(everything.float_layers) == {convolution}
     with pytest.raises(InputError, match="no operation named nothing, nowhere to keep in float"):
         module.build(graph, "int8", (64, 64), calibration, keep_float=("nowhere", convolution, "nothing"))
+
+
+@targets
+def test_transposed_convolutions_have_the_graphs_name_too(target: str) -> None:
+    graph = export_graph(fresh("resnet-4x1-bn"), (32, 32))
+    transposed = {node.name for node in graph.model.graph.node if node.op_type == "ConvTranspose"}
+    calibration = Calibration([np.linspace(-1, 1, 1024, dtype=np.float32).reshape(1, 32, 32)], ("a",), 0)
+    module = load_target(target, "int8")
+    made = module.build(graph, "int8", (32, 32), calibration)
+    assert transposed <= {*made.int8_layers, *made.float_layers}
+    kept = module.build(graph, "int8", (32, 32), calibration, keep_float=tuple(transposed))
+    assert transposed <= set(kept.float_layers)
+    assert not transposed & set(kept.int8_layers)
 
 
 def scored(*values: float | None) -> QualityResult:

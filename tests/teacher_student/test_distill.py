@@ -178,17 +178,17 @@ def test_unpaired_folders_add_slices(config: DistillConfig, tmp_path: Path) -> N
 
 def test_a_student_learns_at_the_size_that_its_teacher_saw(config: DistillConfig, tmp_path: Path) -> None:
     plain = load_checkpoint(Path(config.teacher))
-    record = training_record(trained_size=(64, 48), trained_spacing_mm=(0.5, 1.0), resampled=True)
+    record = training_record(trained_size=(64, 96), trained_spacing_mm=(0.5, 0.5), resampled=True)
     save_checkpoint(tmp_path / "teacher.safetensors", plain.generator, plain.spec, record)
-    write_slices(tmp_path / "unpaired" / "u", 2, (40, 40), seed=7)
+    write_slices(tmp_path / "unpaired" / "u", 2, (16, 24), seed=7)
     asked = replace(
         config, teacher=str(tmp_path / "teacher.safetensors"), unpaired=(str(tmp_path / "unpaired"),), steps=1
     )
     made = run(asked, tmp_path / "run")
     learned = made.student.record
     assert learned is not None
-    assert (learned.trained_size, learned.trained_spacing_mm, learned.resampled) == ((64, 48), (0.5, 1.0), True)
-    assert {output.shape for output in made.student_outputs} == {(1, 64, 48)}
+    assert (learned.trained_size, learned.trained_spacing_mm, learned.resampled) == ((64, 96), (0.5, 0.5), True)
+    assert {output.shape for output in made.student_outputs} == {(1, 64, 96)}
 
 
 def test_a_kept_out_case_gauges_the_student_and_gives_no_view(config: DistillConfig, tmp_path: Path) -> None:
@@ -221,7 +221,15 @@ def test_a_reverse_teacher_makes_inputs_of_unpaired_outputs(config: DistillConfi
     with torch.inference_mode():
         expected = reference(8)(torch.from_numpy(plain.slices[-1].load()[0])[None, None])[0, 0].numpy()
     assert np.abs(image - expected).mean() < 0.02
-    assert run(chosen, tmp_path / "run").facts["steps"] == 6
+    made = run(chosen, tmp_path / "run")
+    assert made.facts["steps"] == 6
+    assert not any("reverse teacher" in line for line in made.facts["said"])
+    kept = load_checkpoint(back)
+    record = training_record(direction="ct2mr", trained_size=(64, 64))
+    save_checkpoint(tmp_path / "other.safetensors", kept.generator, kept.spec, record)
+    other = replace(chosen, reverse_teacher=str(tmp_path / "other.safetensors"), steps=1)
+    told = run(other, tmp_path / "other").facts["said"]
+    assert "the reverse teacher learned at 64x64 pixels, these are 32x48" in told
 
 
 @pytest.mark.parametrize("student", ["resnet-4x1", "s2d-4x1-plain"])

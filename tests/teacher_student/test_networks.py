@@ -35,6 +35,7 @@ OPTIONS = [
         "s2d-8x2-notail",
     ),
     *("s2d-8x2-f8-u12-branch-dw7-plain-notail", "s2d-8x2-f2-branch-k5-nostd-nofilm", "s2d-8x4-f8-branch-nodil-notail"),
+    *("s2d-8x2-in", "s2d-8x2-u12-branch-dw3-notail-in"),
 ]
 SPECS = [
     student_spec("resnet-4x2"),
@@ -114,17 +115,28 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
         ["", "-plain", "-nostd", "-nodil", "-nofilm", "-nostd-nodil", "-nostd-nofilm", "-nodil-nofilm"]
     ),
     tail=st.sampled_from(["", "-notail"]),
+    norm=st.sampled_from(["", "-in"]),
 )
 def test_s2d_names_with_options_are_the_spec_and_back(
-    width: int, blocks: int, factor: str, outer: str, inner: str, branch: str, kernel: str, off: str, tail: str
+    width: int,
+    blocks: int,
+    factor: str,
+    outer: str,
+    inner: str,
+    branch: str,
+    kernel: str,
+    off: str,
+    tail: str,
+    norm: str,
 ) -> None:
     outer = "" if off == "-plain" else outer
-    name = f"s2d-{width}x{blocks}{factor}{outer}{inner}{branch}{kernel}{off}{tail}"
+    name = f"s2d-{width}x{blocks}{factor}{outer}{inner}{branch}{kernel}{off}{tail}{norm}"
     spec = student_spec(name)
     assert spec.name == name
     assert (spec.factor, spec.inner_width) == (int(factor[2:] or 4), int(inner[2:] or 0))
     assert spec.outer_kernel == (3 if outer or off == "-plain" else 1)
     assert (spec.branch, spec.refine) == (bool(branch), not tail)
+    assert spec.norm == ("instance-affine" if norm else "batch")
     assert (spec.kernel, spec.depthwise) == (int(kernel[-1:] or 3), "dw" in kernel)
     assert spec.standardise == (off != "-plain" and "nostd" not in off)
     assert bool(spec.film_after) == (off != "-plain" and "nofilm" not in off)

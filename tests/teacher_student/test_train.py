@@ -129,20 +129,22 @@ def test_a_run_leaves_teacher_discriminator_logs_and_pictures(config: TrainConfi
 
 
 def test_slices_are_resampled_to_the_size_that_was_asked_for(config: TrainConfig, tmp_path: Path) -> None:
-    write_slices(tmp_path / "unpaired" / "u", 2, (40, 40), seed=7)
+    write_slices(tmp_path / "unpaired" / "u", 2, (16, 24), seed=7)
     losses = replace(LIGHT, cycle=10.0)
-    asked = replace(config, size=(64, 48), steps=2, losses=losses, unpaired_mr=(str(tmp_path / "unpaired"),), batch=4)
+    asked = replace(config, size=(64, 96), steps=2, losses=losses, unpaired_mr=(str(tmp_path / "unpaired"),), batch=4)
     made = run(asked, tmp_path / "run")
-    assert made.facts["size"] == [64, 48]
-    assert "6 pairs of 64x48 pixels, resampled where stored otherwise" in " | ".join(made.facts["said"])
+    assert made.facts["size"] == [64, 96]
+    assert "6 pairs of 64x96 pixels, resampled where stored otherwise" in " | ".join(made.facts["said"])
     checkpoint = load_checkpoint(tmp_path / "run" / "teacher_mr2ct.safetensors")
     record = checkpoint.record
     assert record is not None
-    assert (record.trained_size, record.resampled) == ((64, 48), True)
-    assert record.trained_spacing_mm == (0.5, 1), "twice the rows over the same height"
+    assert (record.trained_size, record.resampled) == ((64, 96), True)
+    assert record.trained_spacing_mm == (0.5, 0.5), "twice the pixels over the same area"
     seen = record.sees(open_data(Path(config.data))).load("d", "000").mr
     assert seen is not None
-    assert seen.shape == (1, 64, 48)
+    assert seen.shape == (1, 64, 96)
+    with pytest.raises(InputError, match="32x48 pixels: resampled to 64x64 it would be stretched"):
+        run(replace(asked, size=(64, 64)), tmp_path / "stretched")
 
 
 def test_the_best_generator_is_that_of_the_best_ssim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,6 +358,11 @@ def test_the_configuration_survives_json(config: TrainConfig) -> None:
     whole = replace(config, unpaired_mr=("/a", "/b"), losses=HybridWeights(cycle=3.0))
     for one in (whole, replace(whole, size=(64, 48))):
         assert TrainConfig.from_json(one.to_json()) == one
+    earlier = {name: value for name, value in json.loads(whole.to_json()).items() if name != "size"}
+    assert TrainConfig.from_json(json.dumps(earlier)) == whole, "before, slices stayed as they were stored"
+    for size in ([512], ["a", "b"], [0, 0], [512.5, 512], 512):
+        with pytest.raises(InputError):
+            TrainConfig.from_json(json.dumps(earlier | {"size": size}))
     for text in ("{", "[]", whole.to_json().replace('"seed"', '"sead"'), whole.to_json().replace('"mr2ct"', '"up"')):
         with pytest.raises(InputError):
             TrainConfig.from_json(text)

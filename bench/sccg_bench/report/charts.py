@@ -79,16 +79,21 @@ def drift_chart(results: Results) -> bytes | None:
     return None if figure is None else png_bytes(figure)
 
 
-def drift_figure(results: Results) -> Figure | None:
-    """p50 against PSNR to the teacher, with the models that no other beats in both; None with fewer than two models."""
+def drift_figure(results: Results, *, teacher: bool = False) -> Figure | None:
+    """p50 against PSNR to the teacher, with the models that no other beats in both; None with fewer than two models.
+
+    With ``teacher`` its own engines of less than float32 are among them, and its p50 in PyTorch is a line.
+    """
     rows = [
         row
         for row in results.rows
-        if row.role == "model" and row.latency_ms is not None and row.figure("drift", "to_teacher_psnr_db") is not None
+        if (row.role == "model" or (teacher and row.role == "teacher engine" and row.precision != "fp32"))
+        and row.latency_ms is not None
+        and row.figure("drift", "to_teacher_psnr_db") is not None
     ]
     if len(rows) < 2:
         return None
-    figure = Figure(figsize=(8.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.6, max(3.6, 0.26 * (len(rows) + 5))), layout="constrained")
     axes = figure.add_subplot()
     points = [(_p50(row), row.figure("drift", "to_teacher_psnr_db") or 0.0) for row in rows]
     front = pareto(points)
@@ -101,6 +106,9 @@ def drift_figure(results: Results) -> Figure | None:
         level = row.figure("drift", "to_teacher_psnr_db")
         if level is not None:
             axes.axhline(level, color=_CITED, linestyle=style, linewidth=1.4, label=row.name)
+    for row in results.rows:
+        if teacher and row.role == "teacher" and row.latency_ms is not None:
+            axes.axvline(row.latency_ms.p50, color=_COLOURS["teacher"], linewidth=1.4, label=row.name)
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.15)
     axes.set_xlabel(f"latency per slice{_at(row.size for row in rows)}, p50, ms (logarithmic)")

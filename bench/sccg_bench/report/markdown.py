@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from sccg_bench.checks import control_warning
@@ -13,8 +14,8 @@ from sccg_bench.results import Results
 from sccg_runtime.files import write_text
 
 
-def markdown(results: Results) -> str:
-    """The whole report: summary, warnings, tables, notes, machine and provenance."""
+def markdown(results: Results, first: Sequence[Table] = ()) -> str:
+    """The whole report: summary, warnings, tables (``first`` before all others), notes, machine and provenance."""
     lines = [f"# Bench report{f', {results.direction}' if results.direction else ''}", ""]
     if results.is_simulated:
         lines += ["**Simulated data**: the slices come from the phantom, not from patients.", ""]
@@ -22,8 +23,8 @@ def markdown(results: Results) -> str:
         f"- **{card.question}** {escape(card.answer.rstrip('.'))}. {escape(card.detail)}" for card in summarise(results)
     ]
     lines += [f"- **Warning:** {escape(text)}" for text in (*results.warnings, control_warning(results)) if text]
-    for table in tables(results):
-        lines += ["", f"## {escape(table.title)}", "", escape(table.caption), "", *_grid(table)]
+    for table in (*first, *tables(results)):
+        lines += ["", f"## {escape(table.title)}", "", escape(table.caption), "", *grid(table)]
     told = [f"- {escape(names)} ({status}): {escape(note)}" for names, status, note in notes(results)]
     lines += ["", "## Notes", "", *told] if told else []
     for title, values in (("Machine", results.machine), ("Provenance", results.provenance)):
@@ -31,9 +32,9 @@ def markdown(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_markdown(path: Path, results: Results) -> None:
+def write_markdown(path: Path, results: Results, first: Sequence[Table] = ()) -> None:
     """Write :func:`markdown`, whole or not at all."""
-    write_text(path, markdown(results))
+    write_text(path, markdown(results, first))
 
 
 def escape(text: str) -> str:
@@ -41,7 +42,8 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def _grid(table: Table) -> list[str]:
+def grid(table: Table) -> list[str]:
+    """Header and lines of a table in Markdown."""
     rule = [":--" if index in table.text else "--:" for index in range(len(table.header))]
     lines = [table.header, *table.lines]
     cells = [[escape(cell) for cell in line] for line in lines]

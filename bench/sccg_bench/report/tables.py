@@ -131,6 +131,7 @@ def drift_table(results: Results) -> Table:
         ("Δ SSIM", _figure("drift", "delta_ssim", 4, signed=True)),
         ("Δ MAE", _figure("drift", "delta_mae_u8", 2, signed=True)),
         ("Δ IoU", _figure("drift", "delta_iou_foreground", 3, signed=True)),
+        ("Δ IoU bone", _figure("drift", "delta_iou_bone", 3, signed=True)),
         ("worst slice", lambda row: (row.landmarks or {}).get("worst", NOTHING)),
     ]
     caption = (

@@ -46,5 +46,7 @@ def read_lesion(folder: Path, name: str, size: tuple[int, int]) -> npt.NDArray[n
 
 
 def resize_lesion(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """A mask (H, W) on a grid of ``size`` (rows, columns) over the same area: the value of the nearest pixel."""
-    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST), bool)
+    """A mask (H, W) on a grid of ``size`` (rows, columns) over the same area: every pixel that the lesion touches."""
+    share = Image.fromarray(mask.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BOX)
+    touched: npt.NDArray[np.bool_] = np.asarray(share) > 0
+    return touched

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sccg_teacher_student.data.lesion import read_lesion, resize_lesion
 from sccg_teacher_student.data.reader import DataKind, Reader, some
 from sccg_teacher_student.data.settings import SETTINGS_NAME, DataSettings, find_settings, read_settings
 
-_SPACING_TOLERANCE = 0.01
+_TOLERANCE = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -91,13 +91,16 @@ class DataSource:
         Raises
         ------
         InputError
-            There is no such case or slice, or its files cannot be used.
+            There is no such case or slice, its files cannot be used, or ``size`` has another aspect.
         """
         folder = self._folder(case)
         mr, ct = self.reader.load(folder, slice)
         sizes = [(image.shape[1], image.shape[2]) for image in (mr, ct) if image is not None]
         lesion = read_lesion(folder, slice, sizes[0])
         if self.size is not None:
+            if abs(sizes[0][0] * self.size[1] / (sizes[0][1] * self.size[0]) - 1) > _TOLERANCE:
+                stored, wanted = ("x".join(map(str, size)) for size in (sizes[0], self.size))
+                raise InputError(f"{case}/{slice} is {stored} pixels: resampled to {wanted} it would be stretched")
             mr, ct = (None if image is None else resize(image[0], self.size)[None] for image in (mr, ct))
             lesion = None if lesion is None else resize_lesion(lesion, self.size)
         return Pair(case=case, slice=slice, mr=mr, ct=ct, lesion=lesion)
@@ -116,35 +119,44 @@ class DataSource:
         Raises
         ------
         InputError
-            The cases differ by more than 1 percent, from each other or from the settings, or slices that differ in
-            size are resampled to one.
+            The cases differ by more than 1 percent, from each other or from the settings.
         """
-        shared = self.settings.spacing_mm
-        first = self.settings.origin
-        chosen = self.cases if cases is None else tuple(cases)
-        for case in chosen:
-            own = self.reader.spacing_mm(self._folder(case))
-            if own is None:
+        shared: tuple[float, float] | None = None
+        first = ""
+        for case in self.cases if cases is None else cases:
+            found = self._spacing_of(case)
+            if found is None:
                 continue
             if shared is None:
-                shared, first = own, case
-            elif any(abs(a / b - 1) > _SPACING_TOLERANCE for a, b in zip(own, shared, strict=True)):
-                raise InputError(
-                    f"{self.path}: spacing of {case} is {own[0]:g} x {own[1]:g} mm, of {first} {shared[0]:g} x "
-                    f"{shared[1]:g} mm; resample all cases to one spacing"
-                )
-        if shared is None or self.size is None:
-            return shared
-        rows, columns = self._stored_size(chosen)
-        return shared[0] * rows / self.size[0], shared[1] * columns / self.size[1]
+                shared, first = found, case
+            self._check_spacing(case, found, first, shared)
+        return shared
 
-    def _stored_size(self, cases: Sequence[str]) -> tuple[int, int]:
-        """(rows, columns) of all slices of ``cases`` before they are resampled."""
-        images = (one for pair in replace(self, size=None).pairs(cases) for one in (pair.mr, pair.ct))
-        found = {image.shape[1:] for image in images if image is not None}
+    def _spacing_of(self, case: str) -> tuple[float, float] | None:
+        own, stated = self.reader.spacing_mm(self._folder(case)), self.settings.spacing_mm
+        if own is not None and stated is not None:
+            self._check_spacing(case, own, self.settings.origin, stated)
+        spacing = stated or own
+        if spacing is None or self.size is None:
+            return spacing
+        rows, columns = self._stored_size(case)
+        return spacing[0] * rows / self.size[0], spacing[1] * columns / self.size[1]
+
+    def _check_spacing(self, case: str, own: tuple[float, float], first: str, shared: tuple[float, float]) -> None:
+        if any(abs(a / b - 1) > _TOLERANCE for a, b in zip(own, shared, strict=True)):
+            raise InputError(
+                f"{self.path}: spacing of {case} is {own[0]:g} x {own[1]:g} mm, of {first} {shared[0]:g} x "
+                f"{shared[1]:g} mm; resample all cases to one spacing"
+            )
+
+    def _stored_size(self, case: str) -> tuple[int, int]:
+        """(rows, columns) of a case's slices before they are resampled; a series or volume has one grid."""
+        names = self.slices(case)
+        read = (self.reader.load(self._folder(case), name) for name in (names if self.kind == "png" else names[:1]))
+        found = {image.shape[1:] for images in read for image in images if image is not None}
         if len(found) != 1:
             listed = ", ".join("x".join(map(str, size)) for size in sorted(found))
-            raise InputError(f"{self.path}: slices of {listed} pixels, resampled to one size, have no common spacing")
+            raise InputError(f"{self.path}: {case} has slices of {listed} pixels: they have no common spacing")
         rows, columns = found.pop()
         return rows, columns
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sccg_teacher_student.networks.spec import BRANCH_STRIDE, GeneratorSpec
+from sccg_teacher_student.networks.resnet import InstanceNorm2d
+from sccg_teacher_student.networks.spec import BRANCH_STRIDE, GeneratorSpec, Norm
 
 CLIP_MARGIN = 0.03
 
@@ -65,15 +66,13 @@ class S2DBlock(nn.Module):
     Depthwise, the first convolution sees one channel at a time and the second is 1x1.
     """
 
-    def __init__(self, channels: int, dilation: int, norm: bool, kernel: int = 3, depthwise: bool = False) -> None:
+    def __init__(self, channels: int, dilation: int, norm: Norm, kernel: int = 3, depthwise: bool = False) -> None:
         super().__init__()
         groups, last = (channels, 1) if depthwise else (1, 3)
-        padding = dilation * (kernel // 2)
-        self.conv1 = nn.Conv2d(
-            channels, channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=not norm
-        )
+        padding, bias = dilation * (kernel // 2), norm == "none"
+        self.conv1 = nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias)
         self.norm1 = _norm(channels, norm)
-        self.conv2 = nn.Conv2d(channels, channels, last, padding=last // 2, bias=not norm)
+        self.conv2 = nn.Conv2d(channels, channels, last, padding=last // 2, bias=bias)
         self.norm2 = _norm(channels, norm)
         with torch.no_grad():
             self.conv2.weight.mul_(0.2)
@@ -86,9 +85,9 @@ class S2DBlock(nn.Module):
 class LowerPath(nn.Module):
     """x + what a body makes of it at 1/ratio of its resolution, with ``inner`` channels."""
 
-    def __init__(self, channels: int, inner: int, ratio: int, norm: bool) -> None:
+    def __init__(self, channels: int, inner: int, ratio: int, norm: Norm) -> None:
         super().__init__()
-        self.down = nn.Conv2d(channels, inner, ratio, stride=ratio, bias=not norm)
+        self.down = nn.Conv2d(channels, inner, ratio, stride=ratio, bias=norm == "none")
         self.down_norm = _norm(inner, norm)
         self.up = nn.Conv2d(inner, channels * ratio**2, 1)
         self.shuffle = nn.PixelShuffle(ratio)
@@ -126,11 +125,10 @@ class S2DGenerator(nn.Module):
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
-        norm = spec.norm == "batch"
-        width, inner = spec.width, spec.inner_width or spec.width
+        norm, width, inner = spec.norm, spec.width, spec.inner_width or spec.width
         self.standardise = spec.standardise
         outer = spec.outer_kernel
-        self.stem: nn.Module = SpaceToDepthStem(spec.in_channels, width, spec.factor, not norm, outer)
+        self.stem: nn.Module = SpaceToDepthStem(spec.in_channels, width, spec.factor, norm == "none", outer)
         self.stem_norm = _norm(width, norm)
         self.branch: LowerPath | None = None
         if spec.branch:
@@ -170,8 +168,10 @@ class S2DGenerator(nn.Module):
         return x
 
 
-def _norm(channels: int, norm: bool) -> nn.Module:
-    return nn.BatchNorm2d(channels) if norm else nn.Identity()
+def _norm(channels: int, norm: Norm) -> nn.Module:
+    if norm == "none":
+        return nn.Identity()
+    return nn.BatchNorm2d(channels) if norm == "batch" else InstanceNorm2d(channels, affine=True)
 
 
 def _equal_subpixels(conv: nn.Conv2d, factor: int) -> None:

@@ -16,14 +16,14 @@ Padding = Literal["reflect", "zeros"]
 # The best known students by purpose; every command that takes a student name takes these.
 PRESETS: dict[str, str] = {"fast": "s2d-32x5", "balanced": "s2d-48x3", "faithful": "s2d-64x6"}
 DEFAULT_STUDENT = "balanced"
-S2D_OPTIONS = "[-f2|-f8][-o3][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7][-plain or [-nostd][-nodil][-nofilm]][-notail]"
+S2D_OPTIONS = "[-f2|-f8][-o3][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7][-plain or [-nostd][-nodil][-nofilm]][-notail][-in]"
 NAME_HELP = f"resnet-WxB[-bn|-in], s2d-CxB{S2D_OPTIONS}, {', '.join(PRESETS)}"
 BRANCH_STRIDE = 16
 _RESNET = re.compile(r"resnet-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-(?P<norm>bn|in))?")
 _S2D = re.compile(
     r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?P<outer>-o3)?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
     r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357]))?"
-    r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?P<nofilm>-nofilm)?)(?P<notail>-notail)?"
+    r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?P<nofilm>-nofilm)?)(?P<notail>-notail)?(?P<instance>-in)?"
 )
 # Fields that specs written by earlier versions may lack; such a network has these parts in their default form.
 _ADDED = frozenset({"inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel"})
@@ -107,8 +107,10 @@ class GeneratorSpec:
                 raise InputError("s2d generator needs factor 2, 4 or 8 and one dilation per block")
             if self.blocks < 1 or any(not 1 <= dilation <= 64 for dilation in self.dilations):
                 raise InputError("s2d generator needs at least one block, and dilations of 1 to 64")
-            if self.norm not in ("batch", "none") or any(not 1 <= block <= self.blocks for block in self.film_after):
-                raise InputError("s2d generator: norm must be batch or none, film_after must name blocks")
+            if self.norm == "instance" or any(not 1 <= block <= self.blocks for block in self.film_after):
+                raise InputError(
+                    "s2d generator: norm must be batch, instance-affine or none, film_after must name blocks"
+                )
             if self.kernel not in (3, 5, 7) or self.outer_kernel not in (1, 3) or not 0 <= self.inner_width <= 1024:
                 raise InputError("s2d generator: kernel must be 3, 5 or 7, outer_kernel 1 or 3, inner_width 0 to 1024")
         elif any(getattr(self, field.name) != field.default for field in fields(self) if field.name in _S2D_PARTS):
@@ -151,7 +153,8 @@ class GeneratorSpec:
             "branch": self.branch,
             f"{'dw' if self.depthwise else 'k'}{self.kernel}": self.depthwise or self.kernel != usual.kernel,
         }
-        return [*(name for name, there in given.items() if there), *without, *([] if self.refine else ["notail"])]
+        last = {"notail": not self.refine, "in": self.norm == "instance-affine"}
+        return [*(name for name, there in given.items() if there), *without, *(name for name in last if last[name])]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -235,4 +238,5 @@ def student_spec(name: str) -> GeneratorSpec:
         dilations=(1,) * usual.blocks if found["nodil"] else usual.dilations,
         film_after=() if found["nofilm"] else usual.film_after,
         refine=not found["notail"],
+        norm="instance-affine" if found["instance"] else usual.norm,
     )

@@ -43,9 +43,10 @@ def test_all_that_is_not_black_is_inside(data: Path, value: int) -> None:
     assert first.lesion is None, "nobody drew one in this slice"
     assert second.lesion is not None
     np.testing.assert_array_equal(second.lesion, values > 0)
-    twice = replace(open_data(data), size=(2 * values.shape[0], 3 * values.shape[1]))
-    (enlarged,) = (pair.lesion for pair in twice.pairs() if pair.lesion is not None)
-    np.testing.assert_array_equal(enlarged, np.kron(values > 0, np.ones((2, 3), bool)))
+    twice, half = (replace(open_data(data), size=size) for size in ((32, 48), (8, 12)))
+    enlarged, shrunk = (next(pair.lesion for pair in one.pairs() if pair.lesion is not None) for one in (twice, half))
+    np.testing.assert_array_equal(enlarged, np.kron(values > 0, np.ones((2, 2), bool)))
+    assert np.argwhere(shrunk).tolist() == [[1, 3], [2, 3]], "rows 3 and 4, column 7: whatever it touches"
 
 
 def test_a_mask_that_does_not_fit_is_refused(data: Path) -> None:

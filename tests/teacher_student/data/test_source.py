@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from sccg_runtime.errors import InputError
 from sccg_runtime.resample import resize
+from sccg_teacher_student.data.phantom_dicom import write_phantom
 from sccg_teacher_student.data.source import open_data, open_unpaired
 
 PngCases = Callable[..., Path]
@@ -52,29 +54,44 @@ def test_cases_with_splits(png_cases: PngCases) -> None:
 def test_slices_are_resampled_over_their_whole_area(png_cases: PngCases) -> None:
     root = png_cases("a")
     (root / "sccg.toml").write_text(SETTINGS.format(spacing="[1.0, 0.5]"))
-    source = replace(open_data(root), size=(16, 36))
+    source = replace(open_data(root), size=(16, 24))
     stored, seen = (next(one.pairs()) for one in (open_data(root), source))
     for before, after in ((stored.mr, seen.mr), (stored.ct, seen.ct)):
         assert before is not None
         assert after is not None
-        np.testing.assert_array_equal(after[0], resize(before[0], (16, 36)))
-    assert source.spacing_mm() == (0.5, 0.5 / 3), "the same millimetres over 8x12 and 16x36 pixels"
+        np.testing.assert_array_equal(after[0], resize(before[0], (16, 24)))
+    assert source.spacing_mm() == (0.5, 0.25), "the same millimetres over 8x12 and 16x24 pixels"
+    with pytest.raises(InputError, match="a/001 is 8x12 pixels: resampled to 16x16 it would be stretched"):
+        replace(source, size=(16, 16)).load("a", "001")
 
 
-def test_slices_of_several_sizes_resampled_to_one_have_no_common_spacing(
-    png_cases: PngCases, write_png: WritePng
-) -> None:
+def test_series_of_several_sizes_are_resampled_to_one_spacing(tmp_path: Path) -> None:
+    root, other = (
+        write_phantom(tmp_path / f"{size}", patients=1, slices=2, size=size, split=False) for size in (32, 64)
+    )
+    (other / "case01").rename(root / "case02")
+    settings = root / "sccg.toml"
+    settings.write_text(re.sub("spacing_mm = .*", 'spacing_mm = "unknown"', settings.read_text()))
+    source = open_data(root)
+    with pytest.raises(InputError, match="resample all cases to one spacing"):
+        source.spacing_mm()
+    seen = replace(source, size=(48, 48))
+    small, large = (seen.spacing_mm([case]) for case in seen.cases)
+    assert small == pytest.approx(large)
+    assert seen.spacing_mm() == small
+
+
+def test_slices_of_several_sizes_in_a_case_have_no_common_spacing(png_cases: PngCases, write_png: WritePng) -> None:
     root = png_cases("a")
     for modality in ("mr", "ct"):
-        write_png(root / "a" / modality / "002.png", np.zeros((16, 12), np.uint8))
-    source = replace(open_data(root), size=(16, 36))
-    assert {image.shape for pair in source.pairs() for image in (pair.mr, pair.ct) if image is not None} == {
-        (1, 16, 36)
-    }
+        write_png(root / "a" / modality / "002.png", np.zeros((16, 24), np.uint8))
+    source = replace(open_data(root), size=(32, 48))
+    shapes = {image.shape for pair in source.pairs() for image in (pair.mr, pair.ct) if image is not None}
+    assert shapes == {(1, 32, 48)}
     assert source.spacing_mm() is None, "a PNG does not say it"
     (root / "sccg.toml").write_text(SETTINGS.format(spacing="1.0"))
-    with pytest.raises(InputError, match="slices of 8x12, 16x12 pixels, resampled to one size, have no common spacing"):
-        replace(open_data(root), size=(16, 36)).spacing_mm()
+    with pytest.raises(InputError, match="a has slices of 8x12, 16x24 pixels: they have no common spacing"):
+        replace(open_data(root), size=(32, 48)).spacing_mm()
 
 
 def test_a_source_survives_pickling(png_cases: PngCases, phantom: Path) -> None:

@@ -1,0 +1,89 @@
+"""The table and the plot of a study: engines alone, fastest first, and what each one misses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sccg_bench.latency import summarise_blocks
+from sccg_bench.report.charts import drift_figure
+from sccg_bench.report.study import engines, missed, study_table
+from sccg_bench.results import Results, Row
+
+GOOD = Row(
+    name="int8, good",
+    engine="openvino",
+    precision="int8",
+    latency_ms=summarise_blocks([[4.0]]),
+    speedup_vs_teacher=200.0,
+    quality={"hf_ratio": 1.0, "hf_corr": 0.95, "phase_ratio": 1.1, "bias_soft_u8": -0.5, "bias_bone_u8": None},
+    drift={
+        "to_teacher_psnr_db": 33.0,
+        "to_teacher_psnr_head_db": 30.0,
+        "delta_psnr_db": 0.0,
+        "delta_ssim": 0.0,
+        "delta_iou_bone": 0.0,
+    },
+    engine_drift={"engine_to_fp32_psnr_head_db": 45.0},
+    detail_against="teacher",
+    per_slice=(
+        {"case": "a", "slice": "1", "drift": {"to_teacher_psnr_head_db": 35.0}},
+        {"case": "a", "slice": "2", "drift": {"to_teacher_psnr_head_db": 25.0}},
+        {"case": "a", "slice": "3", "drift": {"to_teacher_psnr_head_db": None}},
+    ),
+)
+PLAIN = replace(GOOD, name="int8, s2d-48x6-plain-8min", speedup_vs_teacher=100.0)
+STUDY = Results(
+    machine={},
+    provenance={},
+    direction="mr2ct",
+    rows=(
+        Row(name="teacher", role="teacher", engine="torch", latency_ms=summarise_blocks([[800.0]])),
+        replace(GOOD, name="teacher fp32", role="teacher engine", precision="fp32"),
+        replace(GOOD, name="teacher int8", role="teacher engine"),
+        Row(name="blurred", role="control", drift={"to_teacher_psnr_db": 30.0}),
+        replace(GOOD, name="PyTorch, s2d-48x6-plain-8min", engine="torch", precision="fp32"),
+        PLAIN,
+        replace(GOOD, name="PyTorch, good", engine="torch", precision="fp32"),
+        replace(GOOD, name="PyTorch, refused", engine="torch", precision="fp32", speedup_vs_teacher=10.0),
+        GOOD,
+    ),
+)
+
+
+def test_students_are_their_engines_fastest_first() -> None:
+    names = [row.name for row in engines(STUDY).rows]
+    students = ["good", "s2d-48x6-plain-8min", "refused, PyTorch"]
+    assert names == ["teacher", "teacher fp32", "teacher int8", "blurred", *students]
+    lines = {line[0]: line for line in study_table(STUDY).lines}
+    assert list(lines) == names
+    assert lines["good"][2:4] == ("4.00", "0.50"), "half of the plain student's time"
+    assert lines["good"][5:7] == ("30.00", "25.00 (a/2)")
+    assert lines["blurred"][2:4] == ("–", "–")
+    assert lines["teacher"][-1] == "–"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "none"),
+        ({"quality": {"hf_ratio": 0.8}}, "hf ratio"),
+        ({"quality": {"hf_ratio": 0.8}, "detail_against": "reference"}, "none"),
+        ({"quality": {"bias_bone_u8": -1.5}, "engine_drift": None}, "bias of bone"),
+        ({"drift": {"delta_iou_bone": -0.02, "delta_ssim": -0.01}}, "Δ SSIM, Δ IoU of bone"),
+        ({"drift": {"to_teacher_psnr_head_db": 30.1}}, "worst slice"),
+        ({"drift": {"to_teacher_psnr_head_db": 30.1}, "per_slice": ()}, "none"),
+        ({"quality": None, "drift": None, "engine_drift": None, "per_slice": ()}, "not measured"),
+    ],
+)
+def test_what_a_student_misses_is_named(changes: dict[str, object], told: str) -> None:
+    assert missed(replace(GOOD, **changes)) == told  # type: ignore[arg-type]
+
+
+def test_the_teacher_and_its_int8_engine_are_in_the_plot() -> None:
+    figure = drift_figure(engines(STUDY), teacher=True)
+    assert figure is not None
+    told = figure.axes[0].get_legend_handles_labels()[1]
+    assert {"teacher", "teacher int8", "good", "s2d-48x6-plain-8min", "blurred"} <= set(told)
+    assert "teacher fp32" not in told, "it lies at 100 dB"
