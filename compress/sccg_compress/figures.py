@@ -1,4 +1,4 @@
-"""Tables of README and docs, generated from the committed results (``make figures``), and the check that they are."""
+"""Tables of README and docs from the committed results (``make figures``), and the check that they are up to date."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,10 +74,10 @@ def drawn(teachers: Mapping[str, nn.Module]) -> bytes:
     return _stacked(strips)
 
 
-def _pairs(side_px: int = 256) -> Iterator[Pair]:
+def _pairs(side_px: int = 256) -> list[Pair]:
     from sccg_teacher_student.data.phantom import phantom_pairs
 
-    yield from list(phantom_pairs(1, slices=8, size=side_px))[2::3]
+    return list(phantom_pairs(1, slices=8, size=side_px))[2::3]
 
 
 def _stacked(strips: Sequence[bytes]) -> bytes:
