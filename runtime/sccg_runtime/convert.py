@@ -29,7 +29,7 @@ from sccg_runtime.input_check import differences, empty_slices, turned
 from sccg_runtime.intensity import FloatArray
 from sccg_runtime.nifti import SUFFIX, affine_ras, import_nibabel, whole_volume
 from sccg_runtime.options import ConvertOptions, ConvertResult, Format
-from sccg_runtime.pipeline import AHEAD, in_order, ms_since, timed
+from sccg_runtime.pipeline import AHEAD, in_order, ms_since, signals_between_items, timed
 from sccg_runtime.resample import BACKGROUND, InPlanePlan, plan_in_plane
 from sccg_runtime.scaling import Scaling, ct_scaling, mr_scaling
 from sccg_runtime.staging import check_output, whole_folder
@@ -77,11 +77,12 @@ def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | N
     out = Path(os.path.abspath(out))  # noqa: PTH100  (every folder has a name then; resolve() would follow a link)
     _check_format(out, chosen.format)
     check_output(out, source, force=chosen.force, file=chosen.format == "nifti")
-    try:
-        with _quiet_pydicom():
-            return _Conversion(source, bundle, chosen).run(out)
-    finally:
-        close_workers()
+    with signals_between_items():
+        try:
+            with _quiet_pydicom():
+                return _Conversion(source, bundle, chosen).run(out)
+        finally:
+            close_workers()
 
 
 def _check_format(out: Path, chosen: Format) -> None:

@@ -230,7 +230,10 @@ sys.exit(main(sys.argv[1:]))
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline().startswith(b"writing")
         process.send_signal(number)
-        errors = process.communicate(timeout=30)[1]
+        try:
+            errors = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert errors.decode().strip().splitlines()[-1].startswith("interrupted")
     assert b"Traceback" not in errors

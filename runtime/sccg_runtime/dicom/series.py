@@ -15,6 +15,7 @@ from sccg_runtime.dicom.header import CT_IMAGE, ENHANCED, ENHANCED_CT, ENHANCED_
 from sccg_runtime.dicom.source import entries
 from sccg_runtime.errors import SeriesError
 from sccg_runtime.intensity import Modality
+from sccg_runtime.pipeline import in_order
 
 _CLASSES = {"CT": (CT_IMAGE, *ENHANCED_CT), "MR": (MR_IMAGE, *ENHANCED_MR)}
 _NAMED_CLASSES = {
@@ -104,7 +105,7 @@ def find_series(source: Path, modality: Modality) -> tuple[list[Series], int]:
     """
     files = entries(source)
     with ThreadPoolExecutor(2) as pool:
-        headers = list(pool.map(read_header, files))
+        headers = list(in_order(pool, read_header, files))
     _check_foreign([file.name for file, header in zip(files, headers, strict=True) if header is None], headers)
     groups: dict[str, list[Header]] = {}
     for header in headers:
