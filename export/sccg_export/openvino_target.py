@@ -50,8 +50,7 @@ def build(
 ) -> Built:
     """Make OpenVINO's ``model.xml`` and ``model.bin`` at ``size`` (rows, columns); see :class:`TargetModule`.
 
-    NNCF knows OpenVINO's own operations (it takes instance norm into INT8, too); the other quantisers make the QDQ
-    graph that target ``ort`` gets.
+    NNCF knows OpenVINO's own operations; the other quantisers make the QDQ graph that target ``ort`` gets.
 
     Raises
     ------
@@ -135,6 +134,7 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
       rounded.
     - What works on one number per channel (FiLM): a few microseconds, and every pixel depends on it.
     - Products and sums of a map with such numbers: three roundings in a row where one is enough.
+    - Instance norm: where a map is nearly constant, as at the vertex, it divides by little and magnifies any rounding.
     """
     nodes = model.get_ordered_ops()
     unknown = sorted(set(keep_float) - {_graph_name(node) for node in nodes})
@@ -145,7 +145,10 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
     return [
         str(node.get_friendly_name())
         for place, node in enumerate(computing)
-        if not places[0] < place < places[-1] or _graph_name(node) in keep_float or _touches_vector(node)
+        if not places[0] < place < places[-1]
+        or node.get_type_name() == "MVN"
+        or _graph_name(node) in keep_float
+        or _touches_vector(node)
     ]
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small_models import head, run_torch, without_teacher_hash
+from small_models import fresh, head, run_torch, without_teacher_hash
 
+from sccg_export.calibration import Calibration
 from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
@@ -75,6 +76,19 @@ def test_float_layers_of_a_reflecting_teacher_are_those_that_really_run_in_float
     assert made.precision_ran is not None
     assert made.precision_ran["int8"] > made.precision_ran.get("fp32", 0)
     assert len(made.drift["float_layers"]) == made.precision_ran["fp32"]
+
+
+@only("name", ["resnet-4x1-in", "s2d-16x1-in"])
+def test_openvino_normalises_in_float_between_convolutions_in_int8(name: str) -> None:
+    graph = export_graph(fresh(name), (32, 32))
+    calibration = Calibration([np.linspace(-1, 1, 1024, dtype=np.float32).reshape(1, 32, 32)], ("a",), 0)
+    made = load_target("openvino", "int8").build(graph, "int8", (32, 32), calibration)
+    members = made.members
+    nodes = import_openvino().Core().read_model(members["model.xml"], members["model.bin"]).get_ordered_ops()
+    norms = [node for node in nodes if node.get_type_name() == "MVN"]
+    assert len(norms) >= 3
+    assert "FakeQuantize" not in {norm.input_value(0).get_node().get_type_name() for norm in norms}
+    assert len(made.int8_layers) >= 2
 
 
 @only("exported", ["openvino-int8"], indirect=True)
