@@ -35,7 +35,8 @@ OPTIONS = [
         "s2d-8x2-notail",
     ),
     *("s2d-8x2-f8-u12-branch-dw7-plain-notail", "s2d-8x2-f2-branch-k5-nostd-nofilm", "s2d-8x4-f8-branch-nodil-notail"),
-    *("s2d-8x2-in", "s2d-8x2-u12-branch-dw3-notail-in"),
+    *("s2d-8x2-h4", "s2d-8x2-h4-u12-plain", "s2d-8x2-h4-in"),
+    *("s2d-8x2-in", "s2d-8x2-o3-in-nodil", "s2d-8x2-u12-branch-dw3-in-notail"),
 ]
 SPECS = [
     student_spec("resnet-4x2"),
@@ -108,38 +109,53 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
     blocks=st.integers(2, 64),
     factor=st.sampled_from(["", "-f2", "-f8"]),
     outer=st.sampled_from(["", "-o3"]),
+    half=st.one_of(st.just(""), st.integers(1, 1024).map("-h{}".format)),
     inner=st.one_of(st.just(""), st.integers(1, 1024).map("-u{}".format)),
     branch=st.sampled_from(["", "-branch"]),
     kernel=st.sampled_from(["", "-k5", "-k7", "-dw3", "-dw5", "-dw7"]),
     off=st.sampled_from(
-        ["", "-plain", "-nostd", "-nodil", "-nofilm", "-nostd-nodil", "-nostd-nofilm", "-nodil-nofilm"]
+        [
+            "",
+            "-plain",
+            "-in",
+            "-in-nodil",
+            "-nostd",
+            "-nodil",
+            "-nofilm",
+            "-nostd-nodil",
+            "-nostd-nofilm",
+            "-nodil-nofilm",
+        ]
     ),
     tail=st.sampled_from(["", "-notail"]),
-    norm=st.sampled_from(["", "-in"]),
 )
 def test_s2d_names_with_options_are_the_spec_and_back(
     width: int,
     blocks: int,
     factor: str,
     outer: str,
+    half: str,
     inner: str,
     branch: str,
     kernel: str,
     off: str,
     tail: str,
-    norm: str,
 ) -> None:
     outer = "" if off == "-plain" else outer
-    name = f"s2d-{width}x{blocks}{factor}{outer}{inner}{branch}{kernel}{off}{tail}{norm}"
+    half = "" if factor else half
+    name = f"s2d-{width}x{blocks}{factor}{outer}{half}{inner}{branch}{kernel}{off}{tail}"
     spec = student_spec(name)
     assert spec.name == name
-    assert (spec.factor, spec.inner_width) == (int(factor[2:] or 4), int(inner[2:] or 0))
+    assert (spec.factor, spec.half_width, spec.inner_width) == tuple(
+        int(text[2:] or usual) for text, usual in ((factor, 4), (half, 0), (inner, 0))
+    )
     assert spec.outer_kernel == (3 if outer or off == "-plain" else 1)
     assert (spec.branch, spec.refine) == (bool(branch), not tail)
-    assert spec.norm == ("instance-affine" if norm else "batch")
+    normed = off.startswith("-in")
+    assert spec.norm == ("instance-affine" if normed else "batch")
     assert (spec.kernel, spec.depthwise) == (int(kernel[-1:] or 3), "dw" in kernel)
-    assert spec.standardise == (off != "-plain" and "nostd" not in off)
-    assert bool(spec.film_after) == (off != "-plain" and "nofilm" not in off)
+    assert spec.standardise == (off != "-plain" and not normed and "nostd" not in off)
+    assert bool(spec.film_after) == (off != "-plain" and not normed and "nofilm" not in off)
     assert (set(spec.dilations) == {1}) == (off == "-plain" or "nodil" in off)
 
 
@@ -151,6 +167,7 @@ def test_without_all_four_is_plain_and_one_block_has_no_dilation_to_leave_out() 
 def test_a_spec_that_no_name_says_is_custom() -> None:
     assert replace(s2d_spec(8, 3), dilations=(3, 3, 3)).name == "s2d-8x3-custom"
     assert replace(s2d_spec(8, 3), norm="none").name == "s2d-8x3-custom"
+    assert replace(s2d_spec(8, 3), norm="instance-affine").name == "s2d-8x3-custom"  # FiLM as well
 
 
 @given(name=st.one_of(st.text(max_size=16), st.from_regex(r"(resnet|s2d)-\d{1,5}x\d{1,4}(-\w+)?", fullmatch=True)))
@@ -233,6 +250,8 @@ CHANGES: list[dict[str, Any]] = [
     {"depthwise": "no"},
     {"refine": None},
     {"outer_kernel": 2},
+    {"half_width": 2048},
+    {"half_width": 16, "factor": 8},
 ]
 
 
@@ -242,7 +261,7 @@ def test_spec_from_json_refuses_what_cannot_be_built(change: dict[str, Any]) -> 
         GeneratorSpec.from_dict(s2d_spec(8, 3).to_dict() | change)
 
 
-ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel")
+ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width")
 
 
 @pytest.mark.parametrize("missing", s2d_spec(8, 3).to_dict().keys() - set(ADDED))
@@ -264,7 +283,14 @@ def test_a_spec_of_before_the_options_gives_the_network_of_then(name: str, since
 
 def test_a_resnet_has_none_of_the_s2d_parts() -> None:
     changes: list[dict[str, Any]] = [{"dilations": (1,)}, {"standardise": True}, {"film_after": (1,)}, {"kernel": 5}]
-    changes += [{"inner_width": 8}, {"branch": True}, {"depthwise": True}, {"refine": False}, {"outer_kernel": 1}]
+    changes += [
+        {"inner_width": 8},
+        {"branch": True},
+        {"depthwise": True},
+        {"refine": False},
+        {"outer_kernel": 1},
+        {"half_width": 8},
+    ]
     for change in changes:
         with pytest.raises(InputError, match="resnet"):
             replace(resnet_spec(4, 1), **change)

@@ -127,8 +127,15 @@ class S2DGenerator(nn.Module):
         super().__init__()
         norm, width, inner = spec.norm, spec.width, spec.inner_width or spec.width
         self.standardise = spec.standardise
-        outer = spec.outer_kernel
-        self.stem: nn.Module = SpaceToDepthStem(spec.in_channels, width, spec.factor, norm == "none", outer)
+        outer, half, bias = spec.outer_kernel, spec.half_width, norm == "none"
+        self.half_stem: nn.Module | None = None
+        self.stem: nn.Module
+        if half:
+            first = SpaceToDepthStem(spec.in_channels, half, spec.factor // 2, bias, outer)
+            self.half_stem = nn.Sequential(first, _norm(half, norm), nn.ReLU())
+            self.stem = nn.Conv2d(half, width, 3, stride=2, padding=1, bias=bias)
+        else:
+            self.stem = SpaceToDepthStem(spec.in_channels, width, spec.factor, bias, outer)
         self.stem_norm = _norm(width, norm)
         self.branch: LowerPath | None = None
         if spec.branch:
@@ -150,6 +157,8 @@ class S2DGenerator(nn.Module):
         if self.standardise:
             x = x - torch.mean(x, dim=(1, 2, 3), keepdim=True)
             x = x * torch.rsqrt(torch.mean(x * x, dim=(1, 2, 3), keepdim=True) + 1e-4)
+        if self.half_stem is not None:
+            x = self.half_stem(x)
         x = F.relu(self.stem_norm(self.stem(x)))
         if self.branch is not None:
             x = self.branch(x, self.branch_body)

@@ -16,17 +16,20 @@ Padding = Literal["reflect", "zeros"]
 # The best known students by purpose; every command that takes a student name takes these.
 PRESETS: dict[str, str] = {"fast": "s2d-32x5", "balanced": "s2d-48x3", "faithful": "s2d-64x6"}
 DEFAULT_STUDENT = "balanced"
-S2D_OPTIONS = "[-f2|-f8][-o3][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7][-plain or [-nostd][-nodil][-nofilm]][-notail][-in]"
+_GLOBAL_OPTIONS = "[-plain or -in[-nodil] or [-nostd][-nodil][-nofilm]]"
+S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7]{_GLOBAL_OPTIONS}[-notail]"
 NAME_HELP = f"resnet-WxB[-bn|-in], s2d-CxB{S2D_OPTIONS}, {', '.join(PRESETS)}"
 BRANCH_STRIDE = 16
 _RESNET = re.compile(r"resnet-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-(?P<norm>bn|in))?")
 _S2D = re.compile(
-    r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?P<outer>-o3)?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
+    r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?P<outer>-o3)?"
+    r"(?:-h(?P<half>[1-9][0-9]{0,3}))?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
     r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357]))?"
-    r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?P<nofilm>-nofilm)?)(?P<notail>-notail)?(?P<instance>-in)?"
+    r"(?:(?P<plain>-plain)|(?P<instance>-in)(?P<flat>-nodil)?|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?P<nofilm>-nofilm)?)"
+    r"(?P<notail>-notail)?"
 )
 # Fields that specs written by earlier versions may lack; such a network has these parts in their default form.
-_ADDED = frozenset({"inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel"})
+_ADDED = frozenset({"inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width"})
 _PLAIN = ("dilations", "standardise", "film_after", "outer_kernel")  # where a plain student differs from the usual one
 _S2D_PARTS = _ADDED.union(_PLAIN)
 
@@ -72,6 +75,9 @@ class GeneratorSpec:
         s2d: one more 3x3 convolution before the last.
     outer_kernel
         s2d: size of the first and the last convolution, at the blocks' resolution: 1 or 3.
+    half_width
+        s2d, factor 4: above 0, the stem takes two steps, with that many channels at half the slice's resolution in
+        between, normalised and rectified; 0: one step.
     """
 
     family: Family
@@ -92,6 +98,7 @@ class GeneratorSpec:
     depthwise: bool = False
     refine: bool = True
     outer_kernel: int = 3
+    half_width: int = 0
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -113,6 +120,8 @@ class GeneratorSpec:
                 )
             if self.kernel not in (3, 5, 7) or self.outer_kernel not in (1, 3) or not 0 <= self.inner_width <= 1024:
                 raise InputError("s2d generator: kernel must be 3, 5 or 7, outer_kernel 1 or 3, inner_width 0 to 1024")
+            if not 0 <= self.half_width <= 1024 or (self.half_width and self.factor != 4):
+                raise InputError("s2d generator: half_width must be 0 to 1024, and factor 4 where it is above 0")
         elif any(getattr(self, field.name) != field.default for field in fields(self) if field.name in _S2D_PARTS):
             raise InputError("resnet generator has none of the s2d family's parts, such as dilations or FiLM")
 
@@ -136,25 +145,27 @@ class GeneratorSpec:
 
     def _s2d_options(self) -> list[str]:
         """Suffixes of the name, in their order."""
-        usual = s2d_spec(self.width, self.blocks)
-        off = {
-            "nostd": not self.standardise,
+        usual = s2d_spec(self.width, self.blocks, norm=self.norm)
+        chosen = {
+            "in": self.norm == "instance-affine",
+            "nostd": usual.standardise and not self.standardise,
             "nodil": self.dilations != usual.dilations,
-            "nofilm": not self.film_after,
+            "nofilm": usual.film_after and not self.film_after,
         }
-        without = [name for name, absent in off.items() if absent]
+        without = [name for name, there in chosen.items() if there]
         plain = s2d_spec(self.width, self.blocks, plain=True)
-        if all(getattr(self, part) == getattr(plain, part) for part in _PLAIN):
+        if not chosen["in"] and all(getattr(self, part) == getattr(plain, part) for part in _PLAIN):
             usual, without = plain, ["plain"]
         given = {
             f"f{self.factor}": self.factor != usual.factor,
             f"o{self.outer_kernel}": self.outer_kernel != usual.outer_kernel,
+            f"h{self.half_width}": self.half_width > 0,
             f"u{self.inner_width}": self.inner_width > 0,
             "branch": self.branch,
             f"{'dw' if self.depthwise else 'k'}{self.kernel}": self.depthwise or self.kernel != usual.kernel,
         }
-        last = {"notail": not self.refine, "in": self.norm == "instance-affine"}
-        return [*(name for name, there in given.items() if there), *without, *(name for name in last if last[name])]
+        last = [] if self.refine else ["notail"]
+        return [*(name for name, there in given.items() if there), *without, *last]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -185,22 +196,24 @@ def resnet_spec(width: int, blocks: int, norm: Norm = "batch", *, downsamples: i
     )
 
 
-def s2d_spec(width: int, blocks: int, *, plain: bool = False) -> GeneratorSpec:
+def s2d_spec(width: int, blocks: int, *, plain: bool = False, norm: Norm = "batch") -> GeneratorSpec:
     """A student made for INT8 engines.
 
     Dilations 1, 2, 4, 8 in turn and FiLM after each block, on the standardised slice; ``plain`` leaves all three out.
-    The first and the last convolution see one place each (1x1): what lies between looks further, and these two, which
-    engines compute in float, cost a ninth (``plain``, the control: 3x3).
+    Instance norm takes the place of FiLM and standardisation: it sees the whole slice, and brightness and contrast of
+    the input have no effect behind it. The first and the last convolution see one place each (1x1): what lies between
+    looks further, and these two, which engines compute in float, cost a ninth (``plain``, the control: 3x3).
     """
+    adapts = not plain and norm != "instance-affine"
     return GeneratorSpec(
         family="s2d",
         width=width,
         blocks=blocks,
-        norm="batch",
+        norm=norm,
         padding="zeros",
         dilations=tuple(1 if plain else (1, 2, 4, 8)[block % 4] for block in range(blocks)),
-        standardise=not plain,
-        film_after=() if plain else tuple(range(1, blocks + 1)),
+        standardise=adapts,
+        film_after=tuple(range(1, blocks + 1)) if adapts else (),
         outer_kernel=3 if plain else 1,
     )
 
@@ -224,19 +237,20 @@ def student_spec(name: str) -> GeneratorSpec:
     found = _S2D.fullmatch(resolved)
     if found is None:
         raise InputError(f"student {name!r} is not known; names are {NAME_HELP}")
-    usual = s2d_spec(int(found["width"]), int(found["blocks"]), plain=bool(found["plain"]))
+    norm: Norm = "instance-affine" if found["instance"] else "batch"
+    usual = s2d_spec(int(found["width"]), int(found["blocks"]), plain=bool(found["plain"]), norm=norm)
     kernel = found["kernel"] or f"k{usual.kernel}"
     return replace(
         usual,
         factor=int(found["factor"] or usual.factor),
         outer_kernel=3 if found["outer"] else usual.outer_kernel,
+        half_width=int(found["half"] or 0),
         inner_width=int(found["inner"] or 0),
         branch=bool(found["branch"]),
         kernel=int(kernel[-1]),
         depthwise=kernel.startswith("dw"),
         standardise=usual.standardise and not found["nostd"],
-        dilations=(1,) * usual.blocks if found["nodil"] else usual.dilations,
+        dilations=(1,) * usual.blocks if found["nodil"] or found["flat"] else usual.dilations,
         film_after=() if found["nofilm"] else usual.film_after,
         refine=not found["notail"],
-        norm="instance-affine" if found["instance"] else usual.norm,
     )
