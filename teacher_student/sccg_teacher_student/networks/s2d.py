@@ -131,7 +131,7 @@ class S2DGenerator(nn.Module):
         self.half_stem: nn.Module | None = None
         self.stem: nn.Module
         if half:
-            first = SpaceToDepthStem(spec.in_channels, half, spec.factor // 2, bias, outer)
+            first = SpaceToDepthStem(spec.in_channels, half, spec.factor // 2, bias, kernel=3)
             self.half_stem = nn.Sequential(first, _norm(half, norm), nn.ReLU())
             self.stem = nn.Conv2d(half, width, 3, stride=2, padding=1, bias=bias)
         else:

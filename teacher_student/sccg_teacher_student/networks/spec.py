@@ -16,8 +16,8 @@ Padding = Literal["reflect", "zeros"]
 # The best known students by purpose; every command that takes a student name takes these.
 PRESETS: dict[str, str] = {"fast": "s2d-32x5", "balanced": "s2d-48x3", "faithful": "s2d-64x6"}
 DEFAULT_STUDENT = "balanced"
-_GLOBAL_OPTIONS = "[-plain or -in[-nodil] or [-nostd][-nodil][-nofilm]]"
-S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7]{_GLOBAL_OPTIONS}[-notail]"
+_WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in]]"
+S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7]{_WHOLE_SLICE}[-notail]"
 NAME_HELP = f"resnet-WxB[-bn|-in], s2d-CxB{S2D_OPTIONS}, {', '.join(PRESETS)}"
 BRANCH_STRIDE = 16
 _RESNET = re.compile(r"resnet-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-(?P<norm>bn|in))?")
@@ -25,7 +25,7 @@ _S2D = re.compile(
     r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?P<outer>-o3)?"
     r"(?:-h(?P<half>[1-9][0-9]{0,3}))?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
     r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357]))?"
-    r"(?:(?P<plain>-plain)|(?P<instance>-in)(?P<flat>-nodil)?|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?P<nofilm>-nofilm)?)"
+    r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?:(?P<nofilm>-nofilm)|(?P<instance>-in))?)"
     r"(?P<notail>-notail)?"
 )
 # Fields that specs written by earlier versions may lack; such a network has these parts in their default form.
@@ -147,10 +147,10 @@ class GeneratorSpec:
         """Suffixes of the name, in their order."""
         usual = s2d_spec(self.width, self.blocks, norm=self.norm)
         chosen = {
-            "in": self.norm == "instance-affine",
-            "nostd": usual.standardise and not self.standardise,
+            "nostd": not self.standardise,
             "nodil": self.dilations != usual.dilations,
             "nofilm": usual.film_after and not self.film_after,
+            "in": self.norm == "instance-affine",
         }
         without = [name for name, there in chosen.items() if there]
         plain = s2d_spec(self.width, self.blocks, plain=True)
@@ -200,11 +200,11 @@ def s2d_spec(width: int, blocks: int, *, plain: bool = False, norm: Norm = "batc
     """A student made for INT8 engines.
 
     Dilations 1, 2, 4, 8 in turn and FiLM after each block, on the standardised slice; ``plain`` leaves all three out.
-    Instance norm takes the place of FiLM and standardisation: it sees the whole slice, and brightness and contrast of
-    the input have no effect behind it. The first and the last convolution see one place each (1x1): what lies between
-    looks further, and these two, which engines compute in float, cost a ninth (``plain``, the control: 3x3).
+    Instance norm takes the place of FiLM, as it looks at the whole slice, too. The first and the last convolution see
+    one place each (1x1): what lies between looks further, and these two, which engines compute in float, cost a ninth
+    (``plain``, the control: 3x3).
     """
-    adapts = not plain and norm != "instance-affine"
+    films = not plain and norm != "instance-affine"
     return GeneratorSpec(
         family="s2d",
         width=width,
@@ -212,8 +212,8 @@ def s2d_spec(width: int, blocks: int, *, plain: bool = False, norm: Norm = "batc
         norm=norm,
         padding="zeros",
         dilations=tuple(1 if plain else (1, 2, 4, 8)[block % 4] for block in range(blocks)),
-        standardise=adapts,
-        film_after=tuple(range(1, blocks + 1)) if adapts else (),
+        standardise=not plain,
+        film_after=tuple(range(1, blocks + 1)) if films else (),
         outer_kernel=3 if plain else 1,
     )
 
@@ -250,7 +250,7 @@ def student_spec(name: str) -> GeneratorSpec:
         kernel=int(kernel[-1]),
         depthwise=kernel.startswith("dw"),
         standardise=usual.standardise and not found["nostd"],
-        dilations=(1,) * usual.blocks if found["nodil"] or found["flat"] else usual.dilations,
+        dilations=(1,) * usual.blocks if found["nodil"] else usual.dilations,
         film_after=() if found["nofilm"] else usual.film_after,
         refine=not found["notail"],
     )
