@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TEACHER = "teacher"
 """Stands among the students for the teacher's own INT8 engine, which needs no training."""
+VIEWS = 1024
+"""Labelled views that all students of a seed learn from, if nobody says how many."""
 ROWS = "rows"
 _NEARNESS = ("to_teacher_psnr_db", "to_teacher_psnr_head_db")
 
@@ -73,7 +75,7 @@ def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequ
         say(f"[{number}/{len(points)}] {name}")
         if point.student != TEACHER:
             labels = replace(point, steps=1, minutes=None)  # made before, in no student's minutes
-            _train(labels, out / runs.RUNS / f"{point.direction}-labels-seed{point.seed}")
+            _train(labels, out / runs.RUNS / "-".join((point.direction, "labels", *_views(point), f"seed{point.seed}")))
         models[name], refused[name] = _made(point, out / runs.RUNS / name)
     if models:
         found = run_models(
@@ -91,11 +93,17 @@ def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequ
 
 
 def label(point: DistillConfig) -> str:
-    """Name of a point's row and run folder, such as ``mr2ct-s2d-48x4-8min-seed0``."""
+    """Name of a point's row and run folder, such as ``mr2ct-s2d-48x4-8min-seed0``; it says what is not as usual."""
     if point.student == TEACHER:
         return f"{point.direction}-{TEACHER}"
     amount = f"{point.steps}steps" if point.minutes is None else f"{point.minutes:g}min"
-    return f"{point.direction}-{point.student}-{amount}-seed{point.seed}"
+    wavelet = point.losses.wavelet
+    changed = [] if wavelet == type(point.losses)().wavelet else [f"wavelet{wavelet:g}"]
+    return "-".join((point.direction, point.student, amount, *_views(point), *changed, f"seed{point.seed}"))
+
+
+def _views(point: DistillConfig) -> list[str]:
+    return [] if point.views == VIEWS else [f"{point.views}views"]
 
 
 def _made(point: DistillConfig, folder: Path) -> tuple[Path, list[str]]:

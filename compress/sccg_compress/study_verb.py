@@ -25,7 +25,12 @@ def study(
         Path | None, typer.Option(help="Teacher of the other direction, for --unpaired of the output modality.")
     ] = None,
     intensity: IntensityOption = None,
-    views: Annotated[int, typer.Option(min=1, help="Labelled views that all students of a seed learn from.")] = 1024,
+    views: Annotated[
+        int | None, typer.Option(min=1, help="Labelled views that all students of a seed learn from. [default: 1024]")
+    ] = None,
+    weight_wavelet: Annotated[
+        float | None, typer.Option(help="Of the high Haar bands in the loss. [default: distill's]")
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Training of each student, the labels not counted. [default: 8]")
     ] = None,
@@ -33,9 +38,10 @@ def study(
 ) -> None:
     """Train and measure students of one teacher one after another; go on where an earlier study ended."""
     from sccg_compress.sources import choose_data, choose_direction
-    from sccg_compress.study_command import run_study
+    from sccg_compress.study_command import VIEWS, run_study
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.distill import DistillConfig
+    from sccg_teacher_student.distillation import LossWeights
 
     checkpoint = load_checkpoint(teacher)
     config = DistillConfig(
@@ -47,6 +53,7 @@ def study(
         reverse_teacher=None if reverse_teacher is None else str(reverse_teacher.resolve()),
         minutes=8.0 if minutes is None and steps is None else minutes,
         steps=steps,
-        views=views,
+        views=views or VIEWS,
+        losses=LossWeights() if weight_wavelet is None else LossWeights(wavelet=weight_wavelet),
     )
     run_study(config, student or None, seed or [0], out)

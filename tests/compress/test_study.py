@@ -127,6 +127,23 @@ def test_it_goes_on_where_it_ended(run: Cli, lab: Lab, log: list[str]) -> None:
     assert log[0] == "resume mr2ct-s2d-16x1-5steps-seed0"
 
 
+def test_rows_say_what_differs_from_the_usual_recipe(run: Cli, lab: Lab, log: list[str]) -> None:
+    study(run, lab, "--student", "s2d-8x1")
+    log.clear()
+    study(run, lab, "--student", "s2d-8x1", "--weight-wavelet", 0)
+    study(run, lab, "--student", "s2d-8x1", "--views", 12)
+    assert log == [
+        *("distil mr2ct-s2d-8x1-5steps-wavelet0-seed0", "export mr2ct-s2d-8x1-5steps-wavelet0-seed0"),
+        "bench mr2ct-s2d-8x1-5steps-wavelet0-seed0",
+        *("distil mr2ct-labels-12views-seed0", "distil mr2ct-s2d-8x1-5steps-12views-seed0"),
+        *("export mr2ct-s2d-8x1-5steps-12views-seed0", "bench mr2ct-s2d-8x1-5steps-12views-seed0"),
+    ], "the same labels where only the loss differs"
+    assert {path.stem for path in Path("study/rows").iterdir()} == {
+        f"mr2ct-s2d-8x1-5steps{changed}-seed0" for changed in ("", "-wavelet0", "-12views")
+    }
+    study(run, lab, "--weight-wavelet", -1).refused("loss weight wavelet")
+
+
 def test_a_refused_engine_is_told_and_the_study_goes_on(run: Cli, lab: Lab, log: list[str]) -> None:
     said = study(run, lab, "--student", "s2d-8x2", "--student", "s2d-8x1")
     assert said.code == 0, said
