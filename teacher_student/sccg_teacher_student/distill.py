@@ -229,6 +229,14 @@ def distill(
     bases = made.slices
     pairs = list(source.pairs(val or train[:1]))
     check_pairs(pairs, config.direction, made.size)
+    record = TrainingRecord.of(
+        source,
+        config.direction,
+        _spread(bases, 128),
+        (train, val),
+        teacher_sha256=teacher.sha256,
+        unpaired=config.unpaired,
+    )
     label, label_engine = make_labeller(teacher.generator, made.size, device)
     if reverse is not None and reverse.record is not None and reverse.record.trained_size != made.size:
         known = "x".join(map(str, reverse.record.trained_size))
@@ -239,8 +247,8 @@ def distill(
     )
     probe = probe_teacher(label, _fullest(bases)[None])
     reporter.say("teacher follows " + ", ".join(f"{name} to {value:.0f} dB" for name, value in probe.items()))
-    if spec.standardise and probe["affine"] < INVARIANT_DB:
-        reporter.say("the teacher depends on brightness and contrast, the student's standardisation removes both")
+    if (spec.standardise or spec.norm.startswith("instance")) and probe["affine"] < INVARIANT_DB:
+        reporter.say("the teacher depends on brightness and contrast, the student removes both")
 
     learned, kept = keep_out(bases) if config.detail else (bases, [])
     if kept:
@@ -264,14 +272,6 @@ def distill(
         cache = LabelCache(cache.folder, learned, config.seed)
         cache.fill(label, limit_gib=config.cache_gib, views=made_views)
 
-    record = TrainingRecord.of(
-        source,
-        config.direction,
-        _spread(bases, 128),
-        (train, val),
-        teacher_sha256=teacher.sha256,
-        unpaired=config.unpaired,
-    )
     torch.manual_seed(config.seed)
     student = build_generator(spec)
     gauge = _gauge(kept, label, config.detail, device) if kept else None

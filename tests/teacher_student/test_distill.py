@@ -20,7 +20,7 @@ from sccg_runtime.files import sha256
 from sccg_teacher_student import bases
 from sccg_teacher_student.bases import SliceMemory
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
-from sccg_teacher_student.data.source import open_data
+from sccg_teacher_student.data.source import DataSource, open_data
 from sccg_teacher_student.distill import DistillConfig, DistillResult, Reporter, distill, run_folder
 from sccg_teacher_student.distillation import LossWeights
 from sccg_teacher_student.features import Tap
@@ -312,6 +312,15 @@ def test_sizes_that_do_not_fit_are_refused(
         shutil.rmtree(pairs_folder / where / modality)
         write_slices(pairs_folder / where / modality, 2, size, seed=3)
     with pytest.raises(InputError, match=words):
+        run(config, tmp_path / "run")
+
+
+@pytest.mark.usefixtures("no_labels")
+def test_a_validation_case_of_another_spacing_is_refused(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DataSource, "_spacing_of", lambda source, case: (1.0, 2.0 if case == "d" else 1.0))
+    with pytest.raises(InputError, match="spacing of d is 1 x 2 mm.*resample all cases"):
         run(config, tmp_path / "run")
 
 

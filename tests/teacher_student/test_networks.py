@@ -334,8 +334,9 @@ def test_strided_stem_equals_pixel_unshuffle_and_convolution(
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(0.5, 0.0), (3.0, 0.7), (1.0, -2.0)])
-def test_a_standardising_student_does_not_see_brightness_and_contrast(scale: float, offset: float) -> None:
-    network, plain = used(s2d_spec(8, 2)), used(s2d_spec(8, 2, plain=True))
+@pytest.mark.parametrize("name", ["s2d-8x2", "s2d-8x2-h4-in"])
+def test_a_standardising_student_does_not_see_brightness_and_contrast(name: str, scale: float, offset: float) -> None:
+    network, plain = used(student_spec(name)), used(s2d_spec(8, 2, plain=True))
     image = torch.randn(1, 1, 32, 32)
     with torch.inference_mode():
         assert (network(scale * image + offset) - network(image)).abs().max() < 2e-3
