@@ -320,7 +320,7 @@ def test_a_validation_case_of_another_spacing_is_refused(
     config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DataSource, "_spacing_of", lambda source, case: (1.0, 2.0 if case == "d" else 1.0))
-    with pytest.raises(InputError, match="spacing of d is 1 x 2 mm.*resample all cases"):
+    with pytest.raises(InputError, match=r"spacing of d is 1 x 2 mm.*resample all cases"):
         run(config, tmp_path / "run")
 
 
