@@ -7,7 +7,7 @@ from sccg_teacher_student.networks.spec import PRESETS
 CANDIDATES: tuple[str, ...] = (
     *("s2d-16x4-in", "s2d-32x3-in", "s2d-32x4-in", "s2d-32x5-in", "s2d-48x3-in", "s2d-48x4-in", "s2d-64x2-in"),
     *("s2d-64x3-in", "s2d-64x4-in", "s2d-48x3-in-notail", "s2d-64x4-f8-in", "s2d-96x4-f8-in"),
-    *("s2d-32x3-h16-in", "s2d-48x3-h16-in", "s2d-48x4-h16-in", "s2d-64x3-h16-in", "s2d-64x4-h16-in", "s2d-64x6-h32-in"),
+    *("s2d-32x3-h16-in", "s2d-48x3-h16-in", "s2d-48x3-h32-in", "s2d-64x3-h16-in", "s2d-64x4-h16-in", "s2d-64x6-h32-in"),
     *("s2d-48x3-branch-in", "s2d-32x3-u96-in", "s2d-48x4-u128-in"),
     *PRESETS.values(),
 )

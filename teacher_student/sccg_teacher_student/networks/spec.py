@@ -14,7 +14,7 @@ Norm = Literal["instance", "instance-affine", "batch", "none"]
 Padding = Literal["reflect", "zeros"]
 
 # The best known students by purpose; every command that takes a student name takes these.
-PRESETS: dict[str, str] = {"fast": "s2d-48x2-in", "balanced": "s2d-48x3-h32-in", "faithful": "s2d-64x6-h16-in"}
+PRESETS: dict[str, str] = {"fast": "s2d-48x2-in", "balanced": "s2d-48x4-h16-in", "faithful": "s2d-64x6-h16-in"}
 DEFAULT_STUDENT = "balanced"
 _WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in]]"
 S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7]{_WHOLE_SLICE}[-notail]"
