@@ -179,7 +179,9 @@ def _check_teacher(config: DistillConfig, out: Path) -> None:
 
 
 def _rows(direction: str, out: Path) -> list[Path]:
-    return sorted((out / ROWS).glob(f"{direction}-*.json"))
+    """The teacher's own row first: its engine may stand in rows of earlier runs, too, and the first one counts."""
+    own = f"{direction}-{TEACHER}"
+    return sorted((out / ROWS).glob(f"{direction}-*.json"), key=lambda path: (path.stem != own, path.stem))
 
 
 def _summarise(direction: str, out: Path) -> None:
