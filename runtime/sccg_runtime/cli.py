@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sccg_runtime import __version__
 from sccg_runtime.errors import SccgError
-from sccg_runtime.pipeline import in_main_thread
 
 if TYPE_CHECKING:
     from sccg_runtime.options import ConvertResult
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code (0 done, 2 bad input, 3 refused, 4 not trusted, 130 interrupted)."""
     _open_missing_streams()
     options = _parser().parse_args(arguments)
-    previous = signal.signal(signal.SIGTERM, _terminated) if in_main_thread() else None
+    previous = signal.signal(signal.SIGTERM, _terminated) if _in_main_thread() else None
     try:
         code: int = options.command(options)
         sys.stdout.flush()
@@ -281,3 +280,9 @@ def _show(text: str) -> None:
 
 def _terminated(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _in_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()

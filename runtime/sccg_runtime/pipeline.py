@@ -43,7 +43,7 @@ def signals_between_items() -> Iterator[None]:
     lock; the lock then stays taken and the pool waits for it for ever (bpo-29988). A second signal does not wait. Does
     nothing outside the main thread, which alone gets signals, nor for a signal that ends the process at once.
     """
-    if not in_main_thread():
+    if not _in_main_thread():
         yield
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -68,12 +68,11 @@ def signals_between_items() -> Iterator[None]:
 
 
 def _answer_signals() -> None:
-    if _noted and in_main_thread():
+    if _noted and _in_main_thread():
         _noted.popleft()()
 
 
-def in_main_thread() -> bool:
-    """Whether the caller runs in the thread that gets signals."""
+def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
