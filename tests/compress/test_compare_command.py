@@ -72,7 +72,9 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Cli, tmp_path: Path) -> None
     run("compare", phantom, mr2ct, "--row", "nothing").refused("A has no row 'nothing'")
     other = json.loads(mr2ct.read_text(encoding="utf-8")) | {"direction": "ct2mr"}
     (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
-    run("compare", mr2ct, tmp_path / "other.json", "--row", INT8, "--fail-if", "p50 > 2x").refused("directions differ", "--force")
+    run("compare", mr2ct, tmp_path / "other.json", "--row", INT8, "--fail-if", "p50 > 2x").refused(
+        "directions differ", "--force"
+    )
     run("compare", mr2ct, tmp_path / "gone.json").refused("gone.json")
     (tmp_path / "bad.json").write_text("{", encoding="utf-8")
     run("compare", mr2ct, tmp_path / "bad.json").refused("not JSON")
