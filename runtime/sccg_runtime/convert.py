@@ -29,7 +29,7 @@ from sccg_runtime.input_check import differences, empty_slices, turned
 from sccg_runtime.intensity import FloatArray
 from sccg_runtime.nifti import SUFFIX, affine_ras, import_nibabel, whole_volume
 from sccg_runtime.options import ConvertOptions, ConvertResult, Format
-from sccg_runtime.pipeline import AHEAD, in_order, ms_since, signals_between_items, timed
+from sccg_runtime.pipeline import AHEAD, answer_signals, in_order, ms_since, signals_between_items, timed
 from sccg_runtime.resample import BACKGROUND, InPlanePlan, plan_in_plane
 from sccg_runtime.scaling import Scaling, ct_scaling, mr_scaling
 from sccg_runtime.staging import check_output, whole_folder
@@ -141,6 +141,7 @@ class _Conversion:
         self.warnings = _standing_warnings(self.contract, self.plan, foreign)
         self.cache: dict[int, Plane] = {}
         self.ms["read"] = ms_since(self.began)
+        answer_signals()
 
     def run(self, out: Path) -> ConvertResult:
         """All slices into ``out``."""
@@ -148,6 +149,7 @@ class _Conversion:
             opening = opener.submit(timed, self._open)
             scaling = self._scaling()
             session, self.ms["open"] = opening.result()
+        answer_signals()
         if scaling.warning is not None:
             self.warnings.append(scaling.warning)
         description = session.describe()
@@ -272,11 +274,13 @@ class _Conversion:
                         self.options.progress(index + 1, len(headers))
                 while writing:
                     self.ms["write"] += writing.popleft().result()
+                    answer_signals()
             except BaseException:
                 for future in writing:
                     future.cancel()
                 raise
         self._check_input(rows)
+        answer_signals()  # the last time that the output can be stopped
 
     def _check_input(self, rows: list[tuple[FloatArray, float, float]]) -> None:
         headers, trained = self.geometry.headers, self.contract.input_statistics

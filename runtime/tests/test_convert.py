@@ -2,6 +2,7 @@ import json
 import logging
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -332,6 +333,21 @@ def test_an_interrupt_leaves_nothing(run, series, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(series(), progress=interrupt)
+    assert [item.name for item in tmp_path.iterdir() if item.name.startswith((".out", "out"))] == []
+
+
+def test_a_signal_at_the_last_slice_still_stops_the_output(run, series, tmp_path, monkeypatch):
+    write, written = convert_module.write_file, []
+
+    def interrupted(path, dataset):
+        write(path, dataset)
+        written.append(path.name)
+        if len(written) == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(convert_module, "write_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(series(slices=6))
     assert [item.name for item in tmp_path.iterdir() if item.name.startswith((".out", "out"))] == []
 
 

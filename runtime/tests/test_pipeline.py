@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sccg_runtime.pipeline import AHEAD, in_order, signals_between_items, timed
+from sccg_runtime.pipeline import AHEAD, IMPATIENT_S, answer_signals, in_order, signals_between_items, timed
 
 
 def test_results_keep_their_order_whatever_takes_longest():
@@ -91,19 +92,69 @@ def test_a_signal_waits_for_the_next_item_and_the_handlers_come_back():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_signal_without_an_item_to_come_is_answered_at_the_end_and_a_second_one_at_once():
-    reached = []
+@pytest.mark.parametrize(
+    ("apart_s", "times", "reached"),
+    [(0.0, 0, 0), (0.0, 1, 1), (0.0, 2, 2), (2 * IMPATIENT_S, 2, 1)],
+    ids=["none", "one waits", "one sent twice waits", "who asks again does not wait"],
+)
+def test_signals_without_an_item_to_come_are_answered_at_the_end(apart_s, times, reached, monkeypatch):
+    clock = itertools.count(0.0, apart_s or 1e-3)
+    monkeypatch.setattr("sccg_runtime.pipeline.time.monotonic", lambda: next(clock))
+    passed = []
 
     @signals_between_items()
-    def interrupted(times):
+    def interrupted():
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)
-            reached.append(times)
+            passed.append(times)
 
-    for times in (1, 2, 0):
-        with pytest.raises(KeyboardInterrupt) if times else contextlib.nullcontext():
-            interrupted(times)
-    assert reached == [1, 2]
+    with pytest.raises(KeyboardInterrupt) if times else contextlib.nullcontext():
+        interrupted()
+    assert len(passed) == reached
+    with signals_between_items():
+        answer_signals()  # nothing is left of them
+
+
+def test_handlers_that_do_not_raise_are_all_called_and_come_back():
+    called, before = [], {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, lambda number, _: called.append(number))
+    try:
+        mine = {number: signal.getsignal(number) for number in before}
+        with signals_between_items(), signals_between_items():
+            for number in before:
+                signal.raise_signal(number)
+            assert called == []
+            answer_signals()
+            assert called == [signal.SIGINT, signal.SIGTERM]
+        assert called == [signal.SIGINT, signal.SIGTERM]
+        assert {number: signal.getsignal(number) for number in before} == mine
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_signal_while_the_handlers_come_back_leaves_nothing_behind(monkeypatch):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    put_back, set_handler = [], signal.signal
+
+    def interrupted(number, handler):
+        result = set_handler(number, handler)
+        if handler is before[number] and not put_back:
+            put_back.append(number)
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    signal.signal(signal.SIGTERM, wanted := lambda *_: None)
+    before[signal.SIGTERM] = wanted
+    try:
+        monkeypatch.setattr(signal, "signal", interrupted)
+        with pytest.raises(KeyboardInterrupt), signals_between_items():
+            pass
+        assert {number: signal.getsignal(number) for number in before} == before
+        answer_signals()
+    finally:
+        set_handler(signal.SIGTERM, signal.SIG_DFL)
 
 
 def test_outside_the_main_thread_signals_are_left_as_they_are():

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from sccg_runtime.errors import InputError
+from sccg_runtime.pipeline import answer_signals
 
 MAX_FILES = 100_000
 MAX_FILE_BYTES = 1024**3
@@ -80,6 +81,7 @@ def _folder(folder: Path) -> list[Entry]:
 
     found: list[Entry] = []
     for parent, folders, names in os.walk(folder, onerror=fail):
+        answer_signals()
         folders.sort()
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in sorted([*names, *links]):
