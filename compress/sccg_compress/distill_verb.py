@@ -95,7 +95,7 @@ def distill(
         intensity=None if intensity is None else str(intensity.resolve()),
         reverse_teacher=None if reverse_teacher is None else str(reverse_teacher.resolve()),
         critic=None if critic is None else str(critic.resolve()),
-        student=student,
+        student=student_spec(student).name,  # what a preset means may change before a run is resumed
         minutes=30.0 if minutes is None and steps is None else minutes,
         steps=steps,
         views=views,

@@ -247,8 +247,8 @@ def distill(
     )
     probe = probe_teacher(label, _fullest(bases)[None])
     reporter.say("teacher follows " + ", ".join(f"{name} to {value:.0f} dB" for name, value in probe.items()))
-    if (spec.standardise or spec.norm.startswith("instance")) and probe["affine"] < INVARIANT_DB:
-        reporter.say("the teacher depends on brightness and contrast, the student removes both")
+    if spec.standardise and probe["affine"] < INVARIANT_DB:
+        reporter.say("the teacher depends on brightness and contrast, the student's standardisation removes both")
 
     learned, kept = keep_out(bases) if config.detail else (bases, [])
     if kept:

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_teacher_student import parallel
 from sccg_teacher_student.checkpoint import load_tensors_only, one_line, save_tensors
+from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.optimizers import MuonAdamW
 
 
@@ -342,7 +343,7 @@ class Trainer:
         content: Any = load_tensors_only(path)
         if not isinstance(content, dict) or content.get("schema") != "sccg-run/1":
             raise CheckpointError(f"{path} is not a training checkpoint of this project")
-        other = [key for key, value in self.identity.items() if content.get(key) != value]
+        other = [key for key, value in self.identity.items() if not _same(key, content.get(key), value)]
         if other:
             raise CheckpointError(f"{path} belongs to another run: its {' and '.join(other)} is not what this run has")
         try:
@@ -382,6 +383,16 @@ class _Losses(nn.Module):
     def forward(self, generator: torch.Generator, part: Part) -> dict[str, Tensor]:
         """The losses of ``part``."""
         return self.task.losses(generator, part)
+
+
+def _same(key: str, kept: Any, wanted: str) -> bool:
+    """Whether two identities agree; a spec written before a field was added is the same without it."""
+    if kept == wanted or key != "spec":
+        return bool(kept == wanted)
+    try:
+        return GeneratorSpec.from_dict(json.loads(kept)) == GeneratorSpec.from_dict(json.loads(wanted))
+    except (InputError, ValueError, TypeError):
+        return False
 
 
 @contextmanager

@@ -134,6 +134,23 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     assert_same_student(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_run_of_before_a_field_was_added_to_specs_goes_on(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        run(config, folder, report=stop_at(3, monkeypatch))
+    content = torch.load(folder / "last.pt", weights_only=True)
+    spec = json.loads(content["spec"])
+    del spec["half_width"]
+    torch.save(content | {"spec": json.dumps(spec)}, folder / "last.pt")
+    assert run(config, folder, resume=True).facts["steps"] == 6
+    for damaged in ("{", "[]", json.dumps(spec | {"width": 5})):
+        torch.save(content | {"spec": damaged}, folder / "last.pt")
+        with pytest.raises(InputError, match="another run: its spec"):
+            run(config, folder, resume=True)
+
+
 def test_a_resume_with_another_teacher_or_other_data_is_refused(
     config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
