@@ -21,7 +21,7 @@ from sccg_bench.measuring import BenchOptions, Measuring
 from sccg_bench.results import Row
 from sccg_bench.run import unsteady
 from sccg_bench.worker_child import noise
-from sccg_compress.candidates import CANDIDATES, CONTROLS
+from sccg_compress.candidates import contenders
 from sccg_export.calibration import Calibration
 from sccg_export.graph import export_graph
 from sccg_export.requirements import REQUIREMENTS
@@ -113,7 +113,7 @@ class Setting:
         machine = describe_machine()
         candidates, controls = (
             tuple(name for name in dict.fromkeys(names) if not any(side % student_spec(name).stride for side in size))
-            for names in (CANDIDATES, CONTROLS)
+            for names in contenders(known)
         )
         if not candidates:
             raise InputError(f"--size {size[0]}x{size[1]}: no student takes such slices; say multiples of 16 pixels")

@@ -12,7 +12,7 @@ from command_line import Cli, Lab
 
 from sccg_bench.worker_child import noise
 from sccg_compress import planning
-from sccg_compress.candidates import CANDIDATES, CONTROLS
+from sccg_compress.candidates import CANDIDATES, CONTROLS, FILM, contenders
 from sccg_compress.planning import Setting, Timed, Timing, choose, engine_files
 from sccg_export.runnables import EngineRunnable
 from sccg_runtime.contract import Target
@@ -137,22 +137,30 @@ def test_another_processor_or_engine_is_another_setting() -> None:
 def test_only_students_that_take_the_size_are_timed() -> None:
     whole, odd = Setting.here("openvino", (512, 512)), Setting.here("openvino", (512, 500))
     assert set(whole.candidates) == set(CANDIDATES)
-    assert set(whole.controls) == set(CONTROLS)
+    assert set(whole.controls) == {*FILM, *CONTROLS}
     assert odd.candidates
     assert all(student_spec(name).stride == 4 for name in odd.candidates)
 
 
 def test_candidates_are_names_of_every_form_and_the_presets_are_among_them() -> None:
-    specs = {name: student_spec(name) for name in (*CANDIDATES, *CONTROLS)}
+    specs = {name: student_spec(name) for name in (*CANDIDATES, *FILM, *CONTROLS)}
     assert all(spec.name == name for name, spec in specs.items())
     assert set(PRESETS.values()) <= set(CANDIDATES)
-    assert not set(CANDIDATES) & set(CONTROLS)
+    assert not set(CANDIDATES) & {*FILM, *CONTROLS}
     assert {spec.factor for spec in specs.values()} >= {4, 8}
     for part in ("branch", "half_width", "inner_width", "refine"):
         assert {bool(getattr(spec, part)) for spec in specs.values()} == {False, True}
     assert any(specs[name].depthwise for name in CONTROLS)
     assert any(specs[name].kernel > 3 and not specs[name].depthwise for name in CONTROLS)
     assert {specs[name].family for name in CONTROLS} == {"resnet", "s2d"}
+
+
+def test_students_with_film_may_be_chosen_where_instance_norm_is_slow() -> None:
+    (openvino, beside), (ort, controls) = contenders("openvino"), contenders("ort")
+    assert set(FILM) <= set(ort)
+    assert not set(FILM) & {*openvino, *controls}
+    assert {*openvino, *beside} == {*ort, *controls}
+    assert all(student_spec(name).film_after and student_spec(name).norm == "batch" for name in FILM)
 
 
 def test_what_is_wrong_is_one_line(run: Cli, told: list[Setting]) -> None:
@@ -209,8 +217,7 @@ def test_an_engine_of_random_weights_runs_in_eight_bits(target: Target) -> None:
 @pytest.mark.usefixtures("brief")
 def test_students_are_really_built_and_timed(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(planning, "CANDIDATES", FEW)
-    monkeypatch.setattr(planning, "CONTROLS", (CONTROL,))
+    monkeypatch.setattr(planning, "contenders", lambda _: (FEW, (CONTROL,)))
     said = run("plan", "--budget-ms", 100_000, "--size", 64, "--json", "-")
     assert said.code == 0, said
     values = json.loads(said.out)
@@ -228,8 +235,7 @@ def test_where_no_student_can_be_timed_nothing_is_kept(
     run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(planning, "CANDIDATES", ("s2d-8x1",))
-    monkeypatch.setattr(planning, "CONTROLS", ())
+    monkeypatch.setattr(planning, "contenders", lambda _: (("s2d-8x1",), ()))
     broken = replace(
         engine_files(student_spec("s2d-8x1"), "openvino", (64, 64)), members={"model.xml": b"", "model.bin": b""}
     )
