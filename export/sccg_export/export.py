@@ -65,7 +65,7 @@ def export(
 ) -> ExportResult:
     """Write the bundle ``out``, whole or not at all; an earlier one stays if anything fails.
 
-    Layers of an INT8 engine over its budget go back to float32, most harmful first (:mod:`sccg_export.fallback`); only
+    Layers of an INT8 engine over its budget go back to float, most harmful first (:mod:`sccg_export.fallback`); only
     if that does not help either, export is refused. With ``request.old_cpu_check``, an engine that keeps its budget
     here but not with AVX2 kernels is built once more with seven-bit weights (:mod:`sccg_export.old_cpu`).
 

@@ -159,15 +159,20 @@ def _interface(contract: Contract) -> str:
 def _serving(contract: Contract) -> str:
     """What the site may change."""
     text = "instance_group [\n  {\n    count: 1\n    kind: KIND_CPU\n  }\n]\ndynamic_batching {\n}\n"
-    if contract.precision_asked == "bf16":
+    if _halved(contract):
         text += 'parameters {\n  key: "HINT_BF16"\n  value {\n    string_value: "YES"\n  }\n}\n'
     return text
+
+
+def _halved(contract: Contract) -> bool:
+    """Whether what is not computed in eight bits was measured in bf16."""
+    return contract.target == "openvino" and "bf16" in (contract.precision_ran or {})
 
 
 def _readme(bundle: Bundle) -> str:
     contract, name = bundle.contract, model_name(bundle.contract)
     shape = f"(slices, 1, {contract.engine_size[0]}, {contract.engine_size[1]})"
-    precision = "bf16" if contract.precision_asked == "bf16" else "f32"
+    precision = "bf16" if _halved(contract) else "f32"
     triton = "Triton's OpenVINO backend has no setting for it: there, serve an export with `--target ort`."
     if contract.target == "ort":
         triton = (

@@ -1,6 +1,7 @@
 """Target ``openvino``: FP32; weights stored in FP16; arithmetic in BF16; or INT8, by NNCF or out of a QDQ graph.
 
-FP16 halves the file, not the time: CPUs without FP16 arithmetic compute it in float32, which is pinned everywhere.
+FP16 halves the file, not the time: CPUs without FP16 arithmetic compute it in float32. The arithmetic is pinned by
+:func:`sccg_runtime.engine.cpu_properties`.
 """
 
 from __future__ import annotations

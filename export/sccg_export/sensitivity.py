@@ -1,4 +1,4 @@
-"""Which layers of an INT8 engine do the harm: each one alone in eight bits, all others in float32."""
+"""Which layers of an INT8 engine do the harm: each one alone in eight bits, all others in float."""
 
 from __future__ import annotations
 

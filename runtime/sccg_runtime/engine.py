@@ -27,6 +27,7 @@ from sccg_runtime.intensity import FloatArray
 logger = logging.getLogger(__name__)
 MAX_THREADS = 1024
 _COUNTED = frozenset({"Convolution", "Deconvolution", "GroupConvolution", "MatMul", "FullyConnected"})
+_ISA_WITHOUT_BF16 = frozenset({"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"})
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 
 
@@ -80,7 +81,8 @@ class EngineFiles:
     target, precision
         That it was built for.
     precision_ran
-        Convolutions by precision, counted in the graph; used where the engine itself cannot be asked.
+        Convolutions by precision at export: tells where an int8 network may use bf16, and what ran where the engine
+        itself cannot be asked. None or empty: not yet known.
     members
         Content of the model's files by name, as in a bundle.
     """
@@ -222,23 +224,34 @@ def openvino_version() -> str:
 
 
 def cpu_capabilities() -> frozenset[str]:
-    """What OpenVINO says this CPU computes in by itself, such as ``{"FP32", "INT8", "BF16"}``.
+    """What OpenVINO computes in by itself on this CPU, such as ``{"FP32", "INT8", "BF16"}``.
+
+    Where the environment keeps oneDNN to older instructions, OpenVINO still names BF16, and then cannot compile for it.
 
     Raises
     ------
     MissingDependencyError
         OpenVINO is not installed or does not load.
     """
-    return frozenset(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    found = frozenset(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return found - {"BF16"} if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _ISA_WITHOUT_BF16 else found
 
 
-def cpu_properties(precision: Precision, threads: int) -> dict[str, Any]:
-    """Compile options for one slice at a time; arithmetic is never left to OpenVINO's choice (bf16 where it can)."""
+def cpu_properties(precision: Precision, threads: int, measured: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Compile options for one slice at a time; arithmetic is never left to OpenVINO's choice (bf16 where it can).
+
+    What an int8 network does not compute in eight bits runs in bf16 on a CPU that has it: instance norm waits for
+    memory, and then moves half as much. But not where its drift was measured in float32 (``measured``: convolutions by
+    precision at export; empty or None: not yet known).
+    """
+    halved = precision == "bf16"
+    if precision == "int8" and (not measured or "bf16" in measured):
+        halved = "BF16" in cpu_capabilities()
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if halved else "f32",
     }
 
 
@@ -259,7 +272,7 @@ def _open_openvino(files: EngineFiles, size: tuple[int, int], threads: int) -> S
         compiled = core.compile_model(
             model,
             "CPU",
-            cpu_properties(files.precision, threads),
+            cpu_properties(files.precision, threads, files.precision_ran),
         )
         request = compiled.create_infer_request()
         ran = precision_ran(compiled)

@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,6 +141,33 @@ def test_bf16_needs_a_cpu_that_has_it(bundle_file, make):
     else:
         with pytest.raises(MissingDependencyError, match="BF16"):
             open_session(bundle)
+
+
+@pytest.mark.parametrize(
+    ("measured", "halved"),
+    [(None, True), ({}, True), ({"bf16": 2, "int8": 9}, True), ({"fp32": 2, "int8": 9}, False)],
+)
+def test_int8_uses_bf16_where_the_cpu_has_it_unless_its_drift_was_measured_without(monkeypatch, measured, halved):
+    def hint(precision):
+        return engine.cpu_properties(precision, 2, measured)["INFERENCE_PRECISION_HINT"]
+
+    monkeypatch.setattr(engine, "cpu_capabilities", lambda: frozenset({"FP32", "INT8", "BF16"}))
+    assert hint("int8") == ("bf16" if halved else "f32")
+    assert (hint("fp32"), hint("fp16"), hint("bf16")) == ("f32", "f32", "bf16")
+    monkeypatch.setattr(engine, "cpu_capabilities", lambda: frozenset({"FP32", "INT8"}))
+    assert hint("int8") == "f32"
+
+
+def test_an_environment_that_keeps_onednn_to_older_instructions_has_no_bf16(monkeypatch):
+    monkeypatch.setattr(
+        engine, "openvino_core", lambda: SimpleNamespace(get_property=lambda *_: ["FP32", "INT8", "BF16"])
+    )
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    assert "BF16" in engine.cpu_capabilities()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")
+    assert engine.cpu_capabilities() == {"FP32", "INT8"}
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX")
+    assert "BF16" in engine.cpu_capabilities()
 
 
 def test_weights_stored_in_fp16_are_computed_in_float32_and_counted_so(make, tmp_path):

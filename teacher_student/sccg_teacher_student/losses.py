@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, epsilon: float = 1e-3) -> Tensor:
-    """Weighted mean of sqrt(d^2 + epsilon^2) - epsilon: L1 with a round bottom (Charbonnier et al. 1994)."""
+def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, epsilon: float = 0.03) -> Tensor:
+    """Weighted mean of sqrt(d^2 + epsilon^2) - epsilon: L1 with a round bottom (Charbonnier et al. 1994).
+
+    The bottom is four grey levels of 256 wide: below, large differences count more than small ones, as in a PSNR.
+    """
     distance = torch.sqrt((output - target) ** 2 + epsilon**2) - epsilon
     return distance.mean() if weight is None else (distance * weight).sum() / weight.sum()
 

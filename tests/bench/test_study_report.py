@@ -15,6 +15,7 @@ GOOD = Row(
     name="int8, good",
     engine="openvino",
     precision="int8",
+    precision_ran={"bf16": 2, "int8": 9},
     latency_ms=summarise_blocks([[4.0]]),
     speedup_vs_teacher=200.0,
     quality={"hf_ratio": 1.0, "hf_corr": 0.95, "phase_ratio": 1.1, "bias_soft_u8": -0.5, "bias_bone_u8": None},
@@ -40,13 +41,15 @@ STUDY = Results(
     direction="mr2ct",
     rows=(
         Row(name="teacher", role="teacher", engine="torch", latency_ms=summarise_blocks([[800.0]])),
-        replace(GOOD, name="teacher fp32", role="teacher engine", precision="fp32"),
+        replace(GOOD, name="teacher fp32", role="teacher engine", precision="fp32", precision_ran=None),
         replace(GOOD, name="teacher int8", role="teacher engine"),
         Row(name="blurred", role="control", drift={"to_teacher_psnr_db": 30.0}),
-        replace(GOOD, name="PyTorch, s2d-48x6-plain-8min", engine="torch", precision="fp32"),
+        replace(GOOD, name="PyTorch, s2d-48x6-plain-8min", engine="torch", precision="fp32", precision_ran=None),
         PLAIN,
-        replace(GOOD, name="PyTorch, good", engine="torch", precision="fp32"),
-        replace(GOOD, name="PyTorch, refused", engine="torch", precision="fp32", speedup_vs_teacher=10.0),
+        replace(GOOD, name="PyTorch, good", engine="torch", precision="fp32", precision_ran=None),
+        replace(
+            GOOD, name="PyTorch, refused", engine="torch", precision="fp32", precision_ran=None, speedup_vs_teacher=10.0
+        ),
         GOOD,
     ),
 )
@@ -58,6 +61,7 @@ def test_students_are_their_engines_fastest_first() -> None:
     assert names == ["teacher", "teacher fp32", "teacher int8", "blurred", *students]
     lines = {line[0]: line for line in study_table(STUDY).lines}
     assert list(lines) == names
+    assert [lines[name][1] for name in ("good", "teacher fp32", "blurred")] == ["int8 + bf16", "fp32", "–"]
     assert lines["good"][2:4] == ("4.00", "0.50"), "half of the plain student's time"
     assert lines["good"][5:7] == ("30.00", "25.00 (a/2)")
     assert lines["blurred"][2:4] == ("–", "–")

@@ -37,7 +37,7 @@ def study_table(results: Results) -> Table:
         lines.append(
             (
                 row.name,
-                row.precision or NOTHING,
+                computed(row),
                 milliseconds(row.latency_ms, "p50"),
                 number(plain / row.speedup_vs_teacher if plain and row.speedup_vs_teacher else None, 2),
                 times(row.speedup_vs_teacher),
@@ -68,6 +68,12 @@ def study_table(results: Results) -> Table:
         tuple(row.role for row in rows),
         (0, 1, len(header) - 1),
     )
+
+
+def computed(row: Row) -> str:
+    """The precision that was asked for and what else ran, such as ``int8 + bf16``."""
+    others = [name for name in row.precision_ran or {} if name != row.precision]
+    return " + ".join([row.precision, *others]) if row.precision else NOTHING
 
 
 def missed(row: Row) -> str:

@@ -14,7 +14,11 @@ Norm = Literal["instance", "instance-affine", "batch", "none"]
 Padding = Literal["reflect", "zeros"]
 
 # The best known students by purpose; every command that takes a student name takes these.
-PRESETS: dict[str, str] = {"fast": "s2d-48x2-in", "balanced": "s2d-48x4-h16-in", "faithful": "s2d-64x6-h16-in"}
+PRESETS: dict[str, str] = {
+    "fast": "s2d-64x2-nostd-in",
+    "balanced": "s2d-64x3-h16-nostd-in",
+    "faithful": "s2d-96x4-h16-nostd-in",
+}
 DEFAULT_STUDENT = "balanced"
 _WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in]]"
 S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7]{_WHOLE_SLICE}[-notail]"
@@ -74,7 +78,8 @@ class GeneratorSpec:
     refine
         s2d: one more 3x3 convolution before the last.
     outer_kernel
-        s2d: size of the first and the last convolution, at the blocks' resolution: 1 or 3.
+        s2d: size of the first and the last convolution, at the blocks' resolution: 1 or 3 (with a ``half_width``: of
+        the last only).
     half_width
         s2d, factor 4: above 0, the stem takes two steps, with that many channels at half the slice's resolution in
         between, normalised and rectified; 0: one step.
