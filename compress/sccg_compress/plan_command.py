@@ -105,7 +105,7 @@ def _show(timed: Timing, budget_ms: float) -> None:
     table.add_column("fits")
     for one in sorted(timed.candidates, key=lambda one: (one.control, one.gmac)):
         figures = ["–" if value is None else f"{value:.2f}" for value in (one.p50_ms, one.p90_ms)]
-        verdict = "yes" if one.fits(budget_ms) else "no" if one.note is None else "not timed"
+        verdict = "yes" if one.fits(budget_ms) else "no" if one.note is None else "–"
         preset = f" ({presets[one.name]})" if one.name in presets else ""
         shown = "control" if one.control else verdict
         table.add_row(one.name + preset, f"{one.parameters:,}", f"{one.gmac:.2f}", *figures, shown)
