@@ -206,7 +206,7 @@ def drift_lines(drift: Mapping[str, Any]) -> list[str]:
         if (cost := put_back["cost"]) is not None:
             size = "x".join(map(str, cost["size"]))
             told = f"p50 {cost['with_p50_ms']:.2f} instead of {cost['without_p50_ms']:.2f} ms at {size}"
-        lines.append(f"back in float32, most harmful first: {gains}; {told}")
+        lines.append(f"back in float, most harmful first: {gains}; {told}")
     if (quantizer := drift.get("quantizer")) is not None:
         lines.append(f"int8 by {quantizer}")
     if drift.get("seven_bit_weights"):

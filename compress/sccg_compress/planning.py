@@ -28,7 +28,7 @@ from sccg_export.requirements import REQUIREMENTS
 from sccg_export.runnables import EngineRunnable
 from sccg_export.targets import load_target
 from sccg_runtime.contract import Target, parse_target
-from sccg_runtime.engine import EngineFiles, physical_cores
+from sccg_runtime.engine import EngineFiles, cpu_capabilities, physical_cores
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256, write_text
 from sccg_teacher_student.networks.build import build_generator
@@ -80,6 +80,8 @@ class Setting:
     ----------
     cpu, instruction_sets, threads
         Of the machine; what it does not tell is None.
+    computes
+        What OpenVINO uses of them, such as ``BF16``.
     versions
         Of this package, the engine and its quantiser.
     target, size
@@ -91,6 +93,7 @@ class Setting:
     cpu: str | None
     instruction_sets: tuple[str, ...] | None
     threads: int
+    computes: tuple[str, ...]
     versions: Mapping[str, str]
     target: Target
     size: tuple[int, int]
@@ -121,6 +124,7 @@ class Setting:
             cpu=machine.cpu,
             instruction_sets=machine.instruction_sets,
             threads=physical_cores(),
+            computes=tuple(sorted(cpu_capabilities())),
             versions={name: version(name) for name in ("sccg-compress", *REQUIREMENTS[known].packages)},
             target=known,
             size=size,
@@ -213,7 +217,7 @@ def engine_files(spec: GeneratorSpec, target: Target, size: tuple[int, int]) -> 
         name=spec.name,
         target=target,
         precision="int8",
-        precision_ran=built.precision_ran,
+        precision_ran=built.precision_ran or {},
         members=dict(built.members),
     )
 

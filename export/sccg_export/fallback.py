@@ -87,7 +87,7 @@ def fall_back(workshop: Workshop, refused: Engine, say: Callable[[str], None], *
         gain = engine.psnr_db - before.psnr_db
         put_back.append(PutBack(sensitivity.layer, sensitivity.alone_psnr_db, gain, engine.psnr_db))
         verdict = "within budget" if engine.refused is None else "still over budget"
-        say(f"{sensitivity.layer} back in float32: {gain:+.2f} dB, {engine.psnr_db:.1f} dB: {verdict}")
+        say(f"{sensitivity.layer} back in float: {gain:+.2f} dB, {engine.psnr_db:.1f} dB: {verdict}")
         if engine.refused is None:
             break
     return Fallback(engine, tuple(put_back), tuple(ranking))

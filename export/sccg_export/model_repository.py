@@ -30,6 +30,7 @@ from sccg_runtime.selftest import ROUNDING_DB, worst_psnr_db
 from sccg_runtime.staging import whole_folder
 
 CONFIG = "config.pbtxt"
+_HINT = "HINT_BF16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ def add_to_repository(folder: Path, bundle: Bundle) -> Path:
         raise InputError(f"{model} is there and has no {CONFIG}: choose another --model-repository") from None
     if not known.startswith(interface):
         raise InputError(f"{model / CONFIG} describes another interface: choose another --model-repository")
+    if (_HINT in known) != _halved(contract):
+        raise InputError(f"{model / CONFIG} is for another precision beside int8: choose another --model-repository")
     version = model / str(1 + max((int(path.name) for path in model.iterdir() if path.name.isdecimal()), default=0))
     with whole_folder(version) as staging:
         _write_version(staging, files, bundle)
@@ -160,7 +163,7 @@ def _serving(contract: Contract) -> str:
     """What the site may change."""
     text = "instance_group [\n  {\n    count: 1\n    kind: KIND_CPU\n  }\n]\ndynamic_batching {\n}\n"
     if _halved(contract):
-        text += 'parameters {\n  key: "HINT_BF16"\n  value {\n    string_value: "YES"\n  }\n}\n'
+        text += f'parameters {{\n  key: "{_HINT}"\n  value {{\n    string_value: "YES"\n  }}\n}}\n'
     return text
 
 
@@ -179,7 +182,7 @@ def _readme(bundle: Bundle) -> str:
             "Triton's ONNX Runtime backend needs no such setting. `model.onnx` is the bundle's, its batch axis freed."
         )
     elif precision == "bf16":
-        triton = "Triton's OpenVINO backend is told by `HINT_BF16` in `config.pbtxt`."
+        triton = f"Triton's OpenVINO backend is told by `{_HINT}` in `{CONFIG}`. Serve it where the CPU has bfloat16."
     return f"""# {name}
 
 The network of the bundle with SHA-256 {bundle.sha256}, made by {contract.created_by}.
@@ -198,8 +201,8 @@ The client does what `sccg-runtime convert` does around the network, and no serv
 - The network {_scale(contract)}. Resample axial slices to that in their plane, and the output back.
 - Find out whether the input is what the network was made for. A chest gives a picture, too.
 
-OpenVINO computes in bfloat16 where a processor can, unless it is told otherwise, and then gives another picture than
-the one whose drift was measured, in {contract.engine} {contract.engine_version}. OpenVINO Model Server is told by
+OpenVINO computes in bfloat16 where a processor can, unless it is told otherwise. Drift was measured in {precision}, in
+{contract.engine} {contract.engine_version}; the other gives another picture. OpenVINO Model Server is told by
 
     --model_name {name} --plugin_config '{{"INFERENCE_PRECISION_HINT": "{precision}"}}'
 

@@ -33,6 +33,7 @@ _CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvo
 _NOTES: Mapping[Precision, str] = MappingProxyType(
     {
         "fp16": "fp16: weights are stored in FP16; arithmetic stays float32 on the CPU",
+        "int8": "int8: what is not computed in eight bits runs in bf16 where the CPU has it, else in float32",
         "bf16": "bf16: weights are stored in float32; convolutions compute in bfloat16",
     }
 )

@@ -160,7 +160,8 @@ def why_not(target: Target, precision: Precision) -> str | None:
     if "BF16" in known:
         return None
     return (
-        "this CPU computes no bf16 (OpenVINO's OPTIMIZATION_CAPABILITIES lack BF16): ask for --fp32, --fp16 or --int8"
+        "this CPU computes no bf16 (OpenVINO's OPTIMIZATION_CAPABILITIES lack BF16, or ONEDNN_MAX_CPU_ISA rules it "
+        "out): ask for --fp32, --fp16 or --int8"
     )
 
 

@@ -47,7 +47,7 @@ class TargetModule(Protocol):
         graph, precision, size, calibration
             What to build, for (rows, columns); ``calibration`` sets the ranges of ``int8``.
         keep_float
-            Operations of the graph, by ONNX node name, that stay in float32 although ``int8`` is asked for, beside
+            Operations of the graph, by ONNX node name, that stay in float although ``int8`` is asked for, beside
             those that the target always leaves.
         saturation_safe
             Weights of seven bits in all layers, for CPUs whose INT8 kernels add in 16 bits and saturate.

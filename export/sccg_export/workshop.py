@@ -79,6 +79,7 @@ class Workshop:
 
     def __init__(self, request: ExportRequest, graph: Graph, fp32_outputs: list[FloatArray] | None = None) -> None:
         self.request, self.graph = request, graph
+        self._float32 = False  # beside int8, where the CPU has bf16 and the target would use it
         self.inputs = [side(pair, request.record.direction) for pair in request.pairs]
         self.fp32_outputs = run_network(request.checkpoint, self.inputs) if fp32_outputs is None else fp32_outputs
         if not all(np.isfinite(output).all() for output in self.fp32_outputs):
@@ -93,9 +94,16 @@ class Workshop:
     def engine(self, keep_float: tuple[str, ...] = (), *, saturation_safe: bool = False) -> Engine:
         """Build an engine, run it on all held-out slices and put it before the gate."""
         started = time.perf_counter()
-        built, bundle = self._build(self.request.calibration, keep_float, saturation_safe)
-        seconds = time.perf_counter() - started
-        opened = opener(built)
+        built = self._build(self.request.calibration, keep_float, saturation_safe)
+        return self._judged(built, time.perf_counter() - started)
+
+    def in_float32(self, engine: Engine) -> Engine:
+        """The same with float32 instead of bf16 beside int8, judged anew; so are all that are built from now on."""
+        self._float32 = True
+        return self._judged(engine.built, engine.build_seconds)
+
+    def _judged(self, built: Built, seconds: float) -> Engine:
+        bundle, opened = self._bundle(built), opener(built)
         session = opened(bundle, self.request.size)
         outputs = _run(bundle, session, self.inputs, opened)
         result, refused = self.judge(outputs)
@@ -116,22 +124,20 @@ class Workshop:
         if calibration is not None:
             step = -(-len(calibration.images) // QUICK_CALIBRATION)
             calibration = replace(calibration, images=calibration.images[::step], names=calibration.names[::step])
-        built, bundle = self._build(calibration, keep_float, saturation_safe)
-        opened = opener(built)
+        built = self._build(calibration, keep_float, saturation_safe)
+        bundle, opened = self._bundle(built), opener(built)
         with quiet("sccg_runtime.engine"):  # sums alone in eight bits are computed in float, which is as it should be
             session = opened(bundle, self.request.size)
             outputs = _run(bundle, session, [self.inputs[index] for index in indices], opened)
         pairs = zip(outputs, (self.fp32_outputs[index] for index in indices), strict=True)
         return float(np.mean([psnr_db(to_u8(output), to_u8(fp32))[0] for output, fp32 in pairs]))
 
-    def _build(
-        self, calibration: Calibration | None, keep_float: tuple[str, ...], saturation_safe: bool
-    ) -> tuple[Built, Bundle]:
+    def _build(self, calibration: Calibration | None, keep_float: tuple[str, ...], saturation_safe: bool) -> Built:
         request = self.request
         target: TargetModule = load_target(request.target, request.precision, request.gpu_arch, request.quantizer)
         asked = {"gpu_arch": request.gpu_arch, "quantizer": request.quantizer}
         options = {name: value for name, value in asked.items() if value is not None}
-        built = target.build(
+        return target.build(
             self.graph,
             request.precision,
             request.size,
@@ -140,8 +146,12 @@ class Workshop:
             saturation_safe=saturation_safe,
             **options,
         )
-        draft = contract_of(request, self.graph, built, built.precision_ran or {}, {"measured": False})
-        return built, Bundle(request.target, draft, built.members, "")
+
+    def _bundle(self, built: Built) -> Bundle:
+        """What opens the engine; what ran is not known yet, and says in which precision the rest is to run."""
+        ran = built.precision_ran or ({"fp32": 1} if self._float32 else {})
+        draft = contract_of(self.request, self.graph, built, ran, {"measured": False})
+        return Bundle(self.request.target, draft, built.members, "")
 
 
 def run_network(checkpoint: Checkpoint, images: Sequence[FloatArray]) -> list[FloatArray]:

@@ -82,7 +82,7 @@ class EngineFiles:
         That it was built for.
     precision_ran
         Convolutions by precision at export: tells where an int8 network may use bf16, and what ran where the engine
-        itself cannot be asked. None or empty: not yet known.
+        itself cannot be asked. Empty: not yet known; None: nobody can say.
     members
         Content of the model's files by name, as in a bundle.
     """
@@ -234,7 +234,8 @@ def cpu_capabilities() -> frozenset[str]:
         OpenVINO is not installed or does not load.
     """
     found = frozenset(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    return found - {"BF16"} if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _ISA_WITHOUT_BF16 else found
+    limits = {os.environ.get(name, "").upper() for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")}
+    return found - {"BF16"} if limits & _ISA_WITHOUT_BF16 else found
 
 
 def cpu_properties(precision: Precision, threads: int, measured: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -242,10 +243,10 @@ def cpu_properties(precision: Precision, threads: int, measured: Mapping[str, in
 
     What an int8 network does not compute in eight bits runs in bf16 on a CPU that has it: instance norm waits for
     memory, and then moves half as much. But not where its drift was measured in float32 (``measured``: convolutions by
-    precision at export; empty or None: not yet known).
+    precision at export; empty: not yet known).
     """
     halved = precision == "bf16"
-    if precision == "int8" and (not measured or "bf16" in measured):
+    if precision == "int8" and measured is not None and (not measured or "bf16" in measured):
         halved = "BF16" in cpu_capabilities()
     return {
         "PERFORMANCE_HINT": "LATENCY",

@@ -145,7 +145,7 @@ def test_bf16_needs_a_cpu_that_has_it(bundle_file, make):
 
 @pytest.mark.parametrize(
     ("measured", "halved"),
-    [(None, True), ({}, True), ({"bf16": 2, "int8": 9}, True), ({"fp32": 2, "int8": 9}, False)],
+    [(None, False), ({}, True), ({"bf16": 2, "int8": 9}, True), ({"fp32": 2, "int8": 9}, False)],
 )
 def test_int8_uses_bf16_where_the_cpu_has_it_unless_its_drift_was_measured_without(monkeypatch, measured, halved):
     def hint(precision):
@@ -156,6 +156,28 @@ def test_int8_uses_bf16_where_the_cpu_has_it_unless_its_drift_was_measured_witho
     assert (hint("fp32"), hint("fp16"), hint("bf16")) == ("f32", "f32", "bf16")
     monkeypatch.setattr(engine, "cpu_capabilities", lambda: frozenset({"FP32", "INT8"}))
     assert hint("int8") == "f32"
+
+
+@pytest.mark.parametrize(("ran", "hint"), [({"bf16": 2, "int8": 9}, "bf16"), ({"fp32": 2, "int8": 9}, "f32")])
+def test_a_session_computes_beside_int8_as_the_contract_says(bundle_file, make, monkeypatch, ran, hint):
+    asked = []
+
+    class Core:
+        def __init__(self, core):
+            self.core = core
+
+        def __getattr__(self, name):
+            return getattr(self.core, name)
+
+        def compile_model(self, model, device, properties):
+            asked.append(properties["INFERENCE_PRECISION_HINT"])
+            return self.core.compile_model(model, device, {**properties, "INFERENCE_PRECISION_HINT": "f32"})
+
+    core = Core(engine.openvino_core())
+    monkeypatch.setattr(engine, "openvino_core", lambda: core)
+    monkeypatch.setattr(engine, "cpu_capabilities", lambda: frozenset({"FP32", "INT8", "BF16"}))
+    open_session(read_bundle(bundle_file(make.contract(precision_asked="int8", precision_ran=ran))))
+    assert asked == [hint]
 
 
 def test_an_environment_that_keeps_onednn_to_older_instructions_has_no_bf16(monkeypatch):

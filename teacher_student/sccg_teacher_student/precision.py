@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
-from sccg_runtime.engine import openvino_core
+from sccg_runtime.engine import cpu_capabilities
 from sccg_runtime.errors import InputError
 
 
@@ -28,7 +28,7 @@ def without_tf32() -> AbstractContextManager[None]:
 
 def cpu_computes_bf16() -> bool:
     """Whether OpenVINO finds bfloat16 arithmetic in this CPU (AVX512-BF16 or AMX)."""
-    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in cpu_capabilities()
 
 
 def choose_amp(name: str, device: torch.device) -> torch.dtype | None:

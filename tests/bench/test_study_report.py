@@ -8,7 +8,7 @@ import pytest
 
 from sccg_bench.latency import summarise_blocks
 from sccg_bench.report.charts import drift_figure
-from sccg_bench.report.study import engines, missed, study_table
+from sccg_bench.report.study import computed, engines, missed, study_table
 from sccg_bench.results import Results, Row
 
 GOOD = Row(
@@ -66,6 +66,20 @@ def test_students_are_their_engines_fastest_first() -> None:
     assert lines["good"][5:7] == ("30.00", "25.00 (a/2)")
     assert lines["blurred"][2:4] == ("–", "–")
     assert lines["teacher"][-1] == "–"
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran", "told"),
+    [
+        ("int8", {"bf16": 2, "int8": 9}, "int8 + bf16"),
+        ("int8", {"fp32": 11}, "fp32"),
+        ("fp16", {"fp32": 11}, "fp32"),
+        ("int8", None, "int8"),
+        (None, None, "–"),
+    ],
+)
+def test_the_precision_is_what_ran(asked: str | None, ran: dict[str, int] | None, told: str) -> None:
+    assert computed(Row(name="a", precision=asked, precision_ran=ran)) == told
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_layers_that_went_back_to_float_are_printed_with_gain_and_cost() -> None
     drift = {"teacher": {"measured": False, "reason": "none"}, "put_back": {"layers": layers, "cost": cost}}
     assert drift_lines(drift) == [
         "to the teacher: not measured: none",
-        "back in float32, most harmful first: conv_3 (+4.25 dB), sum_1 (+0.50 dB); "
+        "back in float, most harmful first: conv_3 (+4.25 dB), sum_1 (+0.50 dB); "
         "p50 3.50 instead of 3.25 ms at 256x192",
     ]
 

@@ -118,7 +118,6 @@ def test_clients_are_told_what_the_values_mean(bundle: Bundle, tmp_path: Path) -
     assert "percentile 99.5 of what lies above" in told
     assert "CT in HU, -1024 HU is -1, 2000 HU is +1" in told
     assert "learned at 64 x 64 pixels of " in told
-    assert '"INFERENCE_PRECISION_HINT": "' in told
     assert bundle.sha256 in told
     assert Contract.from_json((version / "contract.json").read_bytes()) == bundle.contract
 
@@ -180,15 +179,22 @@ def test_it_is_written_whole_or_not_at_all(openvino: Bundle, tmp_path: Path, mon
     assert {path.name for path in (tmp_path / model_name(openvino.contract)).iterdir()} == {CONFIG, "1"}
 
 
-@pytest.mark.parametrize(("rest", "hint"), [("bf16", "bf16"), ("fp32", "f32")])
+@pytest.mark.parametrize(("rest", "hint", "other"), [("bf16", "bf16", "fp32"), ("fp32", "f32", "bf16")])
 def test_bf16_is_asked_for_where_the_drift_was_measured_with_it(
-    openvino: Bundle, tmp_path: Path, rest: str, hint: str
+    openvino: Bundle, tmp_path: Path, rest: str, hint: str, other: str
 ) -> None:
-    contract = replace(openvino.contract, precision_ran={"int8": 11, rest: 2})
-    version = add_to_repository(tmp_path, replace(openvino, contract=contract))
+    def measured(name: str) -> Bundle:
+        return replace(openvino, contract=replace(openvino.contract, precision_ran={"int8": 11, name: 2}))
+
+    version = add_to_repository(tmp_path, measured(rest))
     values = {name: value.string_value for name, value in parsed(version.parent / CONFIG).parameters.items()}
     assert values == ({"HINT_BF16": "YES"} if rest == "bf16" else {})
-    assert f'"INFERENCE_PRECISION_HINT": "{hint}"' in (version / "README.md").read_text(encoding="utf-8")
+    told = (version / "README.md").read_text(encoding="utf-8")
+    assert f'"INFERENCE_PRECISION_HINT": "{hint}"' in told
+    assert f"measured in {hint}" in told
+    assert add_to_repository(tmp_path, measured(rest)).name == "2"
+    with pytest.raises(InputError, match="another precision beside int8"):
+        add_to_repository(tmp_path, measured(other))
 
 
 def test_a_batch_that_gives_another_picture_is_refused(ort: Bundle, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def compiled(result: ExportResult) -> dict[str, str]:
     openvino = import_openvino()
     members = result.bundle.members
     model = openvino.Core().read_model(members["model.xml"], members["model.bin"])
-    properties = {"INFERENCE_PRECISION_HINT": "f32"}
+    properties = cpu_properties("int8", 1, result.bundle.contract.precision_ran)
     runtime = openvino.Core().compile_model(model, "CPU", properties).get_runtime_model()
     found: dict[str, str] = {}
     for node in runtime.get_ordered_ops():
@@ -50,10 +50,10 @@ def test_openvino_int8_runs_convolutions_in_int8_and_names_those_it_left(exporte
     assert ran is not None
     assert ran["int8"] >= 4
     left = result.bundle.contract.drift["float_layers"]
-    rest = "bf16" if "BF16" in cpu_capabilities() else "fp32"
-    assert ran == {"int8": ran["int8"], rest: len(left)}
+    name, kernels = ("bf16", "bf16") if "BF16" in cpu_capabilities() else ("fp32", "f32")
+    assert ran == {"int8": ran["int8"], name: len(left)}
     precisions = compiled(result)
-    assert {precisions[name] for name in left} == {"f32"}
+    assert {precisions[name] for name in left} == {kernels}
     assert sum(value in ("u8", "i8") for name, value in precisions.items() if name not in left) >= ran["int8"]
 
 
@@ -167,6 +167,27 @@ def test_openvino_bf16_computes_in_bf16_and_is_judged_by_the_gate(
     with pytest.raises(DriftRefusedError, match=r"below 90.*ask for --fp16, --fp32 or --int8"):
         export(request_for("openvino", "bf16", budget=strict), tmp_path / "strict.sccg")
     assert not (tmp_path / "strict.sccg").exists()
+
+
+@has_bf16
+def test_float32_takes_the_place_of_bf16_where_the_gate_refuses_it_beside_int8(
+    request_for: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+
+    def refuse_the_first(*_: object) -> None:
+        judged.append("once")
+        if len(judged) == 1:
+            raise RefusedError("too far")
+
+    monkeypatch.setattr("sccg_export.workshop.check_drift", refuse_the_first)
+    said: list[str] = []
+    made = export(request_for(), tmp_path / "a.sccg", said.append).bundle
+    assert made.contract.precision_ran is not None
+    assert set(made.contract.precision_ran) == {"fp32", "int8"}
+    assert "put_back" not in made.contract.drift
+    assert "too far: float32 instead of bf16 beside int8" in said
+    assert open_session(made).describe().precision_ran == made.contract.precision_ran
 
 
 @has_bf16

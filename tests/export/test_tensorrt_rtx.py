@@ -167,7 +167,7 @@ def test_an_int8_engine_over_its_budget_gets_layers_back_in_float_then_is_refuse
     wanted = request_for("tensorrt-rtx", "int8", budget=DriftBudget(min_mean_psnr_db=99))
     with pytest.raises(DriftRefusedError, match="below 99"):
         export(wanted, tmp_path / "rtx.sccg", said.append)
-    assert sum("back in float32" in line for line in said) > 1
+    assert sum("back in float" in line for line in said) > 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -71,9 +71,9 @@ def study_table(results: Results) -> Table:
 
 
 def computed(row: Row) -> str:
-    """The precision that was asked for and what else ran, such as ``int8 + bf16``."""
-    others = [name for name in row.precision_ran or {} if name != row.precision]
-    return " + ".join([row.precision, *others]) if row.precision else NOTHING
+    """Precisions that ran, the one asked for first, such as ``int8 + bf16``; if unknown, what was asked for."""
+    ran = sorted(row.precision_ran or {}, key=lambda name: (name != row.precision, name))
+    return " + ".join(ran) or row.precision or NOTHING
 
 
 def missed(row: Row) -> str:
