@@ -177,7 +177,7 @@ def _within_budget(
         say(engine.built.note)
     extra: dict[str, Any] = {}
     if engine.refused is not None and request.precision == "int8" and "bf16" in engine.session.describe().precision_ran:
-        say(f"{engine.refused}: float32 instead of bf16 beside int8")
+        say(f"{engine.refused}: trying float32 instead of bf16 beside int8")
         engine = workshop.in_float32(engine)
     if engine.refused is not None and engine.built.int8_layers and request.precision == "int8":
         before = engine

@@ -98,9 +98,14 @@ class Workshop:
         return self._judged(built, time.perf_counter() - started)
 
     def in_float32(self, engine: Engine) -> Engine:
-        """The same with float32 instead of bf16 beside int8, judged anew; so are all that are built from now on."""
+        """The same with float32 instead of bf16 beside int8, if the gate lets that through; else as it is.
+
+        If it does, all that are built from now on are opened so.
+        """
         self._float32 = True
-        return self._judged(engine.built, engine.build_seconds)
+        changed = self._judged(engine.built, engine.build_seconds)
+        self._float32 = changed.refused is None
+        return changed if self._float32 else engine
 
     def _judged(self, built: Built, seconds: float) -> Engine:
         bundle, opened = self._bundle(built), opener(built)

@@ -170,23 +170,29 @@ def test_openvino_bf16_computes_in_bf16_and_is_judged_by_the_gate(
 
 
 @has_bf16
-def test_float32_takes_the_place_of_bf16_where_the_gate_refuses_it_beside_int8(
-    request_for: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@only(("refused", "rest", "put_back"), [(1, "fp32", False), (2, "bf16", True)])
+def test_float32_takes_the_place_of_bf16_beside_int8_only_where_that_satisfies_the_gate(
+    request_for: Callable[..., ExportRequest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: int,
+    rest: str,
+    put_back: bool,
 ) -> None:
     judged: list[str] = []
 
     def refuse_the_first(*_: object) -> None:
         judged.append("once")
-        if len(judged) == 1:
+        if len(judged) <= refused:
             raise RefusedError("too far")
 
     monkeypatch.setattr("sccg_export.workshop.check_drift", refuse_the_first)
     said: list[str] = []
     made = export(request_for(), tmp_path / "a.sccg", said.append).bundle
     assert made.contract.precision_ran is not None
-    assert set(made.contract.precision_ran) == {"fp32", "int8"}
-    assert "put_back" not in made.contract.drift
-    assert "too far: float32 instead of bf16 beside int8" in said
+    assert set(made.contract.precision_ran) == {rest, "int8"}
+    assert ("put_back" in made.contract.drift) is put_back
+    assert "too far: trying float32 instead of bf16 beside int8" in said
     assert open_session(made).describe().precision_ran == made.contract.precision_ran
 
 
