@@ -287,6 +287,7 @@ def distill(
         taps=config.taps,
         gauge=gauge,
         critic=None if config.critic is None else Path(config.critic),
+        compile=device.type == "cpu" and parallel.processes() == 1 and _is_long(config),
     )
     left = None
     if config.minutes is not None:
@@ -325,6 +326,11 @@ def distill(
     write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
     labels = [label(side(pair, config.direction)) for pair in pairs]
     return DistillResult(load_checkpoint(path), pairs, labels, outputs, facts)
+
+
+def _is_long(config: DistillConfig) -> bool:
+    """Whether compiling, half a minute, is made up for."""
+    return config.steps >= 1000 if config.steps is not None else (config.minutes or 0) >= 5
 
 
 def _gauge(kept: Sequence[Base], label: Labeller, wanted: float, device: torch.device) -> DetailGauge:

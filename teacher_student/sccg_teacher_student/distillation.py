@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sccg_teacher_student.losses import charbonnier, head_weight, least_squares,
 from sccg_teacher_student.networks.frozen import frozen
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.objective import discriminator_loss
+from sccg_teacher_student.precision import compiled
 
 SHARPEN_FROM = 0.5  # share of the run; before, a student learns where detail lies
 
@@ -83,6 +85,9 @@ class DistillTask:
         Says in the second half of the run by how much labels are sharpened, or None.
     critic
         Discriminator that the adversarial term starts from (a teacher's training leaves one), or None: a fresh one.
+    compile
+        Compile student and losses before the first step, which takes about half a minute. Not beside feature matching,
+        whose taps a compiled network does not feed.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class DistillTask:
         taps: tuple[Tap, ...] = (),
         gauge: DetailGauge | None = None,
         critic: Path | None = None,
+        compile: bool = False,  # noqa: A002
     ) -> None:
         self.network = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._cache, self._weights, self._batch, self._shift = cache, weights, batch, shift
@@ -113,6 +119,9 @@ class DistillTask:
                 raise InputError("the feature loss needs --feature-tap TEACHER_MODULE=STUDENT_MODULE")
             height, width = cache.chunks[0].shape[-2:]
             self._match = FeatureMatch(self._teacher, self.network, taps, (height, width)).to(device)
+        compile = compile and self._match is None  # noqa: A001
+        self._forward: Callable[[Tensor], Tensor] = compiled(self.network) if compile else self.network
+        self._distances = compiled(distances) if compile else distances
         self._critic: PatchDiscriminator | None = None
         if weights.adversarial > 0:
             self._critic = load_discriminator(critic) if critic else PatchDiscriminator()
@@ -169,20 +178,13 @@ class DistillTask:
                     self._teacher(image)
             if self._amp is not None:
                 stack.enter_context(torch.autocast(self._device.type, dtype=self._amp))
-            output = self.network(image.contiguous(memory_format=torch.channels_last))
+            output = self._forward(image.contiguous(memory_format=torch.channels_last))
         output = output.float()
-        inside = head_weight(image, label)
         wanted = label
         if self._gauge is not None and part.share >= SHARPEN_FROM:
             self._gauge.step(self.network, self._amp)
             wanted = sharpened(label, self._gauge.gain)
-        wanted = beyond(wanted, self._margin)
-        parts = {"output": charbonnier(output, wanted, inside)}
-        if weights.wavelet:
-            parts["wavelet"] = wavelet_l1(output, wanted, inside)
-        if weights.ssim:
-            half = max(1, len(output) // 2)  # slices of a batch are in random order: half of them cost half the time
-            parts["ssim"] = 1 - ssim(output[:half], wanted[:half])
+        parts = self._distances(output, beyond(wanted, self._margin), head_weight(image, label), weights)
         if weights.reference:
             known = torch.isfinite(reference)
             parts["reference"] = F.l1_loss(output[known], reference[known]) if known.any() else output.sum() * 0
@@ -203,6 +205,20 @@ class DistillTask:
         self._critic_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(discriminator_loss(self._teaching(real), self._teaching(fake)))
         self._critic_optimizer.step()
+
+
+def distances(output: Tensor, wanted: Tensor, inside: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+    """The losses between an output and what is wanted in its place, as far as they have a weight.
+
+    All (N, 1, H, W); ``inside`` weighs the pixels.
+    """
+    parts = {"output": charbonnier(output, wanted, inside)}
+    if weights.wavelet:
+        parts["wavelet"] = wavelet_l1(output, wanted, inside)
+    if weights.ssim:
+        half = max(1, len(output) // 2)  # slices of a batch are in random order: half of them cost half the time
+        parts["ssim"] = 1 - ssim(output[:half], wanted[:half])
+    return parts
 
 
 def beyond(label: Tensor, margin: float, saturated: float = 0.99) -> Tensor:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from teacher_fakes import bases, picture, save_teacher
+from torch import Tensor
 
 from sccg_runtime.errors import InputError
+from sccg_teacher_student import precision
 from sccg_teacher_student.checkpoint import load_checkpoint
 from sccg_teacher_student.distillation import DistillTask, LossWeights, beyond
 from sccg_teacher_student.features import Tap
@@ -19,7 +23,7 @@ from sccg_teacher_student.loop import Part, Schedule, Trainer
 from sccg_teacher_student.losses import charbonnier, head_weight, sharpened
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.s2d import CLIP_MARGIN
-from sccg_teacher_student.networks.spec import resnet_spec, s2d_spec
+from sccg_teacher_student.networks.spec import resnet_spec, s2d_spec, student_spec
 
 ONLY = dict.fromkeys(LossWeights.__dataclass_fields__, 0.0)
 TAPS = (Tap("model.10", "blocks.0"),)
@@ -39,7 +43,7 @@ def make_task(cache: LabelCache, tmp_path: Path) -> Any:
         teacher = load_checkpoint(save_teacher(tmp_path / "net.pth")).generator if weights.get("features") else None
         given: dict[str, Any] = {"batch": 4, "shift": 8, "device": torch.device("cpu"), "amp": None}
         given |= {"teacher": teacher, "taps": TAPS if teacher else ()}
-        student = build_generator(s2d_spec(4, 1, plain=True))
+        student = options.pop("student", None) or build_generator(s2d_spec(4, 1, plain=True))
         return DistillTask(student, cache, LossWeights(**ONLY | weights), **given | options)
 
     return make
@@ -68,6 +72,27 @@ def test_total_is_the_weighted_sum(make_task: Any) -> None:
     losses = {name: float(value.detach()) for name, value in make_task(weights).losses(draws()).items()}
     assert set(losses) == {"total", *weights}
     assert losses["total"] == pytest.approx(sum(weights[name] * losses[name] for name in weights), rel=1e-5)
+
+
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("student", ["s2d-16x2-h8-nostd-in", "s2d-16x2"])
+def test_compiled_the_losses_and_their_gradients_are_the_same(
+    make_task: Any, student: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def learned(compile: bool) -> tuple[dict[str, float], Tensor]:  # noqa: A002
+        torch.manual_seed(0)
+        network = build_generator(student_spec(student))
+        network.train()
+        task = make_task({"output": 1.0, "wavelet": 0.7, "ssim": 0.1}, student=network, compile=compile)
+        losses = task.losses(draws())
+        losses["total"].backward()
+        gradients = [parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]
+        return {name: float(value.detach()) for name, value in losses.items()}, torch.cat(gradients)
+
+    (losses, gradients), (expected, theirs) = learned(True), learned(False)
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert (gradients - theirs).norm() <= 1e-3 * theirs.norm()
+    assert not [record for record in caplog.records if record.name == precision.__name__]  # it was compiled indeed
 
 
 def test_reference_uses_only_views_that_have_one(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sccg_teacher_student.networks.norm import InstanceNorm2d
 from sccg_teacher_student.networks.spec import GeneratorSpec
 
 
@@ -81,20 +82,6 @@ def _norm(spec: GeneratorSpec, channels: int) -> nn.Module:
     if spec.norm == "none":
         return nn.Identity()
     return InstanceNorm2d(channels, affine=spec.norm == "instance-affine")
-
-
-class InstanceNorm2d(nn.InstanceNorm2d):
-    """Instance norm whose gradient is right for a single slice, too.
-
-    PyTorch 2.13's is wrong on a CPU where what comes back for one slice is in channels-last layout.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """(N, C, H, W) -> the same shape."""
-        output = super().forward(input)
-        if self.training and len(input) == 1 and output.requires_grad:
-            output.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
-        return output
 
 
 def _bias(spec: GeneratorSpec) -> bool:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sccg_teacher_student.networks.resnet import InstanceNorm2d
+from sccg_teacher_student.networks.norm import InstanceNorm2d
 from sccg_teacher_student.networks.spec import BRANCH_STRIDE, GeneratorSpec, Norm
 
 CLIP_MARGIN = 0.03
