@@ -111,6 +111,20 @@ def test_what_comes_in_from_outside_is_background() -> None:
     assert (warp(image, coordinates) == -1).all()
 
 
+def test_fine_detail_between_pixels_is_kept() -> None:
+    columns = np.arange(64)
+    waves = np.broadcast_to(0.8 * np.sin(2 * np.pi * columns / 4), (64, 64)).astype(np.float32)
+    moved = warp(waves, np.stack(np.meshgrid(np.arange(64.0), columns + 0.5, indexing="ij")))
+    inside = np.s_[8:-8, 8:-8]
+    assert np.square(moved[inside]).mean() > 0.9 * np.square(waves[inside]).mean()
+
+
+def test_warped_slices_stay_in_range() -> None:
+    edges = np.where(np.random.default_rng(0).random((32, 32)) < 0.5, -1, 1).astype(np.float32)
+    moved = warp(edges, deformation(edges.shape, np.random.default_rng(1)))
+    assert np.abs(moved).max() <= 1
+
+
 @pytest.mark.parametrize("size", [(32, 48), (37, 61), (256, 256)])
 def test_deformations_are_smooth_and_of_the_slices_size(size: tuple[int, int]) -> None:
     for seed in range(5):
