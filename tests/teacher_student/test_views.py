@@ -76,6 +76,21 @@ def test_contrast_views_leave_the_reference_alone(monkeypatch: pytest.MonkeyPatc
         assert not np.array_equal(image, base.load()[0])
 
 
+@pytest.mark.parametrize("kind", ["deform", "contrast"])
+def test_every_eighth_view_is_made_smaller(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(views, "MIX", {kind: 1.0})
+    head = np.full((64, 64), -1, np.float32)
+    head[12:52, 12:52] = 0
+    filled = {
+        number: float((make_view([Base("a", "0", lambda: (head, None))], 0, number)[0] > -0.9).mean())
+        for number in range(1, 81)
+    }
+    small = [share for number, share in filled.items() if number % 8 == 0]
+    usual = [share for number, share in filled.items() if number % 8]
+    assert max(small) < min(0.3, np.mean(usual))
+    assert min(usual) > 0.2
+
+
 @pytest.mark.parametrize("kind", ["average", "mix"])
 def test_views_of_two_slices_have_no_reference(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(views, "MIX", {kind: 1.0})
