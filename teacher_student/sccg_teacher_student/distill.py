@@ -274,6 +274,8 @@ def distill(
 
     torch.manual_seed(config.seed)
     student = build_generator(spec)
+    if compiling := _compiles(config, device):
+        reporter.say("compiling student and losses before the first step")
     gauge = _gauge(kept, label, config.detail, device) if kept else None
     task = DistillTask(
         student,
@@ -287,7 +289,7 @@ def distill(
         taps=config.taps,
         gauge=gauge,
         critic=None if config.critic is None else Path(config.critic),
-        compile=device.type == "cpu" and parallel.processes() == 1 and _is_long(config),
+        compile=compiling,
     )
     left = None
     if config.minutes is not None:
@@ -328,9 +330,10 @@ def distill(
     return DistillResult(load_checkpoint(path), pairs, labels, outputs, facts)
 
 
-def _is_long(config: DistillConfig) -> bool:
-    """Whether compiling, half a minute, is made up for."""
-    return config.steps >= 1000 if config.steps is not None else (config.minutes or 0) >= 5
+def _compiles(config: DistillConfig, device: torch.device) -> bool:
+    """Whether a run on a CPU makes up for half a minute of compiling; feature taps see nothing of a compiled network."""
+    long = config.steps >= 1000 if config.steps is not None else (config.minutes or 0) >= 5
+    return long and device.type == "cpu" and parallel.processes() == 1 and not config.taps
 
 
 def _gauge(kept: Sequence[Base], label: Labeller, wanted: float, device: torch.device) -> DetailGauge:

@@ -86,8 +86,7 @@ class DistillTask:
     critic
         Discriminator that the adversarial term starts from (a teacher's training leaves one), or None: a fresh one.
     compile
-        Compile student and losses before the first step, which takes about half a minute. Not beside feature matching,
-        whose taps a compiled network does not feed.
+        Compile student and losses at the first step, which takes about half a minute. Not for feature matching.
     """
 
     def __init__(
@@ -119,7 +118,6 @@ class DistillTask:
                 raise InputError("the feature loss needs --feature-tap TEACHER_MODULE=STUDENT_MODULE")
             height, width = cache.chunks[0].shape[-2:]
             self._match = FeatureMatch(self._teacher, self.network, taps, (height, width)).to(device)
-        compile = compile and self._match is None  # noqa: A001
         self._forward: Callable[[Tensor], Tensor] = compiled(self.network) if compile else self.network
         self._distances = compiled(distances) if compile else distances
         self._critic: PatchDiscriminator | None = None
