@@ -200,12 +200,8 @@ def _run(config: TrainConfig, folder: Path, *, resume: bool, json_out: str | Non
 
     source = open_data(Path(config.data), settings=Path(config.intensity) if config.intensity else None)
     say(f"run folder: {folder}")
-    try:
-        with reporting(config.steps, config.batch) as reporter:
-            made = train_teacher(config, source, folder, reporter, resume=resume)
-    except KeyboardInterrupt:
-        say(f"interrupted; go on with: sccg-compress train --resume {shlex.quote(str(folder))}")
-        raise
+    with runs.resumable("train", folder), reporting(config.steps, config.batch) as reporter:
+        made = train_teacher(config, source, folder, reporter, resume=resume)
     if made is None:  # not the first of several processes
         return folder
     write_json(json_out, {**made.facts, "run": str(folder)})

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import Cli, Lab
+from command_line import Cli, Lab, Said
 
 from sccg_compress.train_verb import unpaired_folders
 from sccg_runtime.errors import InputError
@@ -87,6 +87,30 @@ def test_ctrl_c_leaves_a_run_that_goes_on(run: Cli, lab: Lab, tmp_path: Path) ->
     config = json.loads((folder / "train.json").read_text())
     (folder / "train.json").write_text(json.dumps(config | {"generator": "resnet-4x2-in"}))
     run("train", "--resume", folder).refused("another run")
+
+
+def without_room(size_bytes: int, *arguments: object) -> Said:
+    """A process of its own that can write no file beyond ``size_bytes``: what a full disk does, with another errno."""
+    pytest.importorskip("resource", reason="this system cannot limit the size of files")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size_bytes}, resource.RLIM_INFINITY))"
+    code = f"{limit}; from sccg_compress.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(run: Cli, lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    small = ("--data", lab.phantom, *TINY, "--weight-adversarial", 0, "--uniform-pixels", "--weight-structure", 0)
+    said = without_room(20_000, "train", *small, "--steps", 1, "--out", folder)
+    said.refused(f"{folder / 'last.pt'}: File too large; make room", f"sccg-compress train --resume '{folder}'")
+    assert run("train", "--resume", folder).code == 0
+    options = ("--student", "s2d-8x1", "--views", 16, "--batch", 2, "--device", "cpu", "--steps", 1)
+    said = without_room(20_000, "distill", "--teacher", lab.teacher, *options)
+    said.refused("00000.npy: File too large; make room", "sccg-compress distill --resume runs/")
+    latest = max(path for path in Path("runs").iterdir() if (path / "config.json").is_file() and path.name != "first")
+    assert run("distill", "--resume", latest).code == 0
 
 
 def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Path) -> None:
