@@ -113,6 +113,8 @@ def train(
         "amp": amp,
     }
     chosen |= {name: value for name, value in options.items() if value is not None}
+    if structure_features is not None and structure_features.startswith("vgg:"):
+        chosen["structure_features"] = f"vgg:{Path(structure_features.removeprefix('vgg:')).resolve()}"
     if size is not None:
         chosen["size"] = None if size == "stored" else parse_size(size)
     chosen |= unpaired_folders(unpaired or [], direction)

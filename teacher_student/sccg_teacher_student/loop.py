@@ -382,7 +382,9 @@ class _Losses(nn.Module):
 
 
 def _same(key: str, kept: Any, wanted: str) -> bool:
-    """Whether two identities agree; a spec written before a field was added is the same without it."""
+    """Whether two identities agree; one written before a key, or a field of the spec, was added agrees without it."""
+    if kept is None and key not in ("spec", "record"):
+        return True
     if kept == wanted or key != "spec":
         return bool(kept == wanted)
     try:

@@ -390,6 +390,7 @@ def _trainer(
         average_decay=config.average_decay,
     )
     identity = {"spec": json.dumps(spec.to_dict()), "record": json.dumps(record.to_dict())}
+    identity["structure_features"] = task.features
     return Trainer(task, schedule, config.batch, folder, identity, config.seed, config.accumulate)
 
 

@@ -124,7 +124,7 @@ def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Pat
     run("train", *data, "--batch", 0).refused("above zero")
     run("train", *data, "--size", "large").refused("not ROWSxCOLUMNS")
     run("train", *data, "--weight-adversarial", 0).refused("--uniform-pixels")
-    run("train", *data, "--structure-features", "vgg:gone.pth").refused("no file gone.pth")
+    run("train", *data, "--structure-features", "vgg:gone.pth").refused("no file", "gone.pth")
     run("train", *data, "--unpaired", "gone").refused("--unpaired gone: no such folder")
     run("train", *data, "--direction", "both", "--unpaired", lab.phantom).refused("say mr:")
     run("train", *data, "--save-format", "onnx").refused("sccg, cyclegan")
@@ -151,6 +151,16 @@ def test_options_change_a_preset(run: Cli, lab: Lab, monkeypatch: pytest.MonkeyP
     for text, size in sizes.items():
         assert run("train", "--data", lab.phantom, "--size", text).code == 0
         assert asked.pop() == TrainConfig(data=plain.data, direction="mr2ct", size=size)
+
+
+def test_paths_are_kept_whole_so_that_a_run_goes_on_from_another_folder(
+    run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr("sccg_compress.train_verb.new_training", lambda config, *_, **__: asked.append(config))
+    Path("weights.pth").touch()
+    assert run("train", "--data", lab.phantom, "--structure-features", "vgg:weights.pth").code == 0
+    assert asked.pop().structure_features == f"vgg:{Path('weights.pth').resolve()}"
 
 
 def test_unpaired_folders_say_their_modality_or_are_of_the_input(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from sccg_runtime.errors import CheckpointError, InputError
 from sccg_teacher_student.checkpoint import load_checkpoint, load_discriminator
 from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.distill import Reporter
+from sccg_teacher_student.extractors import MindFeatures
 from sccg_teacher_student.loop import Progress
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.teaching import HybridWeights
@@ -233,6 +234,22 @@ def test_a_run_of_another_configuration_is_not_resumed(config: TrainConfig, tmp_
     run(replace(config, losses=LIGHT, steps=1), tmp_path / "run")
     with pytest.raises(CheckpointError, match="another run: its spec"):
         run(replace(config, losses=LIGHT, steps=1, generator="resnet-4x2-in"), tmp_path / "run", resume=True)
+
+
+def test_other_structure_features_do_not_go_on(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other weights of VGG16, too: they have another name in the run's identity."""
+    short, folder = replace(config, steps=1, losses=replace(LIGHT, structure=1.0)), tmp_path / "run"
+    run(short, folder)
+    with monkeypatch.context() as patched:
+        patched.setattr("sccg_teacher_student.teaching.make_extractor", lambda *_: (MindFeatures(), "another VGG16"))
+        with pytest.raises(CheckpointError, match="another run: its structure_features"):
+            run(short, folder, resume=True)
+    content = torch.load(folder / "last.pt", weights_only=True)
+    assert content.pop("structure_features").startswith("MIND")
+    torch.save(content, folder / "last.pt")
+    assert run(short, folder, resume=True).facts["steps"] == 1, "a run that was begun before this was kept goes on"
 
 
 def test_the_seed_decides_what_is_learned(config: TrainConfig, tmp_path: Path) -> None:
