@@ -51,7 +51,18 @@ def train(
     optimizer: Annotated[
         str | None, typer.Option(help="adam, or muon for the generator's convolutions. [paper: adam, cpu: muon]")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [paper: 1e-4 throughout, cpu: 4e-4]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [paper: 1e-4, cpu: 4e-4]")] = None,
+    cosine: Annotated[
+        bool | None,
+        typer.Option(
+            "--cosine/--constant",
+            help="Whether the learning rate warms up and falls, or stays. [paper: constant, cpu: cosine]",
+        ),
+    ] = None,
+    average_decay: Annotated[
+        float | None,
+        typer.Option(help="Of the moving average of the weights, per step; 0: none. [paper: 0, cpu: 0.995]"),
+    ] = None,
     weight_adversarial: Annotated[float | None, typer.Option(help="Of the least-squares GAN term. [1]")] = None,
     weight_pixel: Annotated[float | None, typer.Option(help="Of pixel translation. [100]")] = None,
     weight_structure: Annotated[
@@ -105,6 +116,8 @@ def train(
         "accumulate": accumulate,
         "optimizer": optimizer,
         "learning_rate": learning_rate,
+        "decay": cosine,
+        "average_decay": average_decay,
         "structure_features": structure_features,
         "validate_every": validate_every,
         "save_format": save_format,

@@ -125,6 +125,7 @@ def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Pat
     run("train", *data, "--size", "large").refused("not ROWSxCOLUMNS")
     run("train", *data, "--weight-adversarial", 0).refused("--uniform-pixels")
     run("train", *data, "--structure-features", "vgg:gone.pth").refused("no file", "gone.pth")
+    run("train", *data, "--average-decay", 1).refused("--average-decay must")
     run("train", *data, "--unpaired", "gone").refused("--unpaired gone: no such folder")
     run("train", *data, "--direction", "both", "--unpaired", lab.phantom).refused("say mr:")
     run("train", *data, "--save-format", "onnx").refused("sccg, cyclegan")
@@ -143,7 +144,11 @@ def test_options_change_a_preset(run: Cli, lab: Lab, monkeypatch: pytest.MonkeyP
     cpu = ("train", "--data", lab.phantom, "--preset", "cpu")
     assert run(*cpu).code == 0
     assert run(*cpu, "--epochs", 3, "--weight-pixel", 50, "--optimizer", "adam").code == 0
-    plain, changed = asked
+    assert run(*cpu, "--constant", "--average-decay", 0).code == 0
+    plain, changed, steady = asked
+    assert steady == replace(plain, decay=False, average_decay=0.0)
+    assert run("train", "--data", lab.phantom, "--cosine", "--average-decay", 0.9).code == 0
+    assert asked.pop() == TrainConfig(data=plain.data, direction="mr2ct", decay=True, average_decay=0.9)
     assert plain == TrainConfig(data=plain.data, direction="mr2ct", **PRESETS["cpu"])
     losses = replace(plain.losses, pixel=50.0)
     assert changed == replace(plain, epochs=3, minutes=None, losses=losses, optimizer="adam")
