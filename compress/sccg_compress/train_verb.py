@@ -126,6 +126,8 @@ def train(
         "amp": amp,
     }
     chosen |= {name: value for name, value in options.items() if value is not None}
+    if weight_cycle and direction != "both" and not unpaired:
+        raise InputError("--weight-cycle needs --direction both or --unpaired: here is nothing that comes back")
     if structure_features is not None and structure_features.startswith("vgg:"):
         chosen["structure_features"] = f"vgg:{Path(structure_features.removeprefix('vgg:')).resolve()}"
     if size is not None:

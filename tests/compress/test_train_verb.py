@@ -126,6 +126,7 @@ def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Pat
     run("train", *data, "--weight-adversarial", 0).refused("--uniform-pixels")
     run("train", *data, "--structure-features", "vgg:gone.pth").refused("no file", "gone.pth")
     run("train", *data, "--average-decay", 1).refused("--average-decay must")
+    run("train", *data, "--weight-cycle", 5).refused("--weight-cycle", "--direction both or --unpaired")
     run("train", *data, "--unpaired", "gone").refused("--unpaired gone: no such folder")
     run("train", *data, "--direction", "both", "--unpaired", lab.phantom).refused("say mr:")
     run("train", *data, "--save-format", "onnx").refused("sccg, cyclegan")
