@@ -228,6 +228,12 @@ def test_both_directions_leave_a_teacher_each(config: TrainConfig, tmp_path: Pat
         assert record is not None
         assert record.direction == direction
         assert (folder / f"discriminator_{direction}.safetensors").is_file()
+    last = load_checkpoint(folder / "last.pt")
+    assert last.record is not None
+    assert last.record.direction == "mr2ct", "the first one alone"
+    average = torch.load(folder / "last.pt", weights_only=True)["average"]
+    for name, tensor in last.generator.state_dict().items():
+        assert torch.equal(tensor, average[f"mr2ct.{name}"]), name
     with (folder / "log.csv").open(newline="") as file:
         assert {"mr2ct_cycle", "ct2mr_cycle"} < set(next(csv.DictReader(file)))
 
