@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,12 +58,8 @@ def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | N
     intensity = Path(config.intensity) if config.intensity else None
     source = choose_data(Path(config.data), None, intensity)
     say(f"run folder: {folder}")
-    try:
-        with reporting(config.steps, config.batch) as reporter:
-            made = distill(config, source, folder, runs.root_of(folder) / runs.CACHE, reporter, resume=resume)
-    except KeyboardInterrupt:
-        say(f"interrupted; go on with: sccg-compress distill --resume {shlex.quote(str(folder))}")
-        raise
+    with runs.resumable("distill", folder), reporting(config.steps, config.batch) as reporter:
+        made = distill(config, source, folder, runs.root_of(folder) / runs.CACHE, reporter, resume=resume)
     if made is None:  # not the first of several processes
         return folder
     write_bytes(folder / "sheet.png", _sheet(made))

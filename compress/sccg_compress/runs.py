@@ -5,10 +5,13 @@ A run that was made elsewhere (``distill --out``) is the newest too: ``runs/late
 
 from __future__ import annotations
 
+import errno
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sccg_compress.console import say
 from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_text
 
@@ -16,6 +19,7 @@ RUNS = Path("runs")
 LATEST = "latest"
 CACHE = "cache"
 PHANTOM = "phantom"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def root_of(folder: Path) -> Path:
@@ -82,3 +86,19 @@ def begun(out: Path | None, name: str, direction: str, config: tuple[str, str]) 
             path.unlink()
             folder.rmdir()
         raise
+
+
+@contextmanager
+def resumable(verb: str, folder: Path) -> Iterator[None]:
+    """Whatever ends a run from outside, say with which command it goes on: Ctrl-C, or a full disk (OSError)."""
+    command = f"sccg-compress {verb} --resume {shlex.quote(str(folder))}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted; go on with: {command}")
+        raise
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        told = f"{error.strerror}; make room there, then go on with: {command}"
+        raise OSError(error.errno, told, error.filename or str(folder)) from error

@@ -51,7 +51,18 @@ def train(
     optimizer: Annotated[
         str | None, typer.Option(help="adam, or muon for the generator's convolutions. [paper: adam, cpu: muon]")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [paper: 1e-4 throughout, cpu: 4e-4]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [paper: 1e-4, cpu: 4e-4]")] = None,
+    cosine: Annotated[
+        bool | None,
+        typer.Option(
+            "--cosine/--constant",
+            help="Whether the learning rate warms up and falls, or stays. [paper: constant, cpu: cosine]",
+        ),
+    ] = None,
+    average_decay: Annotated[
+        float | None,
+        typer.Option(help="Of the moving average of the weights, per step; 0: none. [paper: 0, cpu: 0.995]"),
+    ] = None,
     weight_adversarial: Annotated[float | None, typer.Option(help="Of the least-squares GAN term. [1]")] = None,
     weight_pixel: Annotated[float | None, typer.Option(help="Of pixel translation. [100]")] = None,
     weight_structure: Annotated[
@@ -105,6 +116,8 @@ def train(
         "accumulate": accumulate,
         "optimizer": optimizer,
         "learning_rate": learning_rate,
+        "decay": cosine,
+        "average_decay": average_decay,
         "structure_features": structure_features,
         "validate_every": validate_every,
         "save_format": save_format,
@@ -113,6 +126,10 @@ def train(
         "amp": amp,
     }
     chosen |= {name: value for name, value in options.items() if value is not None}
+    if weight_cycle and direction != "both" and not unpaired:
+        raise InputError("--weight-cycle needs --direction both or --unpaired: here is nothing that comes back")
+    if structure_features is not None and structure_features.startswith("vgg:"):
+        chosen["structure_features"] = f"vgg:{Path(structure_features.removeprefix('vgg:')).resolve()}"
     if size is not None:
         chosen["size"] = None if size == "stored" else parse_size(size)
     chosen |= unpaired_folders(unpaired or [], direction)
@@ -200,12 +217,8 @@ def _run(config: TrainConfig, folder: Path, *, resume: bool, json_out: str | Non
 
     source = open_data(Path(config.data), settings=Path(config.intensity) if config.intensity else None)
     say(f"run folder: {folder}")
-    try:
-        with reporting(config.steps, config.batch) as reporter:
-            made = train_teacher(config, source, folder, reporter, resume=resume)
-    except KeyboardInterrupt:
-        say(f"interrupted; go on with: sccg-compress train --resume {shlex.quote(str(folder))}")
-        raise
+    with runs.resumable("train", folder), reporting(config.steps, config.batch) as reporter:
+        made = train_teacher(config, source, folder, reporter, resume=resume)
     if made is None:  # not the first of several processes
         return folder
     write_json(json_out, {**made.facts, "run": str(folder)})

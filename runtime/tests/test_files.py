@@ -1,8 +1,9 @@
+import errno
 import os
 
 import pytest
 
-from sccg_runtime.files import replacing, sha256, write_bytes
+from sccg_runtime.files import naming, replacing, sha256, write_bytes
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -20,6 +21,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == b"old"
     write_bytes(path, b"new")
     assert [item.read_bytes() for item in path.parent.iterdir()] == [b"new"]
+
+
+def test_an_error_that_names_no_file_names_the_one_that_was_wanted(tmp_path):
+    for given, told in ((None, "file.json"), ("other", "other")):
+        with pytest.raises(OSError, match="full") as caught, replacing(tmp_path / "file.json"):
+            raise OSError(errno.ENOSPC, "full", given)
+        assert caught.value.filename.endswith(told)
+    with pytest.raises(OSError, match="not an errno"), naming(tmp_path):
+        raise OSError("not an errno")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders here")

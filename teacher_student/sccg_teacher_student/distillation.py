@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sccg_runtime.errors import InputError
@@ -152,9 +151,12 @@ class DistillTask:
             self._critic.load_state_dict(state["critic"])
             self._critic_optimizer.load_state_dict(state["critic_optimizer"])
 
-    def draw(self, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, Tensor, Tensor]:
-        """(input, teacher's output, reference) of a random batch, (N, 1, H, W) each; NaN where no reference is."""
-        mine = part.of(self._batch)
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(input, teacher's output, reference) of a random batch, (N, 1, H, W) each; NaN where no reference is.
+
+        Of several processes, each gets every so many slices.
+        """
+        mine = slice(parallel.rank(), None, parallel.processes())
         numbers = torch.randint(len(self._cache), (self._batch,), generator=generator)[mine].numpy()
         stack = self._cache.batch(numbers)
         if self._shift:
@@ -165,8 +167,18 @@ class DistillTask:
         return stack[:, 0:1], stack[:, 1:2], stack[:, 2:3]
 
     def losses(self, generator: torch.Generator, part: Part = WHOLE) -> dict[str, Tensor]:
-        """Named losses of one batch; ``total`` is their weighted sum."""
-        image, label, reference = self.draw(generator, part)
+        """Named losses of one batch; ``total`` is their weighted sum.
+
+        Their mean over the parts of a batch is what one part alone would give.
+        """
+        drawn = self.draw(generator)
+        turns = part.count // parallel.processes()
+        mine = slice(part.index % turns, None, turns)
+        image, label, reference = (each[mine] for each in drawn)
+        inside = head_weight(drawn[0], drawn[1])
+        inside = (inside / parallel.mean(inside.mean()))[mine]
+        half = range(max(1, self._batch // 2))  # slices are in random order: half of them cost half the time
+        scored = len(half[parallel.rank() :: parallel.processes()][mine])
         weights = self._weights
         with contextlib.ExitStack() as stack:
             features = None
@@ -182,10 +194,15 @@ class DistillTask:
         if self._gauge is not None and part.share >= SHARPEN_FROM:
             self._gauge.step(self.network, self._amp)
             wanted = sharpened(label, self._gauge.gain)
-        parts = self._distances(output, beyond(wanted, self._margin), head_weight(image, label), weights)
+        parts = self._distances(output, beyond(wanted, self._margin), inside, weights, scored)
+        if "ssim" in parts:
+            parts["ssim"] = parts["ssim"] * (part.count * scored / len(half))
         if weights.reference:
-            known = torch.isfinite(reference)
-            parts["reference"] = F.l1_loss(output[known], reference[known]) if known.any() else output.sum() * 0
+            known = torch.isfinite(drawn[2])
+            share = parallel.mean(known.float().mean())
+            known = known[mine]
+            distance = (output[known] - reference[known]).abs().sum()
+            parts["reference"] = distance / (share * known.numel()).clamp(min=1)
         if self._critic is not None:
             self._teach_critic(label, output.detach())
             parts["adversarial"] = least_squares(frozen(self._critic, output), real=True)
@@ -205,17 +222,17 @@ class DistillTask:
         self._critic_optimizer.step()
 
 
-def distances(output: Tensor, wanted: Tensor, inside: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+def distances(output: Tensor, wanted: Tensor, inside: Tensor, weights: LossWeights, scored: int) -> dict[str, Tensor]:
     """The losses between an output and what is wanted in its place, as far as they have a weight.
 
-    All (N, 1, H, W); ``inside`` weighs the pixels.
+    All (N, 1, H, W); ``inside`` weighs the pixels, 1 in the mean over a step. SSIM is that of the first ``scored``
+    slices, and left out where there are none.
     """
     parts = {"output": charbonnier(output, wanted, inside)}
     if weights.wavelet:
         parts["wavelet"] = wavelet_l1(output, wanted, inside)
-    if weights.ssim:
-        half = max(1, len(output) // 2)  # slices of a batch are in random order: half of them cost half the time
-        parts["ssim"] = 1 - ssim(output[:half], wanted[:half])
+    if weights.ssim and scored:
+        parts["ssim"] = 1 - ssim(output[:scored], wanted[:scored])
     return parts
 
 

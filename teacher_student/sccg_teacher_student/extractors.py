@@ -56,7 +56,7 @@ def make_extractor(text: str, generator: nn.Module) -> tuple[Extractor, str]:
     """
     path = parse_features(text)
     if path is not None:
-        return VggFeatures(path), f"VGG16 relu3_1, relu4_1, relu4_3 of {path.name} (SHA-256 {sha256(path)})"
+        return VggFeatures(path), f"VGG16 relu3_1, relu4_1, relu4_3, weights of SHA-256 {sha256(path)}"
     if text == "mind":
         return MindFeatures(), f"MIND self-similarity at 1/{', 1/'.join(map(str, _MIND_SCALES))} of the resolution"
     return EncoderFeatures(generator), "first three stages of the generator's own encoder after its stem"

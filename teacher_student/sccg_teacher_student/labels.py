@@ -7,6 +7,7 @@ data and seed goes on where the last one stopped.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import time
@@ -23,7 +24,7 @@ from torch import nn
 from sccg_runtime.contract import Precision
 from sccg_runtime.engine import cpu_capabilities, cpu_properties, import_openvino, openvino_core
 from sccg_runtime.errors import InputError, RefusedError
-from sccg_runtime.files import replacing
+from sccg_runtime.files import write_bytes
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.precision import without_tf32
 from sccg_teacher_student.views import Base, make_view
@@ -87,9 +88,9 @@ class LabelCache:
             if not np.isfinite(output).all():
                 raise RefusedError(f"the teacher's output on view {number} is not finite")
             rows.append(np.stack([image, output, np.full_like(image, np.nan) if reference is None else reference]))
-        path = self._path(len(self.chunks))
-        with replacing(path) as temporary:
-            np.save(temporary, np.stack(rows).astype(np.float16))
+        path, whole = self._path(len(self.chunks)), io.BytesIO()
+        np.save(whole, np.stack(rows).astype(np.float16))
+        write_bytes(path, whole.getvalue())  # NumPy itself does not say that a disk is full
         self.chunks.append(np.load(path, mmap_mode="r", allow_pickle=False))
 
     def fill(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import signal
@@ -22,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_teacher_student import parallel
+from sccg_teacher_student.board import append_row
 from sccg_teacher_student.checkpoint import load_tensors_only, one_line, save_tensors
 from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.optimizers import MuonAdamW
@@ -360,15 +360,11 @@ class Trainer:
             raise CheckpointError(f"{path} does not fit this run: {one_line(error)}") from None
 
     def _log(self, progress: Progress) -> None:
-        path = self.folder / "log.csv"
-        new = not path.is_file()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", "seconds", "slices", "learning_rate", *progress.losses])
-            rate = self.schedule.rate(progress.share)
-            values = [f"{value:.6g}" for value in progress.losses.values()]
-            writer.writerow([progress.step, f"{progress.seconds:.2f}", progress.slices, f"{rate:.4g}", *values])
+        names = ["step", "seconds", "slices", "learning_rate", *progress.losses]
+        rate = self.schedule.rate(progress.share)
+        values = [f"{value:.6g}" for value in progress.losses.values()]
+        row = [progress.step, f"{progress.seconds:.2f}", progress.slices, f"{rate:.4g}", *values]
+        append_row(self.folder / "log.csv", names, row)
 
 
 class _Losses(nn.Module):
@@ -386,7 +382,9 @@ class _Losses(nn.Module):
 
 
 def _same(key: str, kept: Any, wanted: str) -> bool:
-    """Whether two identities agree; a spec written before a field was added is the same without it."""
+    """Whether two identities agree; one written before a key, or a field of the spec, was added agrees without it."""
+    if kept is None and key not in ("spec", "record"):
+        return True
     if kept == wanted or key != "spec":
         return bool(kept == wanted)
     try:

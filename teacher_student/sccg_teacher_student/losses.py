@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, epsilon: float = 0.03) -> Tensor:
-    """Weighted mean of sqrt(d^2 + epsilon^2) - epsilon: L1 with a round bottom (Charbonnier et al. 1994).
+    """Mean of sqrt(d^2 + epsilon^2) - epsilon, times ``weight``: L1 with a round bottom (Charbonnier et al. 1994).
 
     The bottom is four grey levels of 256 wide: below, large differences count more than small ones, as in a PSNR.
     """
     distance = torch.sqrt((output - target) ** 2 + epsilon**2) - epsilon
-    return distance.mean() if weight is None else (distance * weight).sum() / weight.sum()
+    return distance.mean() if weight is None else (distance * weight).mean()
 
 
 def head_weight(image: Tensor, target: Tensor, inside: float = 3.0, above: float = -0.88, cell: int = 4) -> Tensor:
@@ -37,7 +37,7 @@ def haar_bands(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def wavelet_l1(output: Tensor, target: Tensor, weight: Tensor | None = None, levels: int = 2) -> Tensor:
-    """Weighted L1 between the high Haar bands, mean over ``levels`` levels (after Zhang et al., CVPR 2022)."""
+    """L1 between the high Haar bands, times ``weight``, mean over ``levels`` levels (after Zhang et al., CVPR 2022)."""
     low = output - target  # the transform is linear
     total = output.new_zeros(())
     for _ in range(levels):
@@ -46,7 +46,7 @@ def wavelet_l1(output: Tensor, target: Tensor, weight: Tensor | None = None, lev
             total = total + high.abs().mean()
         else:
             weight = F.avg_pool2d(weight, 2)
-            total = total + (high.abs() * weight).sum() / (weight.sum() * high.shape[1])
+            total = total + (high.abs() * weight).mean()
     return total / levels
 
 

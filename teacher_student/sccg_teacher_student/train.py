@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from tensorboardX import SummaryWriter
 from torch import nn
 
 from sccg_bench.protocols import Pair
@@ -25,6 +24,7 @@ from sccg_runtime.intensity import Modality
 from sccg_runtime.resample import MAX_SIDE
 from sccg_teacher_student import parallel
 from sccg_teacher_student.bases import SMALLEST_SIDE, check_pairs, collect_bases
+from sccg_teacher_student.board import Board
 from sccg_teacher_student.checkpoint import load_checkpoint, one_line, save_network, save_tensors
 from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
@@ -266,7 +266,7 @@ def train(
         f"{plain:.2f} in plain float32 (x{chosen / plain:.2f})"
     )
     validators = []
-    with SummaryWriter(str(folder), max_queue=0) as board:  # a queue with an end waits for ever on a full disk
+    with Board(folder) as board:
         for direction, record in records.items():
             told = _teller(direction, board, reporter)
             validators.append(Validator(folder, pairs, spec, record, told))
@@ -277,8 +277,7 @@ def train(
                 validator.run(step, averaged.get_submodule(validator.direction))
 
         def report(progress: Progress) -> None:
-            for name, value in progress.losses.items():
-                board.add_scalar(f"loss/{name}", value, progress.step)
+            board.add("loss", progress.losses, progress.step)
             reporter.training(progress)
 
         trainer.run(report, validate=validate, validate_every=config.validate_every)
@@ -391,6 +390,7 @@ def _trainer(
         average_decay=config.average_decay,
     )
     identity = {"spec": json.dumps(spec.to_dict()), "record": json.dumps(record.to_dict())}
+    identity["structure_features"] = task.features
     return Trainer(task, schedule, config.batch, folder, identity, config.seed, config.accumulate)
 
 
@@ -412,10 +412,9 @@ def _introduce(
     )
 
 
-def _teller(direction: Direction, board: SummaryWriter, reporter: Reporter) -> Any:
+def _teller(direction: Direction, board: Board, reporter: Reporter) -> Any:
     def told(step: int, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
-            board.add_scalar(f"{direction}/{name}", value, step)
+        board.add(direction, figures, step)
         text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         reporter.say(f"step {step}, {direction} on held-out slices: {text}")
 

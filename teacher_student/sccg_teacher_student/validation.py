@@ -20,6 +20,7 @@ from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import write_bytes
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.bases import side
+from sccg_teacher_student.board import append_row
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.precision import without_tf32
@@ -102,17 +103,9 @@ class Validator:
             trained = _output(copy.deepcopy(generator).cpu(), image)
             if not np.allclose(_output(load_checkpoint(self.checkpoint).generator, image), trained, atol=1e-4):
                 raise RefusedError(f"{self.checkpoint} read back differs from the generator that was trained")
-        self._write_row(step, figures)
+        append_row(self._log, ["step", *FIGURES], [step, *(f"{value:.6g}" for value in figures.values())])
         self.rows[step] = figures
         self.told(step, figures)
-
-    def _write_row(self, step: int, figures: dict[str, float]) -> None:
-        new = not self._log.is_file()
-        with self._log.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", *FIGURES])
-            writer.writerow([step, *(f"{value:.6g}" for value in figures.values())])
 
     def _sheet(self, outputs: Sequence[FloatArray]) -> bytes:
         """Input, real image, output and difference of a few slices, evenly spread."""

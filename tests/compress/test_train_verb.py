@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import Cli, Lab
+from command_line import Cli, Lab, Said
 
 from sccg_compress.train_verb import unpaired_folders
 from sccg_runtime.errors import InputError
@@ -89,6 +89,30 @@ def test_ctrl_c_leaves_a_run_that_goes_on(run: Cli, lab: Lab, tmp_path: Path) ->
     run("train", "--resume", folder).refused("another run")
 
 
+def without_room(size_bytes: int, *arguments: object) -> Said:
+    """A process of its own that can write no file beyond ``size_bytes``: what a full disk does, with another errno."""
+    pytest.importorskip("resource", reason="this system cannot limit the size of files")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size_bytes}, resource.RLIM_INFINITY))"
+    code = f"{limit}; from sccg_compress.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(run: Cli, lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    small = ("--data", lab.phantom, *TINY, "--weight-adversarial", 0, "--uniform-pixels", "--weight-structure", 0)
+    said = without_room(20_000, "train", *small, "--steps", 1, "--out", folder)
+    said.refused(f"{folder / 'last.pt'}: File too large; make room", f"sccg-compress train --resume '{folder}'")
+    assert run("train", "--resume", folder).code == 0
+    options = ("--student", "s2d-8x1", "--views", 16, "--batch", 2, "--device", "cpu", "--steps", 1)
+    said = without_room(20_000, "distill", "--teacher", lab.teacher, *options)
+    said.refused("00000.npy: File too large; make room", "sccg-compress distill --resume runs/")
+    latest = max(path for path in Path("runs").iterdir() if (path / "config.json").is_file() and path.name != "first")
+    assert run("distill", "--resume", latest).code == 0
+
+
 def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Path) -> None:
     data = ("--data", lab.phantom)
     run("train", *data, "--direction", "up").refused("'up'")
@@ -100,7 +124,9 @@ def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Pat
     run("train", *data, "--batch", 0).refused("above zero")
     run("train", *data, "--size", "large").refused("not ROWSxCOLUMNS")
     run("train", *data, "--weight-adversarial", 0).refused("--uniform-pixels")
-    run("train", *data, "--structure-features", "vgg:gone.pth").refused("no file gone.pth")
+    run("train", *data, "--structure-features", "vgg:gone.pth").refused("no file", "gone.pth")
+    run("train", *data, "--average-decay", 1).refused("--average-decay must")
+    run("train", *data, "--weight-cycle", 5).refused("--weight-cycle", "--direction both or --unpaired")
     run("train", *data, "--unpaired", "gone").refused("--unpaired gone: no such folder")
     run("train", *data, "--direction", "both", "--unpaired", lab.phantom).refused("say mr:")
     run("train", *data, "--save-format", "onnx").refused("sccg, cyclegan")
@@ -119,7 +145,11 @@ def test_options_change_a_preset(run: Cli, lab: Lab, monkeypatch: pytest.MonkeyP
     cpu = ("train", "--data", lab.phantom, "--preset", "cpu")
     assert run(*cpu).code == 0
     assert run(*cpu, "--epochs", 3, "--weight-pixel", 50, "--optimizer", "adam").code == 0
-    plain, changed = asked
+    assert run(*cpu, "--constant", "--average-decay", 0).code == 0
+    plain, changed, steady = asked
+    assert steady == replace(plain, decay=False, average_decay=0.0)
+    assert run("train", "--data", lab.phantom, "--cosine", "--average-decay", 0.9).code == 0
+    assert asked.pop() == TrainConfig(data=plain.data, direction="mr2ct", decay=True, average_decay=0.9)
     assert plain == TrainConfig(data=plain.data, direction="mr2ct", **PRESETS["cpu"])
     losses = replace(plain.losses, pixel=50.0)
     assert changed == replace(plain, epochs=3, minutes=None, losses=losses, optimizer="adam")
@@ -127,6 +157,16 @@ def test_options_change_a_preset(run: Cli, lab: Lab, monkeypatch: pytest.MonkeyP
     for text, size in sizes.items():
         assert run("train", "--data", lab.phantom, "--size", text).code == 0
         assert asked.pop() == TrainConfig(data=plain.data, direction="mr2ct", size=size)
+
+
+def test_paths_are_kept_whole_so_that_a_run_goes_on_from_another_folder(
+    run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr("sccg_compress.train_verb.new_training", lambda config, *_, **__: asked.append(config))
+    Path("weights.pth").touch()
+    assert run("train", "--data", lab.phantom, "--structure-features", "vgg:weights.pth").code == 0
+    assert asked.pop().structure_features == f"vgg:{Path('weights.pth').resolve()}"
 
 
 def test_unpaired_folders_say_their_modality_or_are_of_the_input(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ResNet generator as the pytorch-CycleGAN-and-pix2pix repository builds it (models/networks.py), from scratch."""
+"""Networks as the pytorch-CycleGAN-and-pix2pix repository builds them (models/networks.py), from scratch."""
 
 from __future__ import annotations
 
@@ -80,6 +80,29 @@ class ReferenceGenerator(nn.Module):
             ]
         model += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, kernel_size=7, padding=0), nn.Tanh()]
         self.model = nn.Sequential(*model)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x)
+
+
+class NLayerDiscriminator(nn.Module):
+    """The 70x70 PatchGAN with batch norm."""
+
+    def __init__(self, input_nc: int = 1, ndf: int = 64, n_layers: int = 3) -> None:
+        super().__init__()
+        kw, padw = 4, 1
+        sequence: list[nn.Module] = [nn.Conv2d(input_nc, ndf, kw, stride=2, padding=padw), nn.LeakyReLU(0.2, True)]
+        nf_mult = 1
+        for n in range(1, n_layers + 1):
+            nf_mult_prev, nf_mult = nf_mult, min(2**n, 8)
+            stride = 2 if n < n_layers else 1
+            sequence += [
+                nn.Conv2d(ndf * nf_mult_prev, ndf * nf_mult, kw, stride=stride, padding=padw, bias=False),
+                nn.BatchNorm2d(ndf * nf_mult),
+                nn.LeakyReLU(0.2, True),
+            ]
+        sequence += [nn.Conv2d(ndf * nf_mult, 1, kw, stride=1, padding=padw)]
+        self.model = nn.Sequential(*sequence)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)

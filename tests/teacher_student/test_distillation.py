@@ -13,6 +13,7 @@ from teacher_fakes import bases, picture, save_teacher
 from torch import Tensor
 
 from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student import precision
 from sccg_teacher_student.checkpoint import load_checkpoint
 from sccg_teacher_student.distillation import DistillTask, LossWeights, beyond
@@ -24,6 +25,7 @@ from sccg_teacher_student.losses import charbonnier, head_weight, sharpened
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.s2d import CLIP_MARGIN
 from sccg_teacher_student.networks.spec import resnet_spec, s2d_spec, student_spec
+from sccg_teacher_student.views import Base
 
 ONLY = dict.fromkeys(LossWeights.__dataclass_fields__, 0.0)
 TAPS = (Tap("model.10", "blocks.0"),)
@@ -104,6 +106,32 @@ def test_reference_uses_only_views_that_have_one(tmp_path: Path) -> None:
     assert float(losses["reference"].detach()) == 0
     losses["total"].backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in task.network.parameters())
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_the_mean_gradient_of_the_parts_is_that_of_the_batch(tmp_path: Path, count: int) -> None:
+    """Heads of other sizes, and views with and without a reference; of six parts, three score no SSIM."""
+    small = [Base("small", str(number), lambda number=number: half_empty(number)) for number in range(3)]
+    cache = LabelCache(tmp_path / "mixed", [*bases(), *small], 0)
+    cache.fill(lambda image: -image, limit_gib=1, views=16)
+    weights = LossWeights(ssim=0.5, reference=1.0)
+    options: dict[str, Any] = {"batch": 6, "shift": 8, "device": torch.device("cpu"), "amp": None}
+    found = []
+    for parts in (1, count):
+        torch.manual_seed(0)
+        task = DistillTask(build_generator(resnet_spec(4, 1, "instance")), cache, weights, **options)
+        losses = [task.losses(draws(), Part(0, index, parts)) for index in range(parts)]
+        torch.autograd.backward(sum((one["total"] for one in losses), torch.zeros(())) / parts)
+        gradients = [parameter.grad.flatten() for parameter in task.network.parameters() if parameter.grad is not None]
+        found.append(torch.cat(gradients))
+    assert (found[1] - found[0]).abs().max() <= 1e-5 * found[0].abs().max()
+
+
+def half_empty(seed: int) -> tuple[FloatArray, None]:
+    """A slice whose right half is air, without a reference."""
+    image = picture(100 + seed)
+    image[:, 24:] = -1
+    return image, None
 
 
 def test_a_batch_is_fixed_by_the_generator_and_moves_input_and_label_together(make_task: Any) -> None:
@@ -224,7 +252,8 @@ def test_in_the_second_half_labels_are_as_sharp_as_the_gauge_asks_for(make_task:
     _, label, _ = task.draw(draws())
     for losses, gain in ((early, 1.0), (late, gauge.largest)):
         wanted = sharpened(label, gain)
-        expected = charbonnier(torch.zeros_like(wanted), beyond(wanted, CLIP_MARGIN), head_weight(-label, label))
+        weight = head_weight(-label, label)
+        expected = charbonnier(torch.zeros_like(wanted), beyond(wanted, CLIP_MARGIN), weight / weight.mean())
         assert float(losses["output"].detach()) == pytest.approx(float(expected), rel=1e-5)
     assert float(late["output"].detach()) > float(early["output"].detach())
     assert task.network.training

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from teacher_fakes import bases, picture, save_teacher
+from teacher_fakes import bases, little_room, picture, save_teacher
 
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.intensity import FloatArray
@@ -105,6 +105,15 @@ def test_a_teacher_that_is_not_finite_is_refused_and_nothing_is_written(tmp_path
     with pytest.raises(RefusedError, match="view 0 is not finite"):
         LabelCache(tmp_path, bases(), 0).fill(broken, limit_gib=1, views=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_whole_chunks(tmp_path: Path) -> None:
+    cache = LabelCache(tmp_path / "c", bases(), 0)
+    cache.grow(Counting())
+    with little_room(1000), pytest.raises(OSError, match="too large") as caught:
+        cache.grow(Counting())
+    assert caught.value.filename == str(tmp_path / "c" / "00001.npy")
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["00000.npy"]
 
 
 def test_an_interrupted_chunk_leaves_nothing_and_leftovers_are_ignored(tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ Array = npt.NDArray[np.float64]
 
 @pytest.fixture
 def images() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Output and target (3, 1, 32, 40) in [-1, 1] and weights in 1..3, float64."""
+    """Output and target (3, 1, 32, 40) in [-1, 1] and weights of two values, 1 in the mean, float64."""
     generator = torch.Generator().manual_seed(4)
     target = torch.rand(3, 1, 32, 40, generator=generator, dtype=torch.float64) * 2 - 1
     output = (target + 0.3 * torch.randn(target.shape, generator=generator, dtype=torch.float64)).clamp(-1, 1)
-    return output, target, 1 + 2 * torch.rand(target.shape, generator=generator, dtype=torch.float64).round()
+    weight = 1 + 2 * torch.rand(target.shape, generator=generator, dtype=torch.float64).round()
+    return output, target, weight / weight.mean()
 
 
 def pooled(values: Array, cell: int) -> Array:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sccg_teacher_student import precision
 from sccg_teacher_student.precision import compiled
 
 
@@ -33,6 +34,16 @@ def test_where_compiling_fails_the_function_itself_runs_and_one_line_says_so(
     assert [record.getMessage() for record in caplog.records] == [
         "training goes on without torch.compile, slower: RuntimeError: no C++ compiler"
     ]
+
+
+@pytest.mark.parametrize(("computes", "chosen"), [(True, torch.bfloat16), (False, None)])
+def test_auto_takes_bfloat16_where_the_cpu_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, computes: bool, chosen: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(precision, "cpu_computes_bf16", lambda: computes)
+    assert precision.choose_amp("auto", torch.device("cpu")) is chosen
+    assert precision.choose_amp("off", torch.device("cpu")) is None
+    assert precision.choose_amp("bf16", torch.device("cpu")) is torch.bfloat16, "who asks for it gets it"
 
 
 def test_an_error_after_the_first_call_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,10 @@ class DataSource:
         if self.size is not None:
             if abs(sizes[0][0] * self.size[1] / (sizes[0][1] * self.size[0]) - 1) > _TOLERANCE:
                 stored, wanted = ("x".join(map(str, size)) for size in (sizes[0], self.size))
-                raise InputError(f"{case}/{slice} is {stored} pixels: resampled to {wanted} it would be stretched")
+                raise InputError(
+                    f"{case}/{slice} is {stored} pixels: resampled to {wanted} it would be stretched; "
+                    "train with --size stored, or with a size of that aspect"
+                )
             mr, ct = (None if image is None else resize(image[0], self.size)[None] for image in (mr, ct))
             lesion = None if lesion is None else resize_lesion(lesion, self.size)
         return Pair(case=case, slice=slice, mr=mr, ct=ct, lesion=lesion)
