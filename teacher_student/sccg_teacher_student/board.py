@@ -52,7 +52,9 @@ class Board:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self.path = (
+            folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
+        )
         self._writer = RecordWriter(str(self.path))
         self._write(Event(file_version="brain.Event:2"))
 

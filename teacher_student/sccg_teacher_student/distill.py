@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -274,8 +275,6 @@ def distill(
 
     torch.manual_seed(config.seed)
     student = build_generator(spec)
-    if compiling := _compiles(config, device):
-        reporter.say("compiling student and losses before the first step")
     gauge = _gauge(kept, label, config.detail, device) if kept else None
     task = DistillTask(
         student,
@@ -289,8 +288,12 @@ def distill(
         taps=config.taps,
         gauge=gauge,
         critic=None if config.critic is None else Path(config.critic),
-        compile=compiling,
     )
+    if _compiles(config, device):
+        reporter.say("compiling student and losses before the first step")
+        # compiled code is kept where nobody else writes; PyTorch's own place is one that everybody may write to
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((cache_root / "compiled").resolve()))
+        task.compile()
     left = None
     if config.minutes is not None:
         left = parallel.agreed(max(1.0, config.minutes * 60 - (time.monotonic() - started) - 2))
@@ -331,7 +334,7 @@ def distill(
 
 
 def _compiles(config: DistillConfig, device: torch.device) -> bool:
-    """Whether a run on a CPU makes up for half a minute of compiling; feature taps see nothing of a compiled network."""
+    """Whether a run on a CPU makes up for half a minute of compiling; taps see nothing of a compiled network."""
     long = config.steps >= 1000 if config.steps is not None else (config.minutes or 0) >= 5
     return long and device.type == "cpu" and parallel.processes() == 1 and not config.taps
 

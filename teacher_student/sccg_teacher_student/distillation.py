@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from sccg_runtime.errors import InputError
 from sccg_teacher_student import parallel
-from sccg_teacher_student.checkpoint import load_discriminator
+from sccg_teacher_student.checkpoint import load_discriminator, one_line
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
@@ -22,8 +24,8 @@ from sccg_teacher_student.losses import charbonnier, head_weight, least_squares,
 from sccg_teacher_student.networks.frozen import frozen
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.objective import discriminator_loss
-from sccg_teacher_student.precision import compiled
 
+_log = logging.getLogger(__name__)
 SHARPEN_FROM = 0.5  # share of the run; before, a student learns where detail lies
 
 
@@ -84,8 +86,6 @@ class DistillTask:
         Says in the second half of the run by how much labels are sharpened, or None.
     critic
         Discriminator that the adversarial term starts from (a teacher's training leaves one), or None: a fresh one.
-    compile
-        Compile student and losses at the first step, which takes about half a minute. Not for feature matching.
     """
 
     def __init__(
@@ -102,7 +102,6 @@ class DistillTask:
         taps: tuple[Tap, ...] = (),
         gauge: DetailGauge | None = None,
         critic: Path | None = None,
-        compile: bool = False,  # noqa: A002
     ) -> None:
         self.network = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._cache, self._weights, self._batch, self._shift = cache, weights, batch, shift
@@ -117,8 +116,8 @@ class DistillTask:
                 raise InputError("the feature loss needs --feature-tap TEACHER_MODULE=STUDENT_MODULE")
             height, width = cache.chunks[0].shape[-2:]
             self._match = FeatureMatch(self._teacher, self.network, taps, (height, width)).to(device)
-        self._forward: Callable[[Tensor], Tensor] = compiled(self.network) if compile else self.network
-        self._distances = compiled(distances) if compile else distances
+        self._forward: Callable[[Tensor], Tensor] = self.network
+        self._distances = distances
         self._critic: PatchDiscriminator | None = None
         if weights.adversarial > 0:
             self._critic = load_discriminator(critic) if critic else PatchDiscriminator()
@@ -172,7 +171,7 @@ class DistillTask:
         Their mean over the parts of a batch is what one part alone would give.
         """
         drawn = self.draw(generator)
-        turns = part.count // parallel.processes()
+        turns = max(1, part.count // parallel.processes())
         mine = slice(part.index % turns, None, turns)
         image, label, reference = (each[mine] for each in drawn)
         inside = head_weight(drawn[0], drawn[1])
@@ -186,10 +185,7 @@ class DistillTask:
                 features = stack.enter_context(self._match.capture(self._teacher, self.network))
                 with torch.no_grad():
                     self._teacher(image)
-            if self._amp is not None:
-                stack.enter_context(torch.autocast(self._device.type, dtype=self._amp))
-            output = self._forward(image.contiguous(memory_format=torch.channels_last))
-        output = output.float()
+            output = self._output(image)
         wanted = label
         if self._gauge is not None and part.share >= SHARPEN_FROM:
             self._gauge.step(self.network, self._amp)
@@ -213,6 +209,37 @@ class DistillTask:
         if self._gauge is not None:
             named |= {"gauge_ratio": torch.tensor(self._gauge.ratio), "gauge_gain": torch.tensor(self._gauge.gain)}
         return named
+
+    def compile(self) -> None:
+        """Compile student and losses by a pass over one batch that nothing learns from; stay as it is where that fails.
+
+        Takes about half a minute. torch.compile needs a C++ compiler and Python's headers; TORCHDYNAMO_DISABLE=1 turns
+        it off. Feature taps see nothing of a compiled network, and parts of a batch must be of one size.
+        """
+        plain, buffers = (self._forward, self._distances), [buffer.clone() for buffer in self.network.buffers()]
+        self.network.train()
+        image, label, _ = self.draw(torch.Generator())
+        inside, scored = head_weight(image, label), max(1, self._batch // 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about what PyTorch itself does there
+                torch.compiler.reset()  # of other students: torch gives a function up after some recompilations
+                self._forward = torch.compile(self._forward, dynamic=False)
+                self._distances = torch.compile(self._distances, dynamic=False)
+                parts = self._distances(
+                    self._output(image), beyond(label, self._margin), inside / inside.mean(), self._weights, scored
+                )
+                torch.autograd.backward(sum(parts.values(), torch.zeros((), device=self._device)))
+        except RuntimeError as error:  # all that torch.compile raises is one
+            _log.warning("training goes on without torch.compile, slower: %s", one_line(error))
+            self._forward, self._distances = plain
+        self.network.zero_grad(set_to_none=True)
+        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+    def _output(self, image: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, dtype=self._amp, enabled=self._amp is not None):
+            return self._forward(image.contiguous(memory_format=torch.channels_last)).float()
 
     def _teach_critic(self, real: Tensor, fake: Tensor) -> None:
         if self._critic is None:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import time
-import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
 from sccg_runtime.engine import cpu_capabilities
 from sccg_runtime.errors import InputError
-from sccg_teacher_student.checkpoint import one_line
-
-P = ParamSpec("P")
-R = TypeVar("R")
-_log = logging.getLogger(__name__)
 
 
 def without_tf32() -> AbstractContextManager[None]:
@@ -87,32 +78,6 @@ def slices_per_second(
             if number:
                 best[place] = min(best[place], time.perf_counter() - started)
     return 1 / best[0], 1 / best[1]
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """``function``, compiled at its first call for the shapes of that call; as it is where that fails.
-
-    torch.compile needs a C++ compiler and Python's headers. TORCHDYNAMO_DISABLE=1 turns it off.
-    """
-    chosen: Callable[P, R] | None = None
-
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        nonlocal chosen
-        if chosen is not None:
-            return chosen(*args, **kwargs)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about what PyTorch itself does there
-                fast = torch.compile(function, dynamic=False)
-                result = fast(*args, **kwargs)
-        except RuntimeError as error:  # all that torch.compile raises is one
-            _log.warning("training goes on without torch.compile, slower: %s", one_line(error))
-            chosen = function
-            return function(*args, **kwargs)
-        chosen = fast
-        return result
-
-    return call
 
 
 def choose_device(name: str) -> torch.device:

@@ -99,6 +99,22 @@ def test_instance_norm_and_its_gradients_are_those_of_the_formula(
         close(ours.grad, theirs.grad)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_in_bfloat16_the_gradient_of_instance_norm_does_not_drift(layout: torch.memory_format) -> None:
+    """Off-centre channels and gradients: sums rounded to bfloat16 would leave a gradient that is not 0 in the mean."""
+    torch.manual_seed(0)
+    x, back = ((centre + torch.randn(1, 4, 64, 64)).bfloat16().contiguous(memory_format=layout) for centre in (5, 1))
+    norm, wide = InstanceNorm2d(4, affine=True), InstanceNorm2d(4, affine=True).double()
+    given, exact = x.clone().requires_grad_(), x.double().requires_grad_()
+    norm(given).backward(back)
+    wide(exact).backward(back.double())
+    assert given.grad is not None
+    assert given.grad.double().sum((2, 3)).abs().max() < 2
+    assert norm.weight.grad is not None
+    assert wide.weight.grad is not None
+    assert (norm.weight.grad - wide.weight.grad).abs().max() < 0.5
+
+
 def used(spec: GeneratorSpec) -> nn.Module:
     """A generator whose norms have statistics and whose FiLM layers do something; in evaluation mode."""
     network = build_generator(spec)

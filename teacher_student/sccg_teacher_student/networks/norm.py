@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
@@ -32,26 +33,38 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
         count, channels, height, width = x.shape
-        output, mean, inverse = torch.native_group_norm(
-            x, weight, bias, count, channels, height * width, channels, epsilon
-        )
+        if torch.compiler.is_compiling():  # torch.compile would round group norm's statistics to bfloat16
+            wide = x.to(weight.dtype)
+            variance, mean = torch.var_mean(wide, (2, 3), correction=0)
+            inverse = torch.rsqrt(variance + epsilon)
+            scale = inverse * weight
+            output = (wide * _spread(scale) + _spread(bias - mean * scale)).to(x.dtype)
+        else:
+            output, mean, inverse = torch.native_group_norm(
+                x, weight, bias, count, channels, height * width, channels, epsilon
+            )
         ctx.save_for_backward(x, weight, mean, inverse)
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """With y = weight * (x - mean) * inverse + bias, the input's gradient is a line in ``grad`` and in ``x``."""
-        (grad,) = grads
         x, weight, mean, inverse = ctx.saved_tensors
+        wide, grad = x.to(mean.dtype), grads[0].to(mean.dtype)
         pixels = x.shape[2] * x.shape[3]
-        total = grad.sum((2, 3)).to(mean.dtype)
-        along = inverse * ((grad * x).sum((2, 3)).to(mean.dtype) - mean * total)
+        total = grad.sum((2, 3))
+        along = inverse * ((grad * wide).sum((2, 3)) - mean * total)
         scale = weight * inverse
         slope = -scale * inverse * along / pixels
         start = -scale * total / pixels - slope * mean
-        scale, slope, start = (part[:, :, None, None].to(x.dtype) for part in (scale, slope, start))
-        given = torch.addcmul(start, grad, scale).addcmul_(x, slope)
-        return given, along.sum(0), total.sum(0), None
+        given = torch.addcmul(_spread(start), grad, _spread(scale)).addcmul_(wide, _spread(slope))
+        return given.to(x.dtype), along.sum(0), total.sum(0), None
+
+
+def _spread(values: Tensor) -> Tensor:
+    """(N, C) or (C,) over the pixels of (N, C, H, W)."""
+    return values[..., None, None]
 
 
 _normalise: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _Normalise.apply
