@@ -1,17 +1,12 @@
-"""Logs that grow while a run goes on: a CSV file by lines, and scalars for TensorBoard.
-
-Both are written at once and in this thread, so that a full disk is told where it happens.
-"""
+"""Scalars for TensorBoard, written at once and in this thread, so that a full disk is told where it happens."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,27 +18,6 @@ from tensorboardX.record_writer import RecordWriter
 from sccg_runtime.files import naming
 
 
-def append_row(path: Path, names: Sequence[str], values: Sequence[object]) -> None:
-    """Add a line to a CSV file, whole or not at all; ``names`` head a new file.
-
-    Raises
-    ------
-    OSError
-        The disk is full, and the like.
-    """
-    size = path.stat().st_size if path.is_file() else 0
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([values] if size else [names, values])
-    with naming(path):
-        try:
-            with path.open("ab") as file:
-                file.write(text.getvalue().encode())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.truncate(path, size)
-            raise
-
-
 class Board:
     """A new file of TensorBoard events in ``folder``; close it by ``with``.
 
@@ -52,9 +26,8 @@ class Board:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = (
-            folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
-        )
+        now = time.time_ns()
+        self.path = folder / f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{os.getpid()}.{now}"
         self._writer = RecordWriter(str(self.path))
         self._write(Event(file_version="brain.Event:2"))
 

@@ -21,8 +21,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_teacher_student import parallel
-from sccg_teacher_student.board import append_row
 from sccg_teacher_student.checkpoint import load_tensors_only, one_line, save_tensors
+from sccg_teacher_student.csv_log import append_row
 from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.optimizers import MuonAdamW
 

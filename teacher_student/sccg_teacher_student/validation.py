@@ -20,8 +20,8 @@ from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import write_bytes
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.bases import side
-from sccg_teacher_student.board import append_row
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
+from sccg_teacher_student.csv_log import append_row
 from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.precision import without_tf32
 from sccg_teacher_student.record import TrainingRecord

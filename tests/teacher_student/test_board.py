@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from teacher_fakes import little_room
 
-from sccg_teacher_student.board import Board, append_row
+from sccg_teacher_student.board import Board
+from sccg_teacher_student.csv_log import append_row
 
 
 def test_a_table_grows_by_whole_lines(tmp_path: Path) -> None:

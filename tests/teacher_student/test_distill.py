@@ -21,7 +21,7 @@ from sccg_teacher_student import bases
 from sccg_teacher_student.bases import SliceMemory
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import DataSource, open_data
-from sccg_teacher_student.distill import DistillConfig, DistillResult, Reporter, distill, run_folder
+from sccg_teacher_student.distill import DistillConfig, DistillResult, Reporter, _compiles, distill, run_folder
 from sccg_teacher_student.distillation import LossWeights
 from sccg_teacher_student.features import Tap
 from sccg_teacher_student.loop import Progress
@@ -425,3 +425,20 @@ def test_run_folders_are_new_and_say_what_they_hold(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("time.strftime", lambda _: "20260101-120000")
     made = [run_folder(tmp_path / "runs", "balanced", "mr2ct").name for _ in range(3)]
     assert made == [f"20260101-120000-balanced-mr2ct{suffix}" for suffix in ("", "-1", "-2")]
+
+
+@pytest.mark.parametrize(
+    ("length", "compiled"),
+    [
+        ({"steps": 999}, False),
+        ({"steps": 1000}, True),
+        ({"steps": None, "minutes": 4.9}, False),
+        ({"steps": None, "minutes": 5.0}, True),
+    ],
+)
+def test_only_long_runs_on_a_cpu_are_compiled(config: DistillConfig, length: dict[str, Any], compiled: bool) -> None:
+    long = replace(config, **length)
+    assert _compiles(long, torch.device("cpu")) is compiled
+    assert not _compiles(long, torch.device("cuda"))
+    tapped = replace(long, taps=(Tap("model.10", "blocks.0"),), losses=LossWeights(features=1.0))
+    assert not _compiles(tapped, torch.device("cpu"))

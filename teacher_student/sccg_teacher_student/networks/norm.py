@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 class InstanceNorm2d(nn.InstanceNorm2d):
     """Instance norm whose training keeps the layout of its input on a CPU, and whose gradient is right there.
 
-    PyTorch 2.13's turns channels-last slices into planes and back, which takes longer than the convolution before it,
-    and its gradient is wrong where what comes back for a single slice is in channels-last layout.
+    PyTorch 2.13's turns channels-last slices into planes and back, and its gradient is wrong where what comes back for
+    a single slice is in channels-last layout.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
