@@ -113,7 +113,8 @@ def prepare(request: ExportRequest) -> Common:
     RefusedError
         The graph differs from PyTorch.
     """
-    graph = export_graph(request.checkpoint.generator, request.record.trained_size)
+    ranges = () if request.calibration is None else request.calibration.images
+    graph = export_graph(request.checkpoint.generator, request.record.trained_size, ranges)
     images = [side(pair, request.record.direction) for pair in request.pairs]
     inputs = _golden_inputs(request)
     golden = _Golden(np.stack(inputs), np.stack(run_network(request.checkpoint, inputs)))

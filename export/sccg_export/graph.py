@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx
 import torch
 from torch import nn
 
+from sccg_export.equalise import equalise
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.networks.build import fold_for_export
@@ -48,7 +50,7 @@ class Graph:
         return next(int(entry.version) for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
-def export_graph(generator: nn.Module, size: tuple[int, int]) -> Graph:
+def export_graph(generator: nn.Module, size: tuple[int, int], calibration: Sequence[FloatArray] = ()) -> Graph:
     """Fold a generator and export it.
 
     Parameters
@@ -57,6 +59,8 @@ def export_graph(generator: nn.Module, size: tuple[int, int]) -> Graph:
         (N, 1, H, W) -> (N, 1, H, W) in [-1, 1]; it is copied, not changed.
     size
         (rows, columns), multiples of the generator's stride.
+    calibration
+        (1, H, W) in [-1, 1] each, for a graph that is to be quantised: :func:`~sccg_export.equalise.equalise`.
 
     Raises
     ------
@@ -64,6 +68,8 @@ def export_graph(generator: nn.Module, size: tuple[int, int]) -> Graph:
         ONNX's reference runtime gives another output than PyTorch (more than 2e-3 on [-1, 1] anywhere).
     """
     folded = fold_for_export(generator)
+    if calibration:
+        equalise(folded, calibration)
     example = torch.linspace(-1, 1, size[0] * size[1]).reshape(1, 1, *size)
     graph = Graph(to_onnx(folded, example), size, folded)
     with torch.inference_mode():

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from small_models import fresh, head, run_torch, without_teacher_hash
 
+from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export
 from sccg_export.gate import DriftBudget
@@ -79,17 +81,45 @@ def test_float_layers_of_a_reflecting_teacher_are_those_that_really_run_in_float
     assert made.precision_ran["int8"] > made.precision_ran[rest] == len(made.drift["float_layers"])
 
 
-@only("name", ["resnet-4x1-in", "s2d-16x1-in"])
-def test_openvino_normalises_in_float_between_convolutions_in_int8(name: str) -> None:
-    graph = export_graph(fresh(name), (32, 32))
+@pytest.fixture(scope="module", params=["resnet-4x1-in", "s2d-16x1-in", "s2d-16x2-h8-nostd-in1"])
+def normalising(request: pytest.FixtureRequest) -> tuple[Built, list[Any]]:
+    """An untrained network with instance norm as INT8 OpenVINO engine, and its operations."""
+    graph = export_graph(fresh(request.param), (32, 32))
     calibration = Calibration([np.linspace(-1, 1, 1024, dtype=np.float32).reshape(1, 32, 32)], ("a",), 0)
     made = load_target("openvino", "int8").build(graph, "int8", (32, 32), calibration)
-    members = made.members
-    nodes = import_openvino().Core().read_model(members["model.xml"], members["model.bin"]).get_ordered_ops()
+    model = import_openvino().Core().read_model(made.members["model.xml"], made.members["model.bin"])
+    return made, model.get_ordered_ops()
+
+
+def test_openvino_normalises_in_float_between_convolutions_in_int8(normalising: tuple[Built, list[Any]]) -> None:
+    made, nodes = normalising
     norms = [node for node in nodes if node.get_type_name() == "MVN"]
     assert len(norms) >= 3
     assert "FakeQuantize" not in {norm.input_value(0).get_node().get_type_name() for norm in norms}
     assert len(made.int8_layers) >= 2
+
+
+def test_openvino_sums_what_a_norm_gives_unrounded(normalising: tuple[Built, list[Any]]) -> None:
+    _, nodes = normalising
+
+    def behind(node: Any) -> set[str]:
+        """A node's operation and, where it is a rounding, a product or a sum with what is no map, those before it."""
+        maps = [value for value in node.input_values() if list(value.get_shape())[2:] > [1, 1]]
+        if node.get_type_name() not in ("FakeQuantize", "Multiply", "Add") or len(maps) != 1:
+            return {node.get_type_name()}
+        return {node.get_type_name(), *behind(maps[0].get_node())}
+
+    sums = [node for node in nodes if node.get_type_name() == "Add"]
+    summed = [behind(value.get_node()) for node in sums for value in node.input_values()]
+    assert not any({"MVN", "FakeQuantize"} <= kinds for kinds in summed)
+    assert any("FakeQuantize" in kinds for kinds in summed), "what a block adds to is in eight bits"
+
+
+def test_openvino_shrinks_maps_in_float(normalising: tuple[Built, list[Any]]) -> None:
+    _, nodes = normalising
+    shrinking = [node for node in nodes if node.get_type_name() == "Convolution" and max(node.get_strides()) > 1]
+    assert shrinking
+    assert "FakeQuantize" not in {node.input_value(0).get_node().get_type_name() for node in shrinking}
 
 
 @only("exported", ["openvino-int8"], indirect=True)

@@ -142,7 +142,7 @@ def test_a_run_of_before_a_field_was_added_to_specs_goes_on(
         run(config, folder, report=stop_at(3, monkeypatch))
     content = torch.load(folder / "last.pt", weights_only=True)
     spec = json.loads(content["spec"])
-    del spec["half_width"]
+    del spec["norm_once"]
     torch.save(content | {"spec": json.dumps(spec)}, folder / "last.pt")
     assert run(config, folder, resume=True).facts["steps"] == 6
     for damaged in ("{", "[]", json.dumps(spec | {"width": 5})):

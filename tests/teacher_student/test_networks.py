@@ -17,6 +17,7 @@ from torch import nn
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.networks.build import build_generator, fold_for_export, strided_stem
 from sccg_teacher_student.networks.cost import gmac, parameters
+from sccg_teacher_student.networks.norm import InstanceNorm2d
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.networks.s2d import FiLM, SpaceToDepthStem
 from sccg_teacher_student.networks.spec import PRESETS, GeneratorSpec, resnet_spec, s2d_spec, student_spec
@@ -37,6 +38,7 @@ OPTIONS = [
     *("s2d-8x2-f8-u12-branch-dw7-plain-notail", "s2d-8x2-f2-branch-k5-nostd-nofilm", "s2d-8x4-f8-branch-nodil-notail"),
     *("s2d-8x2-h4", "s2d-8x2-h4-u12-plain", "s2d-8x2-h4-in"),
     *("s2d-8x2-in", "s2d-8x2-o3-nostd-nodil-in", "s2d-8x2-u12-branch-dw3-in-notail"),
+    *("s2d-8x2-in1", "s2d-8x3-h4-nostd-in1", "s2d-8x2-u12-branch-dw3-in1"),
 ]
 SPECS = [
     student_spec("resnet-4x2"),
@@ -101,7 +103,7 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
     plain=st.booleans(),
     nostd=st.sampled_from(["", "-nostd"]),
     nodil=st.sampled_from(["", "-nodil"]),
-    norm=st.sampled_from(["", "-nofilm", "-in"]),
+    norm=st.sampled_from(["", "-nofilm", "-in", "-in1"]),
     tail=st.sampled_from(["", "-notail"]),
 )
 def test_s2d_names_with_options_are_the_spec_and_back(
@@ -122,6 +124,7 @@ def test_s2d_names_with_options_are_the_spec_and_back(
     off = "-plain" if plain else f"{nostd}{nodil}{norm}"
     outer = "" if plain or off == "-nostd-nodil-nofilm" else outer  # with it, the latter is called plain
     half = "" if factor else half
+    tail = "" if off.endswith("-in1") else tail
     name = f"s2d-{width}x{blocks}{factor}{outer}{half}{inner}{branch}{kernel}{off}{tail}"
     spec = student_spec(name)
     assert spec.name == name
@@ -133,7 +136,8 @@ def test_s2d_names_with_options_are_the_spec_and_back(
     assert (spec.kernel, spec.depthwise) == (int(kernel[-1:] or 3), "dw" in kernel)
     assert spec.standardise == (not plain and not nostd)
     assert bool(spec.film_after) == (not plain and not norm)
-    assert spec.norm == ("instance-affine" if norm == "-in" and not plain else "batch")
+    assert spec.norm == ("instance-affine" if norm.startswith("-in") and not plain else "batch")
+    assert spec.norm_once == off.endswith("-in1")
     assert (set(spec.dilations) == {1}) == (plain or bool(nodil))
 
 
@@ -164,6 +168,7 @@ def test_any_name_gives_what_it_says_or_an_input_error(name: str) -> None:
 BAD = [
     *("resnet", "resnet-16x9-plain", "s2d-16x0", "s2d-48x4\n", "s2d-４８x4", "", "s2d-0x4", "s2d-8x2-f4", "s2d-8x2-k3"),
     *("s2d-8x2-u0", "s2d-8x2-u4096", "s2d-8x2-branch-f8", "s2d-8x2-plain-nostd", "s2d-8x2-notail-notail", "s2d-8x2-"),
+    *("s2d-8x2-in2", "s2d-8x2-in1-notail", "s2d-8x2-nofilm-in1"),
 ]
 
 
@@ -230,6 +235,9 @@ CHANGES: list[dict[str, Any]] = [
     {"outer_kernel": 2},
     {"half_width": 2048},
     {"half_width": 16, "factor": 8},
+    {"norm_once": True},
+    {"norm_once": True, "norm": "instance-affine", "refine": False},
+    {"norm_once": 1, "norm": "instance-affine"},
 ]
 
 
@@ -239,7 +247,7 @@ def test_spec_from_json_refuses_what_cannot_be_built(change: dict[str, Any]) -> 
         GeneratorSpec.from_dict(s2d_spec(8, 3).to_dict() | change)
 
 
-ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width")
+ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once")
 
 
 @pytest.mark.parametrize("missing", s2d_spec(8, 3).to_dict().keys() - set(ADDED))
@@ -268,6 +276,7 @@ def test_a_resnet_has_none_of_the_s2d_parts() -> None:
         {"refine": False},
         {"outer_kernel": 1},
         {"half_width": 8},
+        {"norm_once": True},
     ]
     for change in changes:
         with pytest.raises(InputError, match="resnet"):
@@ -367,6 +376,20 @@ def test_film_starts_as_identity_and_depends_on_the_whole_slice() -> None:
     image = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():
         assert torch.equal(network(image), bare.eval()(image))
+
+
+def test_norm_once_is_one_norm_per_block_and_one_in_the_tail() -> None:
+    def norms(name: str) -> list[str]:
+        modules = build_generator(student_spec(name)).named_modules()
+        return [path for path, module in modules if isinstance(module, InstanceNorm2d)]
+
+    assert norms("s2d-8x2-in1") == ["stem_norm", "blocks.0.norm1", "blocks.1.norm1", "tail_norm"]
+    assert set(norms("s2d-8x2-in")) - set(norms("s2d-8x2-in1")) == {"blocks.0.norm2", "blocks.1.norm2"}
+    biased = [
+        path for path, tensor in build_generator(student_spec("s2d-8x2-in1")).named_parameters() if "bias" in path
+    ]
+    assert "blocks.0.conv2.bias" in biased, "nothing behind it shifts"
+    assert not {"blocks.0.conv1.bias", "tail_in.bias"} & set(biased), "the norm behind them takes it away"
 
 
 def test_a_lower_path_lets_a_pixel_see_further() -> None:

@@ -63,17 +63,27 @@ class FiLM(nn.Module):
 class S2DBlock(nn.Module):
     """x + conv(ReLU(dilated conv(x))); without norm, sums start in a narrow range, as the second convolution is small.
 
-    Depthwise, the first convolution sees one channel at a time and the second is 1x1.
+    Depthwise, the first convolution sees one channel at a time and the second is 1x1. With ``norm_once`` only the first
+    is followed by a norm.
     """
 
-    def __init__(self, channels: int, dilation: int, norm: Norm, kernel: int = 3, depthwise: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        dilation: int,
+        norm: Norm,
+        kernel: int = 3,
+        *,
+        depthwise: bool = False,
+        norm_once: bool = False,
+    ) -> None:
         super().__init__()
         groups, last = (channels, 1) if depthwise else (1, 3)
-        padding, bias = dilation * (kernel // 2), norm == "none"
+        padding, bias, second = dilation * (kernel // 2), norm == "none", "none" if norm_once else norm
         self.conv1 = nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias)
         self.norm1 = _norm(channels, norm)
-        self.conv2 = nn.Conv2d(channels, channels, last, padding=last // 2, bias=bias)
-        self.norm2 = _norm(channels, norm)
+        self.conv2 = nn.Conv2d(channels, channels, last, padding=last // 2, bias=second == "none")
+        self.norm2 = _norm(channels, second)
         with torch.no_grad():
             self.conv2.weight.mul_(0.2)
 
@@ -125,7 +135,7 @@ class S2DGenerator(nn.Module):
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
-        norm, width, inner = spec.norm, spec.width, spec.inner_width or spec.width
+        norm, width, inner, once = spec.norm, spec.width, spec.inner_width or spec.width, spec.norm_once
         self.standardise = spec.standardise
         outer, half, bias = spec.outer_kernel, spec.half_width, norm == "none"
         self.half_stem: nn.Module | None = None
@@ -141,13 +151,15 @@ class S2DGenerator(nn.Module):
         if spec.branch:
             low = 2 * width
             self.branch = LowerPath(width, low, BRANCH_STRIDE // spec.factor, norm)
-            self.branch_body = nn.Sequential(S2DBlock(low, 1, norm), S2DBlock(low, 1, norm), FiLM(low))
+            self.branch_body = nn.Sequential(*(S2DBlock(low, 1, norm, norm_once=once) for _ in range(2)), FiLM(low))
         self.unet = LowerPath(width, inner, 2, norm) if spec.inner_width else None
         self.blocks = nn.ModuleList(
-            S2DBlock(inner, dilation, norm, spec.kernel, spec.depthwise) for dilation in spec.dilations
+            S2DBlock(inner, dilation, norm, spec.kernel, depthwise=spec.depthwise, norm_once=once)
+            for dilation in spec.dilations
         )
         self.films = nn.ModuleDict({str(block): FiLM(inner) for block in spec.film_after})
-        self.tail_in = nn.Conv2d(width, width, 3, padding=1) if spec.refine else None
+        self.tail_in = nn.Conv2d(width, width, 3, padding=1, bias=not once) if spec.refine else None
+        self.tail_norm = _norm(width, norm if once else "none")
         self.tail = nn.Conv2d(width, spec.out_channels * spec.factor**2, outer, padding=outer // 2)
         self.shuffle = nn.PixelShuffle(spec.factor)
         _equal_subpixels(self.tail, spec.factor)
@@ -164,7 +176,7 @@ class S2DGenerator(nn.Module):
             x = self.branch(x, self.branch_body)
         x = self._trunk(x) if self.unet is None else self.unet(x, self._trunk)
         if self.tail_in is not None:
-            x = F.relu(self.tail_in(x))
+            x = F.relu(self.tail_norm(self.tail_in(x)))
         y: Tensor = self.shuffle(self.tail(x))
         clipped: Tensor = _inward_clip(y, 1 + self.clip_margin) if self.training else torch.clamp(y, -1, 1)
         return clipped

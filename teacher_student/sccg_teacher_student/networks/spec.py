@@ -29,11 +29,13 @@ _S2D = re.compile(
     r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?P<outer>-o3)?"
     r"(?:-h(?P<half>[1-9][0-9]{0,3}))?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
     r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357]))?"
-    r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?:(?P<nofilm>-nofilm)|(?P<instance>-in))?)"
+    r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?:(?P<nofilm>-nofilm)|(?P<instance>-in1?))?)"
     r"(?P<notail>-notail)?"
 )
 # Fields that specs written by earlier versions may lack; such a network has these parts in their default form.
-_ADDED = frozenset({"inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width"})
+_ADDED = frozenset(
+    {"inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once"}
+)
 _PLAIN = ("dilations", "standardise", "film_after", "outer_kernel")  # where a plain student differs from the usual one
 _S2D_PARTS = _ADDED.union(_PLAIN)
 
@@ -83,6 +85,9 @@ class GeneratorSpec:
     half_width
         s2d, factor 4: above 0, the stem takes two steps, with that many channels at half the slice's resolution in
         between, normalised and rectified; 0: one step.
+    norm_once
+        s2d with instance norm: blocks have one norm, after their first convolution; what they add to stays as it is, and
+        is normalised in the end, after the last convolution but one.
     """
 
     family: Family
@@ -104,6 +109,7 @@ class GeneratorSpec:
     refine: bool = True
     outer_kernel: int = 3
     half_width: int = 0
+    norm_once: bool = False
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -127,6 +133,8 @@ class GeneratorSpec:
                 raise InputError("s2d generator: kernel must be 3, 5 or 7, outer_kernel 1 or 3, inner_width 0 to 1024")
             if not 0 <= self.half_width <= 1024 or (self.half_width and self.factor != 4):
                 raise InputError("s2d generator: half_width must be 0 to 1024, and factor 4 where it is above 0")
+            if self.norm_once and not (self.norm == "instance-affine" and self.refine):
+                raise InputError("s2d generator: norm_once needs norm instance-affine, and refine")
         elif any(getattr(self, field.name) != field.default for field in fields(self) if field.name in _S2D_PARTS):
             raise InputError("resnet generator has none of the s2d family's parts, such as dilations or FiLM")
 
@@ -155,11 +163,12 @@ class GeneratorSpec:
             "nostd": not self.standardise,
             "nodil": self.dilations != usual.dilations,
             "nofilm": usual.film_after and not self.film_after,
-            "in": self.norm == "instance-affine",
+            "in1": self.norm_once,
+            "in": self.norm == "instance-affine" and not self.norm_once,
         }
         without = [name for name, there in chosen.items() if there]
         plain = s2d_spec(self.width, self.blocks, plain=True)
-        if not chosen["in"] and all(getattr(self, part) == getattr(plain, part) for part in _PLAIN):
+        if self.norm != "instance-affine" and all(getattr(self, part) == getattr(plain, part) for part in _PLAIN):
             usual, without = plain, ["plain"]
         given = {
             f"f{self.factor}": self.factor != usual.factor,
@@ -250,6 +259,7 @@ def student_spec(name: str) -> GeneratorSpec:
         factor=int(found["factor"] or usual.factor),
         outer_kernel=3 if found["outer"] else usual.outer_kernel,
         half_width=int(found["half"] or 0),
+        norm_once=found["instance"] == "-in1",
         inner_width=int(found["inner"] or 0),
         branch=bool(found["branch"]),
         kernel=int(kernel[-1]),

@@ -1,0 +1,126 @@
+"""Equalised channels: the same function, nearer ranges, and eight bits that lose less."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_models import head
+from torch import nn
+
+from sccg_export.calibration import Calibration
+from sccg_export.equalise import STRENGTH, equalise
+from sccg_export.graph import export_graph
+from sccg_export.targets import load_target
+from sccg_runtime.engine import cpu_properties, import_openvino
+from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.networks.build import build_generator, fold_for_export
+from sccg_teacher_student.networks.s2d import FiLM, S2DGenerator
+from sccg_teacher_student.networks.spec import student_spec
+
+IMAGES = [head(64, 64, seed) for seed in range(3)]
+
+
+def used(name: str) -> nn.Module:
+    """A student, not folded yet, with norms and FiLM that do something."""
+    torch.manual_seed(0)
+    network = build_generator(student_spec(name))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+        if isinstance(module, FiLM):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, 0, 0.1)
+    nn.init.normal_(network.tail.weight, 0, 0.1)
+    return network.eval()
+
+
+def unequal(name: str) -> nn.Module:
+    """The same with one channel of the stream thirty times as wide as the others."""
+    network = used(name)
+    assert isinstance(network, S2DGenerator)
+    with torch.no_grad():
+        network.stem_norm.weight[3] *= 30
+        for block in network.blocks:
+            block.conv1.weight[:, 3] /= 30
+        network.tail_in.weight[:, 3] /= 30
+    return network
+
+
+def run(network: nn.Module, image: FloatArray) -> FloatArray:
+    with torch.inference_mode():
+        return np.asarray(network(torch.from_numpy(image)[None])[0].numpy())
+
+
+def widths(network: S2DGenerator) -> torch.Tensor:
+    """Largest value of each channel behind the stem."""
+    with torch.inference_mode():
+        images = torch.from_numpy(np.stack(IMAGES))
+        return torch.relu(network.stem_norm(network.stem(images))).amax((2, 3)).mean(0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("s2d-8x3-h4-nostd-in1", "s2d-8x2-in", "s2d-8x2-in-notail", "s2d-8x2", "s2d-8x2-plain"),
+        *("s2d-8x2-o3-nostd-nofilm", "s2d-8x2-dw3", "s2d-8x2-h4"),
+    ],
+)
+def test_the_function_stays_the_same_while_weights_change(name: str) -> None:
+    network = fold_for_export(used(name))
+    before = [run(network, image) for image in IMAGES]
+    weights = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    equalise(network, IMAGES)
+    assert np.std(before) > 0.01
+    for image, expected in zip(IMAGES, before, strict=True):
+        np.testing.assert_allclose(run(network, image), expected, atol=1e-4)
+    changed = {key for key, tensor in network.state_dict().items() if not torch.equal(tensor, weights[key])}
+    assert {"blocks.0.conv1.weight", "blocks.1.conv1.weight"} <= changed
+
+
+@pytest.mark.parametrize("name", ["resnet-4x1-in", "s2d-8x2-u12-in", "s2d-8x2-branch"])
+def test_networks_of_other_forms_are_left_alone(name: str) -> None:
+    network = fold_for_export(build_generator(student_spec(name)))
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    equalise(network, IMAGES)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
+
+
+def test_ranges_come_nearer_by_the_strength() -> None:
+    network = fold_for_export(unequal("s2d-8x2-nostd-in1"))
+    before = widths(network)
+    equalise(network, IMAGES)
+    after = widths(network)
+    others = [channel for channel in range(8) if channel != 3]
+    assert before[3] > 10 * before[others].max()
+    shrunk = (after[3] / after[others].mean()) / (before[3] / before[others].mean())
+    assert shrunk == pytest.approx(30**-STRENGTH, rel=0.3)
+
+
+def test_a_channel_that_is_never_used_stays_as_it_is() -> None:
+    network = used("s2d-8x2-nostd-in1")
+    with torch.no_grad():
+        network.stem_norm.weight[2], network.stem_norm.bias[2] = 0, -1
+        for block in network.blocks:
+            block.conv2.weight[2], block.conv2.bias[2] = 0, -1
+    folded = fold_for_export(network)
+    expected = run(folded, IMAGES[0])
+    equalise(folded, IMAGES)
+    assert folded.stem_norm.bias[2] == -1
+    np.testing.assert_allclose(run(folded, IMAGES[0]), expected, atol=1e-4)
+
+
+def test_eight_bits_lose_less_of_an_equalised_network() -> None:
+    network, calibration = unequal("s2d-8x2-nostd-in1"), Calibration(IMAGES, ("a", "b", "c"), 0)
+    core = import_openvino().Core()
+
+    def error(images: list[FloatArray]) -> float:
+        built = load_target("openvino", "int8").build(
+            export_graph(network, (64, 64), images), "int8", (64, 64), calibration
+        )
+        model = core.read_model(built.members["model.xml"], built.members["model.bin"])
+        engine = core.compile_model(model, "CPU", cpu_properties("int8", 1, {"fp32": 1}))
+        return float(np.mean([(engine(image[None])[0][0] - run(network, image)) ** 2 for image in IMAGES]))
+
+    assert error(IMAGES) < 0.5 * error([])
