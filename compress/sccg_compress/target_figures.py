@@ -23,7 +23,7 @@ from sccg_runtime.errors import InputError, RefusedError, SccgError
 from sccg_runtime.files import write_text
 
 if TYPE_CHECKING:
-    from sccg_export.export import Common, ExportRequest, ExportResult
+    from sccg_export.export import ExportRequest, ExportResult
 
 RESULTS = Path("results/targets.json")
 DOCS = Path("docs/targets.md")
@@ -89,7 +89,7 @@ def measured(models: Sequence[Path], data: Path) -> dict[str, Any]:
 def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str, Any], Path | None]]:
     """(row, bundle that the CPU runs) for every target and precision; whatever fails leaves its reason in the row."""
     from sccg_bench.worker_child import one_line
-    from sccg_export.export import export
+    from sccg_export.export import export, prepare
     from sccg_export.requirements import REQUIREMENTS, why_not
 
     def reason(error: Exception) -> str:
@@ -97,7 +97,8 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
 
     name, failed = model.name, None
     try:
-        request, common = _prepared(model, data)
+        request = _requested(model, data)
+        common = {"int8": prepare(request), "float": prepare(replace(request, precision="fp32", calibration=None))}
         name = request.checkpoint.spec.name
     except Exception as error:  # whatever it is, the other models' rows are worth keeping
         failed = reason(error)
@@ -111,7 +112,7 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
                 calibration = request.calibration if precision == "int8" else None
                 wanted = replace(request, target=target, precision=precision, calibration=calibration)
                 try:
-                    made = export(wanted, bundle, common=common)
+                    made = export(wanted, bundle, common=common["int8" if precision == "int8" else "float"])
                     row |= _figures(made, bundle)
                 except Exception as error:  # as above, for one engine
                     row["refused"] = reason(error)
@@ -119,12 +120,11 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
             yield row, bundle if timed else None
 
 
-def _prepared(model: Path, data: Path) -> tuple[ExportRequest, Common]:
-    """What all engines of a model share; the budget lets everything through."""
+def _requested(model: Path, data: Path) -> ExportRequest:
+    """A model's INT8 engine; the budget lets everything through."""
     from sccg_compress.export_command import request_of
     from sccg_compress.models import find_model
     from sccg_compress.sources import choose_data, choose_direction
-    from sccg_export.export import prepare
     from sccg_export.gate import DriftBudget
     from sccg_teacher_student.checkpoint import load_checkpoint
 
@@ -132,7 +132,7 @@ def _prepared(model: Path, data: Path) -> tuple[ExportRequest, Common]:
     if found.checkpoint is None:
         raise InputError(f"{model} is a bundle already; export takes a run folder or a checkpoint")
     checkpoint = load_checkpoint(found.checkpoint)
-    request = request_of(
+    return request_of(
         checkpoint,
         choose_direction(None, checkpoint),
         choose_data(data, checkpoint.record, None),
@@ -142,7 +142,6 @@ def _prepared(model: Path, data: Path) -> tuple[ExportRequest, Common]:
         seed=0,
         budget=DriftBudget(**_EVERYTHING),
     )
-    return request, prepare(request)
 
 
 def _figures(made: ExportResult, bundle: Path) -> dict[str, Any]:

@@ -106,15 +106,16 @@ def export(
 
 
 def prepare(request: ExportRequest) -> Common:
-    """Graph and FP32 outputs of a request; they serve every target and precision.
+    """Graph and FP32 outputs of a request; they serve every target, INT8 or every float precision.
 
     Raises
     ------
     RefusedError
         The graph differs from PyTorch.
     """
-    ranges = () if request.calibration is None else request.calibration.images
-    graph = export_graph(request.checkpoint.generator, request.record.trained_size, ranges)
+    calibration = request.calibration if request.precision == "int8" else None
+    slices = () if calibration is None else calibration.images
+    graph = export_graph(request.checkpoint.generator, request.record.trained_size, slices)
     images = [side(pair, request.record.direction) for pair in request.pairs]
     inputs = _golden_inputs(request)
     golden = _Golden(np.stack(inputs), np.stack(run_network(request.checkpoint, inputs)))
@@ -143,7 +144,7 @@ def _make(
     engine, extra = _within_budget(workshop, golden, say, saturation_safe)
     if request.precision != "int8":
         return _write(workshop, engine, golden, path, extra)
-    extra["seven_bit_weights"] = saturation_safe
+    extra |= {"seven_bit_weights": saturation_safe, "equalised": workshop.graph.equalised}
     reason = why_not(request.target) if request.old_cpu_check else "this check was left out"
     if reason is not None:
         say(f"simulated ISA {ISA}: not measured: {reason}")

@@ -34,11 +34,14 @@ class Graph:
         (rows, columns) that it was traced at.
     network
         What was traced: the folded network in PyTorch, in evaluation mode.
+    equalised
+        Whether channels were scaled to make eight bits go further.
     """
 
     model: onnx.ModelProto
     size: tuple[int, int]
     network: nn.Module
+    equalised: bool = False
 
     def to_bytes(self) -> bytes:
         """The ONNX file."""
@@ -50,7 +53,7 @@ class Graph:
         return next(int(entry.version) for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
-def export_graph(generator: nn.Module, size: tuple[int, int], calibration: Sequence[FloatArray] = ()) -> Graph:
+def export_graph(generator: nn.Module, size: tuple[int, int], images: Sequence[FloatArray] = ()) -> Graph:
     """Fold a generator and export it.
 
     Parameters
@@ -59,7 +62,7 @@ def export_graph(generator: nn.Module, size: tuple[int, int], calibration: Seque
         (N, 1, H, W) -> (N, 1, H, W) in [-1, 1]; it is copied, not changed.
     size
         (rows, columns), multiples of the generator's stride.
-    calibration
+    images
         (1, H, W) in [-1, 1] each, for a graph that is to be quantised: :func:`~sccg_export.equalise.equalise`.
 
     Raises
@@ -68,12 +71,11 @@ def export_graph(generator: nn.Module, size: tuple[int, int], calibration: Seque
         ONNX's reference runtime gives another output than PyTorch (more than 2e-3 on [-1, 1] anywhere).
     """
     folded = fold_for_export(generator)
-    if calibration:
-        equalise(folded, calibration)
     example = torch.linspace(-1, 1, size[0] * size[1]).reshape(1, 1, *size)
-    graph = Graph(to_onnx(folded, example), size, folded)
     with torch.inference_mode():
         expected = folded(example).numpy()
+    equalised = bool(images) and equalise(folded, images)
+    graph = Graph(to_onnx(folded, example), size, folded, equalised)
     _compare(graph, example.numpy(), expected)
     return graph
 

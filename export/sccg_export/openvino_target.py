@@ -131,8 +131,7 @@ def _quantise(model: Any, calibration: Calibration, keep_float: tuple[str, ...],
 def _leave_norms_unrounded(model: Any) -> None:
     """Sums take what a norm gives as it is.
 
-    It is computed in float and added in float: rounding it in between, as NNCF does, only loses (3 dB of an engine with
-    three blocks).
+    It is computed in float and added in float: rounding it in between, as NNCF does, only loses.
     """
     for node in model.get_ordered_ops():
         if node.get_type_name() != "Add":
@@ -159,8 +158,8 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
     """Operations that lose more by eight bits than they gain in time, by OpenVINO's names.
 
     - Everything up to and with the first convolution: a slice's mean and variance in eight bits are ruinous, and so is
-      its input, whose brightest pixel decides how finely soft tissue is told apart.
-    - What shrinks the map, on its way to the blocks: it sees the detail that all that follows rests on, and is cheap.
+      its input, whose brightest pixel decides how finely soft tissue is told apart. Where it shrinks the map, also the
+      next, if that does, too: a stem of two steps.
     - The last convolution and what follows it: that is the picture, and its outliers would decide how finely it is
       rounded.
     - What works on one number per channel (FiLM): a few microseconds, and every pixel depends on it.
@@ -173,12 +172,13 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
         raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
     computing = [node for node in nodes if node.get_type_name() not in ("Constant", "Parameter", "Result")]
     places = [place for place, node in enumerate(computing) if node.get_type_name() in _CONVOLUTIONS]
+    two_steps = all(max(computing[place].get_strides()) > 1 for place in places[:2])
+    stem = places[1 if two_steps else 0]
     return [
         str(node.get_friendly_name())
         for place, node in enumerate(computing)
-        if not places[0] < place < places[-1]
+        if not stem < place < places[-1]
         or node.get_type_name() == "MVN"
-        or (node.get_type_name() == "Convolution" and max(node.get_strides()) > 1)
         or _graph_name(node) in keep_float
         or _touches_vector(node)
     ]

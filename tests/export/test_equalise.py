@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,12 @@ from small_models import head
 from torch import nn
 
 from sccg_export.calibration import Calibration
-from sccg_export.equalise import STRENGTH, equalise
+from sccg_export.equalise import LIMIT, STRENGTH, equalise
+from sccg_export.export import ExportRequest, prepare
 from sccg_export.graph import export_graph
 from sccg_export.targets import load_target
 from sccg_runtime.engine import cpu_properties, import_openvino
+from sccg_runtime.errors import RefusedError
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.networks.build import build_generator, fold_for_export
 from sccg_teacher_student.networks.s2d import FiLM, S2DGenerator
@@ -71,7 +75,7 @@ def test_the_function_stays_the_same_while_weights_change(name: str) -> None:
     network = fold_for_export(used(name))
     before = [run(network, image) for image in IMAGES]
     weights = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    equalise(network, IMAGES)
+    assert equalise(network, IMAGES)
     assert np.std(before) > 0.01
     for image, expected in zip(IMAGES, before, strict=True):
         np.testing.assert_allclose(run(network, image), expected, atol=1e-4)
@@ -83,7 +87,7 @@ def test_the_function_stays_the_same_while_weights_change(name: str) -> None:
 def test_networks_of_other_forms_are_left_alone(name: str) -> None:
     network = fold_for_export(build_generator(student_spec(name)))
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    equalise(network, IMAGES)
+    assert not equalise(network, IMAGES)
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
@@ -109,6 +113,52 @@ def test_a_channel_that_is_never_used_stays_as_it_is() -> None:
     equalise(folded, IMAGES)
     assert folded.stem_norm.bias[2] == -1
     np.testing.assert_allclose(run(folded, IMAGES[0]), expected, atol=1e-4)
+
+
+def test_what_film_shifts_below_zero_counts_like_what_lies_above() -> None:
+    network = used("s2d-8x2")
+    assert isinstance(network, S2DGenerator)
+    with torch.no_grad():
+        network.films["2"].shift.bias[1] = -100
+    folded = fold_for_export(network)
+    equalise(folded, IMAGES)
+    gain = network.films["2"].shift.bias[[1, 2]] / folded.films["2"].shift.bias[[1, 2]]
+    assert gain[0] > 2 * gain[1]
+
+
+def test_a_channel_that_is_nearly_never_used_is_not_blown_up() -> None:
+    network = used("s2d-8x2-nostd-in1")
+    with torch.no_grad():
+        network.stem_norm.weight[2], network.stem_norm.bias[2] = 0, 1e-30
+        for block in network.blocks:
+            block.conv2.weight[2], block.conv2.bias[2] = 0, 0
+    folded = fold_for_export(network)
+    equalise(folded, IMAGES)
+    assert folded.stem_norm.bias[2] == pytest.approx(LIMIT * 1e-30)
+    assert (folded.stem_norm.weight / network.stem_norm.weight)[[0, 1, 3, 4]].min() > 0.3
+
+
+@pytest.mark.parametrize(("precision", "equalised"), [("int8", True), ("fp32", False)])
+def test_only_what_is_quantised_is_equalised(
+    request_for: Callable[..., ExportRequest], precision: str, equalised: bool
+) -> None:
+    wanted = request_for("openvino", precision)
+    common = prepare(wanted)
+    plain = fold_for_export(wanted.checkpoint.generator).state_dict()
+    assert common.graph.equalised is equalised
+    same = [torch.equal(tensor, plain[key]) for key, tensor in common.graph.network.state_dict().items()]
+    assert all(same) is not equalised
+
+
+def test_a_wrong_factor_is_found_at_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(network: nn.Module, _: object) -> bool:
+        with torch.no_grad():
+            network.stem.weight[0] *= 2
+        return True
+
+    monkeypatch.setattr("sccg_export.graph.equalise", wrong)
+    with pytest.raises(RefusedError, match="differs from PyTorch"):
+        export_graph(used("s2d-8x2-plain"), (64, 64), IMAGES)
 
 
 def test_eight_bits_lose_less_of_an_equalised_network() -> None:

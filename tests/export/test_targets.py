@@ -113,13 +113,18 @@ def test_openvino_sums_what_a_norm_gives_unrounded(normalising: tuple[Built, lis
     summed = [behind(value.get_node()) for node in sums for value in node.input_values()]
     assert not any({"MVN", "FakeQuantize"} <= kinds for kinds in summed)
     assert any("FakeQuantize" in kinds for kinds in summed), "what a block adds to is in eight bits"
+    assert any("MVN" in kinds for kinds in summed)
 
 
-def test_openvino_shrinks_maps_in_float(normalising: tuple[Built, list[Any]]) -> None:
-    _, nodes = normalising
-    shrinking = [node for node in nodes if node.get_type_name() == "Convolution" and max(node.get_strides()) > 1]
-    assert shrinking
-    assert "FakeQuantize" not in {node.input_value(0).get_node().get_type_name() for node in shrinking}
+@pytest.mark.parametrize("normalising", ["s2d-16x2-h8-nostd-in1"], indirect=True)
+def test_openvino_computes_both_steps_of_a_stem_in_float(normalising: tuple[Built, list[Any]]) -> None:
+    made, nodes = normalising
+    convolutions = [node for node in nodes if node.get_type_name() == "Convolution"]
+    read = [node.input_value(0).get_node().get_type_name() for node in convolutions]
+    assert [max(node.get_strides()) for node in convolutions[:3]] == [2, 2, 1]
+    assert "FakeQuantize" not in read[:2]
+    assert read[2] == "FakeQuantize"
+    assert len(made.float_layers) == 3, "and the last"
 
 
 @only("exported", ["openvino-int8"], indirect=True)

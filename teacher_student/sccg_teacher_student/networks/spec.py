@@ -15,12 +15,12 @@ Padding = Literal["reflect", "zeros"]
 
 # The best known students by purpose; every command that takes a student name takes these.
 PRESETS: dict[str, str] = {
-    "fast": "s2d-64x2-nostd-in",
-    "balanced": "s2d-64x3-h16-nostd-in",
+    "fast": "s2d-64x2-h16-nostd-in1",
+    "balanced": "s2d-64x5-h16-nostd-in1",
     "faithful": "s2d-96x4-h16-nostd-in",
 }
 DEFAULT_STUDENT = "balanced"
-_WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in]]"
+_WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in|-in1]]"
 S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7]{_WHOLE_SLICE}[-notail]"
 NAME_HELP = f"resnet-WxB[-bn|-in], s2d-CxB{S2D_OPTIONS}, {', '.join(PRESETS)}"
 BRANCH_STRIDE = 16
@@ -86,8 +86,8 @@ class GeneratorSpec:
         s2d, factor 4: above 0, the stem takes two steps, with that many channels at half the slice's resolution in
         between, normalised and rectified; 0: one step.
     norm_once
-        s2d with instance norm: blocks have one norm, after their first convolution; what they add to stays as it is, and
-        is normalised in the end, after the last convolution but one.
+        s2d with instance norm: blocks have one norm, after their first convolution, and what they add stays as it is;
+        one more follows the last convolution but one.
     """
 
     family: Family
@@ -134,7 +134,7 @@ class GeneratorSpec:
             if not 0 <= self.half_width <= 1024 or (self.half_width and self.factor != 4):
                 raise InputError("s2d generator: half_width must be 0 to 1024, and factor 4 where it is above 0")
             if self.norm_once and not (self.norm == "instance-affine" and self.refine):
-                raise InputError("s2d generator: norm_once needs norm instance-affine, and refine")
+                raise InputError("s2d generator: norm_once (-in1) needs norm instance-affine, and refine (no -notail)")
         elif any(getattr(self, field.name) != field.default for field in fields(self) if field.name in _S2D_PARTS):
             raise InputError("resnet generator has none of the s2d family's parts, such as dilations or FiLM")
 
