@@ -25,7 +25,8 @@ CONTROLS: tuple[str, ...] = (
 """What is known to be slower for what it can do, or to see or keep less: shown for comparison."""
 STUDIED: tuple[str, ...] = (
     *("resnet-16x9-in", "resnet-16x9-bn", "s2d-48x6-plain", *PRESETS.values()),
-    *("s2d-48x3", "s2d-48x3-in", "s2d-64x5-h16-nostd-in1", "s2d-48x3-branch", "s2d-32x3-u96", "s2d-64x6"),
+    *("s2d-48x3", "s2d-48x3-in", "s2d-48x4-h16-in", "s2d-48x3-branch", "s2d-32x3-u96", "s2d-64x6"),
+    "s2d-64x5-h16-nostd-in1",
 )
 """What others would ship, the plain control, the presets, and one of each further form that promises something."""
 
