@@ -89,7 +89,7 @@ def measured(models: Sequence[Path], data: Path) -> dict[str, Any]:
 def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str, Any], Path | None]]:
     """(row, bundle that the CPU runs) for every target and precision; whatever fails leaves its reason in the row."""
     from sccg_bench.worker_child import one_line
-    from sccg_export.export import export, prepare
+    from sccg_export.export import export, graph_of, prepare
     from sccg_export.requirements import REQUIREMENTS, why_not
 
     def reason(error: Exception) -> str:
@@ -98,7 +98,9 @@ def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str,
     name, failed = model.name, None
     try:
         request = _requested(model, data)
-        common = {"int8": prepare(request), "float": prepare(replace(request, precision="fp32", calibration=None))}
+        quantised = prepare(request)
+        plain = graph_of(replace(request, precision="fp32", calibration=None))
+        common = {"int8": quantised, "float": replace(quantised, graph=plain)}
         name = request.checkpoint.spec.name
     except Exception as error:  # whatever it is, the other models' rows are worth keeping
         failed = reason(error)

@@ -27,7 +27,16 @@ from sccg_runtime.intensity import FloatArray, Intensity
 from sccg_teacher_student.data.phantom import phantom_pairs
 from sccg_teacher_student.distill import side
 
-__all__ = ["Common", "DriftRefusedError", "ExportRequest", "ExportResult", "export", "prepare", "run_network"]
+__all__ = [
+    "Common",
+    "DriftRefusedError",
+    "ExportRequest",
+    "ExportResult",
+    "export",
+    "graph_of",
+    "prepare",
+    "run_network",
+]
 
 GOLDEN_SLICES = 2
 BRAIN_WINDOW_HU = (0.0, 80.0)
@@ -113,13 +122,24 @@ def prepare(request: ExportRequest) -> Common:
     RefusedError
         The graph differs from PyTorch.
     """
-    calibration = request.calibration if request.precision == "int8" else None
-    slices = () if calibration is None else calibration.images
-    graph = export_graph(request.checkpoint.generator, request.record.trained_size, slices)
+    graph = graph_of(request)
     images = [side(pair, request.record.direction) for pair in request.pairs]
     inputs = _golden_inputs(request)
     golden = _Golden(np.stack(inputs), np.stack(run_network(request.checkpoint, inputs)))
     return Common(graph, run_network(request.checkpoint, images), golden)
+
+
+def graph_of(request: ExportRequest) -> Graph:
+    """The graph that a request's engine is made from; INT8's is equalised on the calibration slices.
+
+    Raises
+    ------
+    RefusedError
+        The graph differs from PyTorch.
+    """
+    calibration = request.calibration if request.precision == "int8" else None
+    slices = () if calibration is None else calibration.images
+    return export_graph(request.checkpoint.generator, request.record.trained_size, slices)
 
 
 def _check_ran(contract: Contract) -> None:
