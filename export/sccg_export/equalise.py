@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.networks.s2d import FiLM, S2DBlock, S2DGenerator
+from sccg_teacher_student.networks.s2d import S2DBlock, S2DGenerator
 
 STRENGTH = 0.4
 """0 leaves ranges as they are, 1 makes them equal and leaves all differences to the weights, which are rounded, too.
@@ -25,42 +25,43 @@ SLICES = 24
 def equalise(network: nn.Module, images: Sequence[FloatArray]) -> bool:
     """Scale each channel that blocks add to by (typical range / own range) ** STRENGTH; the function stays the same.
 
-    ReLU lets positive factors through, and so does FiLM: what writes to a channel is multiplied by its factor, what
-    reads from it is divided (Nagel et al. 2019, here between residual blocks; the exponent as in SmoothQuant, Xiao et
-    al. 2023). Where no norm stands before the sums (``-in1``), ranges lay up to 27 times apart.
+    ReLU lets positive factors through: what writes to a channel is multiplied by its factor, what reads from it is
+    divided (Nagel et al. 2019, here between residual blocks; the exponent as in SmoothQuant, Xiao et al. 2023). Where
+    no norm stands before the sums (``-in1``), ranges lay up to 27 times apart; other students gained nothing from it.
 
     Parameters
     ----------
     network
-        Folded for export; changed in place. Other than an s2d student without lower paths: left alone.
+        Folded for export; changed in place. Other than an s2d student with ``norm_once``, no FiLM and no lower paths:
+        left alone.
     images
         (1, H, W) in [-1, 1] each; ranges are means of the largest values over at most 24 of them.
 
     Returns
     -------
-    Whether the network is of a form that this is known for.
+    Whether the network is of that form.
     """
-    if not isinstance(network, S2DGenerator) or network.branch is not None or network.unet is not None:
+    if not (isinstance(network, S2DGenerator) and network.norm_once and not network.films):
         return False
-    blocks, films = [cast(S2DBlock, block) for block in network.blocks], [cast(FiLM, f) for f in network.films.values()]
-    readers = [*(block.conv1 for block in blocks), network.tail_in or network.tail]
-    factors = _factors(_ranges(network, [*readers, *films], images))
+    if network.branch is not None or network.unet is not None:
+        return False
+    blocks = [cast(S2DBlock, block) for block in network.blocks]
+    readers = [*(block.conv1 for block in blocks), cast(nn.Conv2d, network.tail_in)]
+    factors = _factors(_ranges(network, readers, images))
     rows, columns = factors.reshape(-1, 1, 1, 1), factors.reshape(1, -1, 1, 1)
-    for conv, norm in [(network.stem, network.stem_norm), *((block.conv2, block.norm2) for block in blocks)]:
-        writer = cast(nn.Conv2d, conv) if isinstance(norm, nn.Identity) else cast(nn.InstanceNorm2d, norm)
-        writer.weight.mul_(factors if writer is norm else rows)
-        cast(Tensor, writer.bias).mul_(factors)
-    for film in films:
-        film.squeeze.weight.div_(columns)
-        film.shift.weight.mul_(rows)
-        cast(Tensor, film.shift.bias).mul_(factors)
+    norm = cast(nn.InstanceNorm2d, network.stem_norm)
+    norm.weight.mul_(factors)
+    norm.bias.mul_(factors)
+    for block in blocks:
+        block.conv2.weight.mul_(rows)
+        cast(Tensor, block.conv2.bias).mul_(factors)
     for reader in readers:
         reader.weight.div_(columns if reader.groups == 1 else rows)
     return True
 
 
 def _ranges(network: nn.Module, readers: Sequence[nn.Module], images: Sequence[FloatArray]) -> Tensor:
-    """Largest magnitude of each channel (C,), where the stream is widest."""
+    """Largest value of each channel (C,), which ReLU kept from being negative, where the stream is widest."""
     seen: list[list[Tensor]] = [[] for _ in readers]
     hooks = [reader.register_forward_pre_hook(partial(_note, kept)) for reader, kept in zip(readers, seen, strict=True)]
     with torch.inference_mode():
@@ -72,7 +73,7 @@ def _ranges(network: nn.Module, readers: Sequence[nn.Module], images: Sequence[F
 
 
 def _note(kept: list[Tensor], _: nn.Module, inputs: tuple[Tensor]) -> None:
-    kept.append(inputs[0].abs().amax((0, 2, 3)))
+    kept.append(inputs[0].amax((0, 2, 3)))
 
 
 def _factors(ranges: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ class S2DGenerator(nn.Module):
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
         norm, width, inner, once = spec.norm, spec.width, spec.inner_width or spec.width, spec.norm_once
-        self.standardise = spec.standardise
+        self.standardise, self.norm_once = spec.standardise, once
         outer, half, bias = spec.outer_kernel, spec.half_width, norm == "none"
         self.half_stem: nn.Module | None = None
         self.stem: nn.Module
