@@ -165,6 +165,7 @@ def _summary(result: ConvertResult, out: Path) -> str:
 
 def _info(options: argparse.Namespace) -> int:
     from sccg_runtime import load
+    from sccg_runtime.engine import layers
 
     bundle = load(options.bundle, public_key=options.require_signature)
     contract = bundle.contract
@@ -189,11 +190,7 @@ def _info(options: argparse.Namespace) -> int:
         "engine": f"{contract.engine} {contract.engine_version}, {contract.engine_size[0]}x{contract.engine_size[1]}"
         + ("" if contract.runs_on_cpu else "; needs an NVIDIA GPU, sccg-runtime cannot run it"),
         "precision": f"{contract.precision_asked}; ran "
-        + (
-            ", ".join(f"{name} {count}" for name, count in ran.items())
-            if ran
-            else f"unknown ({contract.unknown['precision_ran']})"
-        ),
+        + (layers(ran) if ran else f"unknown ({contract.unknown['precision_ran']})"),
         "student": contract.student,
         "drift": f"measured on the {contract.drift_measured_on}: "
         + (", ".join(f"{name} {value:.4g}" for name, value in _drift(contract.drift)) or "see drift.json"),
@@ -227,10 +224,9 @@ def _selftest(options: argparse.Namespace) -> int:
     if options.json is not None:
         _write_json(options.json, asdict(result))
     if options.json != "-":
-        ran = ", ".join(f"{name} {count}" for name, count in result.description.precision_ran.items())
         _show(
             f"{'passed' if result.passed else 'FAILED'}: {result.slices} slices, {result.elapsed_ms:.0f} ms, "
-            f"{result.description.engine} {result.description.engine_version}, layers {ran or 'not counted'}\n"
+            f"{result.description.engine} {result.description.engine_version}, layers {result.description.layers}\n"
             f"to the exported engine {result.to_engine_db:.1f} dB, to FP32 {result.to_fp32_db:.1f} dB "
             f"(at export {result.stored_to_fp32_db:.1f} dB); needed: {result.limits}"
         )

@@ -211,6 +211,7 @@ class _Conversion:
             contract=self.contract,
             bundle_sha256=self.bundle.sha256,
             engine=f"{description.engine} {description.engine_version}",
+            layers=description.layers,
             series_uid=new_uid("series", *parts),
             frame_of_reference_uid=None if first.frame_of_reference_uid else new_uid("frame of reference", *parts),
             started=started,

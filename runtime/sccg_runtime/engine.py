@@ -59,6 +59,16 @@ class Description:
     precision_ran: dict[str, int]
     precision_source: str
 
+    @property
+    def layers(self) -> str:
+        """``precision_ran`` in words, such as ``"bf16 8, int8 5"``."""
+        return layers(self.precision_ran)
+
+
+def layers(ran: Mapping[str, int]) -> str:
+    """Numbers of layers by precision in words."""
+    return ", ".join(f"{name} {count}" for name, count in ran.items()) or "not counted"
+
 
 class Session(Protocol):
     """Runs one slice at a time; not for use from several threads at once."""

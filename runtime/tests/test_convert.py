@@ -57,6 +57,7 @@ def test_mr_becomes_ct_in_slice_order_with_the_same_geometry(run, series, tmp_pa
     assert len({item.SeriesInstanceUID for item in made}) == 1
     assert result.slices == 6
     assert result.bundle_sha256 in made[0].DerivationDescription
+    assert "fp32 (layers " in made[0].DerivationDescription
 
 
 def test_one_percentile_holds_for_the_whole_series(run, series, tmp_path, make):

@@ -44,6 +44,8 @@ class Derivation:
         SHA-256 of the bundle's file.
     engine
         Engine and version that ran, such as ``"OpenVINO 2026.4.1"``.
+    layers
+        Numbers of layers by the precision that they ran in, such as ``"bf16 8, int8 5"``: another CPU, other rounding.
     series_uid, frame_of_reference_uid
         Of the output; the second only where the source has none.
     started
@@ -55,6 +57,7 @@ class Derivation:
     contract: Contract
     bundle_sha256: str
     engine: str
+    layers: str
     series_uid: str
     frame_of_reference_uid: str | None
     started: datetime
@@ -176,8 +179,8 @@ def derivation_description(derivation: Derivation) -> str:
     source, target = contract.input_intensity.modality, contract.output_intensity.modality
     sentences = [
         f"Synthetic {target} computed from {source} by a neural network, slice by slice; not an acquired image.",
-        f"sccg-runtime {__version__}, generator {contract.student}, {contract.precision_asked}, {derivation.engine}, "
-        f"bundle SHA-256 {derivation.bundle_sha256}.",
+        f"sccg-runtime {__version__}, generator {contract.student}, {derivation.engine}, "
+        f"{contract.precision_asked} (layers {derivation.layers}), bundle SHA-256 {derivation.bundle_sha256}.",
         *derivation.notes,
     ]
     text = _ascii(" ".join(sentences))

@@ -26,6 +26,7 @@ def derivation(contract, **changes):
         "contract": contract,
         "bundle_sha256": "ab" * 32,
         "engine": "OpenVINO 2026.4.1",
+        "layers": "bf16 8, int8 5",
         "series_uid": "1.2.3.4",
         "frame_of_reference_uid": None,
         "started": datetime(2026, 5, 6, 7, 8, 9),
@@ -141,7 +142,7 @@ def test_the_image_says_that_it_is_synthetic_and_what_made_it(make, written):
     assert reference.ReferencedSOPClassUID == source.SOPClassUID
     assert reference.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
     assert made.DerivationCodeSequence[0].CodeMeaning == "Synthetic CT from MR"
-    for part in ("A note.", "ab" * 32, "tiny", "OpenVINO 2026.4.1", "not an acquired image"):
+    for part in ("A note.", "ab" * 32, "tiny", "OpenVINO 2026.4.1", "layers bf16 8, int8 5", "not an acquired image"):
         assert part in made.DerivationDescription
     scanner, program = made.ContributingEquipmentSequence
     assert scanner.Manufacturer == "ACME"

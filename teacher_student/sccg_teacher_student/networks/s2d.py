@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sccg_teacher_student.networks.norm import InstanceNorm2d
+from sccg_teacher_student.networks.rounding import relu
 from sccg_teacher_student.networks.spec import BRANCH_STRIDE, GeneratorSpec, Norm
 
 CLIP_MARGIN = 0.03
@@ -89,7 +90,7 @@ class S2DBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        return F.relu(x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+        return relu(x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))), rounded=self.training)
 
 
 class LowerPath(nn.Module):
@@ -107,7 +108,8 @@ class LowerPath(nn.Module):
 
     def forward(self, x: Tensor, body: Callable[[Tensor], Tensor]) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W); ``body`` takes and gives (N, inner, H / ratio, W / ratio)."""
-        return F.relu(x + self.shuffle(self.up(body(F.relu(self.down_norm(self.down(x)))))))
+        low = body(F.relu(self.down_norm(self.down(x))))
+        return relu(x + self.shuffle(self.up(low)), rounded=self.training)
 
 
 class SpaceToDepthStem(nn.Module):
@@ -128,7 +130,7 @@ class S2DGenerator(nn.Module):
     """Space-to-depth stem, residual blocks, convolutions and pixel shuffle; output clipped to [-1, 1].
 
     In training the clip lies ``clip_margin`` further out, and the loss asks for saturated pixels there: rounding to
-    eight bits then leaves air as black as it was.
+    eight bits then leaves air as black as it was. The sums of blocks are rounded in training, too.
     """
 
     clip_margin = CLIP_MARGIN
@@ -171,7 +173,7 @@ class S2DGenerator(nn.Module):
             x = x * torch.rsqrt(torch.mean(x * x, dim=(1, 2, 3), keepdim=True) + 1e-4)
         if self.half_stem is not None:
             x = self.half_stem(x)
-        x = F.relu(self.stem_norm(self.stem(x)))
+        x = relu(self.stem_norm(self.stem(x)), rounded=self.training)
         if self.branch is not None:
             x = self.branch(x, self.branch_body)
         x = self._trunk(x) if self.unet is None else self.unet(x, self._trunk)
