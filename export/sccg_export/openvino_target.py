@@ -22,6 +22,7 @@ from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
 from sccg_export.requirements import REQUIREMENTS, Quantizer, quantizer_version
+from sccg_export.tail_bias import CONVOLUTIONS, correct_tail_bias
 from sccg_export.unsigned_qdq import layers, quantise
 from sccg_runtime.contract import Precision
 from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core, openvino_version, precision_ran
@@ -29,7 +30,6 @@ from sccg_runtime.errors import InputError
 
 PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["openvino"].precisions
 QUANTIZERS: tuple[Quantizer, ...] = REQUIREMENTS["openvino"].quantizers
-_CONVOLUTIONS = frozenset({"Convolution", "ConvolutionBackpropData", "GroupConvolution"})
 _NOTES: Mapping[Precision, str] = MappingProxyType(
     {
         "fp16": "fp16: weights are stored in FP16; arithmetic stays float32 on the CPU",
@@ -78,6 +78,8 @@ def build(
         convolutions, left, sums = layers(qdq)
         quantised = (*convolutions, *sums)
         model = openvino_core().read_model(qdq.SerializeToString())
+    if calibration is not None:
+        correct_tail_bias(model, openvino_core().read_model(graph.to_bytes()), calibration.images)
     model.reshape([1, 1, *size])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
@@ -171,7 +173,7 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
     if unknown:
         raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
     computing = [node for node in nodes if node.get_type_name() not in ("Constant", "Parameter", "Result")]
-    places = [place for place, node in enumerate(computing) if node.get_type_name() in _CONVOLUTIONS]
+    places = [place for place, node in enumerate(computing) if node.get_type_name() in CONVOLUTIONS]
     two_steps = all(max(computing[place].get_strides()) > 1 for place in places[:2])
     stem = places[1 if two_steps else 0]
     return [
@@ -208,7 +210,7 @@ def _convolutions(model: Any, *, quantised: bool) -> tuple[str, ...]:
     return tuple(
         _graph_name(node)
         for node in model.get_ordered_ops()
-        if node.get_type_name() in _CONVOLUTIONS and _reads_int8(node.input_value(0)) == quantised
+        if node.get_type_name() in CONVOLUTIONS and _reads_int8(node.input_value(0)) == quantised
     )
 
 
