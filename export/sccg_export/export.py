@@ -169,19 +169,34 @@ def _make(
     if reason is not None:
         say(f"simulated ISA {ISA}: not measured: {reason}")
         return _write(workshop, engine, golden, path, extra | {"simulated_isa": not_measured(reason)})
-    written = _write(workshop, engine, golden, path, extra)
-    say(f"simulated ISA {ISA}: the same bundle in a child process")
-    try:
-        old = run_as_old_cpu(path, workshop)
-    except WorkerError as error:
-        raise RefusedError(f"simulated ISA {ISA}: the engine fails: {error}; see --no-old-cpu-check") from None
+
+    def on_old_cpu(engine: Engine) -> OldCpu:
+        _write(workshop, engine, golden, path, extra)
+        say(f"simulated ISA {ISA}: the same bundle in a child process")
+        try:
+            return run_as_old_cpu(path, workshop)
+        except WorkerError as error:
+            raise RefusedError(f"simulated ISA {ISA}: the engine fails: {error}; see --no-old-cpu-check") from None
+
+    old = on_old_cpu(engine)
     if old.refused is not None and not saturation_safe:
         say(f"simulated ISA {ISA}: {old.refused}: weights of seven bits instead")
         return _make(workshop, golden, path, say, saturation_safe=True, saturated=old)
     if old.refused is not None:
-        shown = ExportResult(written.bundle, old.quality, old.outputs, workshop.fp32_outputs)
-        hint = "--no-old-cpu-check exports for newer CPUs only"
-        raise DriftRefusedError(f"simulated ISA {ISA}: {old.refused}; {hint}", shown)
+        before = replace(workshop.engine(saturation_safe=True), refused=f"simulated ISA {ISA}: {old.refused}")
+        answers = [old]
+
+        def also(candidate: Engine) -> str | None:
+            answers.append(on_old_cpu(candidate))
+            return answers[-1].refused
+
+        fallback = fall_back(workshop, before, say, saturation_safe=True, also=also)
+        engine, old = fallback.engine, answers[-1]
+        if old.refused is not None:
+            shown = ExportResult(engine.bundle, old.quality, old.outputs, workshop.fp32_outputs)
+            hint = "--no-old-cpu-check exports for newer CPUs only"
+            raise DriftRefusedError(f"simulated ISA {ISA}: {old.refused}; {hint}", shown)
+        extra["put_back"] = put_back_figures(fallback, before, golden.inputs[0])
     told = old.to_dict()
     if saturated is not None:
         told["with_eight_bit_weights"] = saturated.to_dict()

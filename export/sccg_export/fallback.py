@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -59,7 +59,14 @@ class Fallback:
     ranking: tuple[Sensitivity, ...]
 
 
-def fall_back(workshop: Workshop, refused: Engine, say: Callable[[str], None], *, saturation_safe: bool) -> Fallback:
+def fall_back(
+    workshop: Workshop,
+    refused: Engine,
+    say: Callable[[str], None],
+    *,
+    saturation_safe: bool,
+    also: Callable[[Engine], str | None] = lambda engine: None,
+) -> Fallback:
     """Put layers back to float, most harmful first, and ask the whole gate after each, until the engine passes.
 
     At most 12 layers go back, and one always stays in eight bits: beyond that, a float engine is the honest answer.
@@ -74,6 +81,8 @@ def fall_back(workshop: Workshop, refused: Engine, say: Callable[[str], None], *
         Told every step.
     saturation_safe
         As ``refused`` was built.
+    also
+        Asked of every engine that passes the gate here; says why not, or None.
     """
     layers = refused.built.int8_layers
     hard = hardest(refused.quality)
@@ -84,6 +93,8 @@ def fall_back(workshop: Workshop, refused: Engine, say: Callable[[str], None], *
     for sensitivity in ranking[: min(MAX_PUT_BACK, len(ranking) - 1)]:
         kept = (*(one.layer for one in put_back), sensitivity.layer)
         before, engine = engine, workshop.engine(kept, saturation_safe=saturation_safe)
+        if engine.refused is None:
+            engine = replace(engine, refused=also(engine))
         gain = engine.psnr_db - before.psnr_db
         put_back.append(PutBack(sensitivity.layer, sensitivity.alone_psnr_db, gain, engine.psnr_db))
         verdict = "within budget" if engine.refused is None else "still over budget"

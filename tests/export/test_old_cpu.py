@@ -80,6 +80,28 @@ def test_what_seven_bits_cannot_mend_is_refused_and_the_earlier_bundle_stays(
     assert [one.name for one in tmp_path.iterdir()] == ["a.sccg"]
 
 
+def test_layers_go_back_to_float_until_an_old_cpu_keeps_the_budget_too(
+    request_for: Callable[..., ExportRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said_there = iter(["eight bits", "seven bits", "one layer in float", None])
+
+    def over_thrice(path: Path, workshop: Workshop) -> OldCpu:
+        result, _ = workshop.judge(workshop.fp32_outputs)
+        return OldCpu(workshop.fp32_outputs, result, next(said_there), 50.0, 1.0, {"int8": 1})
+
+    monkeypatch.setattr("sccg_export.export.run_as_old_cpu", over_thrice)
+    monkeypatch.setattr("sccg_export.export.why_not", lambda target: None)
+    made = export(request_for(old_cpu_check=True), tmp_path / "a.sccg")
+    drift = made.bundle.contract.drift
+    layers = [one["layer"] for one in drift["put_back"]["layers"]]
+    assert len(layers) == 2
+    assert set(layers) <= set(drift["float_layers"])
+    assert drift["put_back"]["without"]["refused"] == "simulated ISA AVX2: seven bits"
+    assert drift["seven_bit_weights"] is True
+    assert drift["simulated_isa"]["refused"] is None
+    assert drift["simulated_isa"]["with_eight_bit_weights"]["refused"] == "eight bits"
+
+
 @pytest.mark.skipif(why_not("openvino") is not None, reason="no x86")
 def test_the_child_runs_the_held_out_slices_of_any_size_in_their_order(
     request_for: Callable[..., ExportRequest], student: Checkpoint, tmp_path: Path
