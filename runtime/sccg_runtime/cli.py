@@ -165,7 +165,6 @@ def _summary(result: ConvertResult, out: Path) -> str:
 
 def _info(options: argparse.Namespace) -> int:
     from sccg_runtime import load
-    from sccg_runtime.engine import layers
 
     bundle = load(options.bundle, public_key=options.require_signature)
     contract = bundle.contract
@@ -190,7 +189,11 @@ def _info(options: argparse.Namespace) -> int:
         "engine": f"{contract.engine} {contract.engine_version}, {contract.engine_size[0]}x{contract.engine_size[1]}"
         + ("" if contract.runs_on_cpu else "; needs an NVIDIA GPU, sccg-runtime cannot run it"),
         "precision": f"{contract.precision_asked}; ran "
-        + (layers(ran) if ran else f"unknown ({contract.unknown['precision_ran']})"),
+        + (
+            ", ".join(f"{name} {count}" for name, count in ran.items())
+            if ran
+            else f"unknown ({contract.unknown['precision_ran']})"
+        ),
         "student": contract.student,
         "drift": f"measured on the {contract.drift_measured_on}: "
         + (", ".join(f"{name} {value:.4g}" for name, value in _drift(contract.drift)) or "see drift.json"),

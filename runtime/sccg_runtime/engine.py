@@ -62,12 +62,7 @@ class Description:
     @property
     def layers(self) -> str:
         """``precision_ran`` in words, such as ``"bf16 8, int8 5"``."""
-        return layers(self.precision_ran)
-
-
-def layers(ran: Mapping[str, int]) -> str:
-    """Numbers of layers by precision in words."""
-    return ", ".join(f"{name} {count}" for name, count in ran.items()) or "not counted"
+        return ", ".join(f"{name} {count}" for name, count in self.precision_ran.items()) or "not counted"
 
 
 class Session(Protocol):
