@@ -27,7 +27,7 @@ def equalise(network: nn.Module, images: Sequence[FloatArray]) -> bool:
 
     ReLU lets positive factors through: what writes to a channel is multiplied by its factor, what reads from it is
     divided (Nagel et al. 2019, here between residual blocks; the exponent as in SmoothQuant, Xiao et al. 2023). Where
-    no norm stands before the sums (``-in1``), ranges lay up to 27 times apart; other students gained nothing from it.
+    no norm stands before the sums (``-in1``), ranges lay up to 27 times apart; others gained nothing.
 
     Parameters
     ----------
