@@ -49,7 +49,7 @@ def export(
         typer.Option(help="Most PSNR to the teacher in dB lost on the FP32 network; default: told, never refused."),
     ] = None,
     saturation_safe: Annotated[
-        bool, typer.Option("--saturation-safe", help="Seven-bit INT8 weights, for CPUs without VNNI.")
+        bool, typer.Option("--saturation-safe", help="Seven-bit INT8 weights for ONNX Runtime on CPUs without VNNI.")
     ] = False,
     no_old_cpu_check: Annotated[
         bool, typer.Option("--no-old-cpu-check", help="Do not run INT8 OpenVINO engines with AVX2 kernels as well.")

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from sccg_bench.worker import WorkerError
+from sccg_export.built import Built
 from sccg_export.bundle_writer import pack, pack_golden
 from sccg_export.contract_writer import contract_of, drift_figures
-from sccg_export.fallback import fall_back, put_back_figures
+from sccg_export.fallback import fall_back, nothing_against, put_back_figures
 from sccg_export.graph import Graph, export_graph
 from sccg_export.old_cpu import ISA, OldCpu, not_measured, run_as_old_cpu, why_not
 from sccg_export.request import DriftRefusedError, ExportRequest, ExportResult, check_request
@@ -75,8 +76,8 @@ def export(
     """Write the bundle ``out``, whole or not at all; an earlier one stays if anything fails.
 
     Layers of an INT8 engine over its budget go back to float, most harmful first (:mod:`sccg_export.fallback`); only
-    if that does not help either, export is refused. With ``request.old_cpu_check``, an engine that keeps its budget
-    here but not with AVX2 kernels is built once more with seven-bit weights (:mod:`sccg_export.old_cpu`).
+    if that does not help either, export is refused. With ``request.old_cpu_check``, it has to keep its budget with AVX2
+    kernels, too (:mod:`sccg_export.old_cpu`).
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ def export(
         common = prepare(request)
     workshop = Workshop(request, common.graph, common.fp32_outputs)
     with replacing(out) as temporary:
-        made = _make(workshop, common.golden, temporary, say, saturation_safe=request.saturation_safe)
+        made = _make(workshop, common.golden, temporary, say)
         _check_ran(made.bundle.contract)
         if made.bundle.contract.runs_on_cpu and not (tested := made.bundle.selftest()).passed:
             raise RefusedError(f"the bundle fails its own self-test ({tested.to_engine_db:.1f} dB; {tested.limits})")
@@ -150,82 +151,70 @@ def _check_ran(contract: Contract) -> None:
         raise RefusedError(f"{asked} was asked for, but no convolution runs in {computed}")
 
 
-def _make(
-    workshop: Workshop,
-    golden: _Golden,
-    path: Path,
-    say: Callable[[str], None],
-    *,
-    saturation_safe: bool,
-    saturated: OldCpu | None = None,
-) -> ExportResult:
-    """Build an engine that keeps its budget here and on old CPUs, and write it to ``path``."""
-    request = workshop.request
-    engine, extra = _within_budget(workshop, golden, say, saturation_safe)
-    if request.precision != "int8":
-        return _write(workshop, engine, golden, path, extra)
-    extra |= {"seven_bit_weights": saturation_safe, "equalised": workshop.graph.equalised}
-    reason = why_not(request.target) if request.old_cpu_check else "this check was left out"
-    if reason is not None:
-        say(f"simulated ISA {ISA}: not measured: {reason}")
-        return _write(workshop, engine, golden, path, extra | {"simulated_isa": not_measured(reason)})
+class _OldCpuCheck:
+    """Says what is against an engine on CPUs without VNNI, and keeps the last answer; the bundle is written for it."""
 
-    def on_old_cpu(engine: Engine) -> OldCpu:
-        _write(workshop, engine, golden, path, extra)
-        say(f"simulated ISA {ISA}: the same bundle in a child process")
+    def __init__(self, workshop: Workshop, golden: _Golden, path: Path, say: Callable[[str], None]) -> None:
+        self._workshop, self._golden, self._path, self._say = workshop, golden, path, say
+        self._last: tuple[Built, OldCpu] | None = None
+
+    def __call__(self, engine: Engine) -> str | None:
+        _write(self._workshop, engine, self._golden, self._path, {})
+        self._say(f"simulated ISA {ISA}: the same bundle in a child process")
         try:
-            return run_as_old_cpu(path, workshop)
+            answer = run_as_old_cpu(self._path, self._workshop)
         except WorkerError as error:
             raise RefusedError(f"simulated ISA {ISA}: the engine fails: {error}; see --no-old-cpu-check") from None
+        self._last = engine.built, answer
+        return None if answer.refused is None else f"simulated ISA {ISA}: {answer.refused}"
 
-    old = on_old_cpu(engine)
-    if old.refused is not None and not saturation_safe:
-        say(f"simulated ISA {ISA}: {old.refused}: weights of seven bits instead")
-        return _make(workshop, golden, path, say, saturation_safe=True, saturated=old)
-    if old.refused is not None:
-        before = replace(workshop.engine(saturation_safe=True), refused=f"simulated ISA {ISA}: {old.refused}")
-        answers = [old]
-
-        def also(candidate: Engine) -> str | None:
-            answers.append(on_old_cpu(candidate))
-            return answers[-1].refused
-
-        fallback = fall_back(workshop, before, say, saturation_safe=True, also=also)
-        engine, old = fallback.engine, answers[-1]
-        if old.refused is not None:
-            shown = ExportResult(engine.bundle, old.quality, old.outputs, workshop.fp32_outputs)
-            hint = "--no-old-cpu-check exports for newer CPUs only"
-            raise DriftRefusedError(f"simulated ISA {ISA}: {old.refused}; {hint}", shown)
-        extra["put_back"] = put_back_figures(fallback, before, golden.inputs[0])
-    told = old.to_dict()
-    if saturated is not None:
-        told["with_eight_bit_weights"] = saturated.to_dict()
-    return _write(workshop, engine, golden, path, extra | {"simulated_isa": told})
+    def of(self, engine: Engine) -> OldCpu | None:
+        """What was found of an engine, if it is the last that was asked about."""
+        return self._last[1] if self._last is not None and self._last[0] is engine.built else None
 
 
-def _within_budget(
-    workshop: Workshop, golden: _Golden, say: Callable[[str], None], saturation_safe: bool
-) -> tuple[Engine, dict[str, Any]]:
-    """(an engine that the gate let through, what it says of layers that went back to float)."""
+def _make(workshop: Workshop, golden: _Golden, path: Path, say: Callable[[str], None]) -> ExportResult:
+    """Build an engine that keeps its budget here and on old CPUs, and write it to ``path``."""
     request = workshop.request
     say(f"engine: {request.target} {request.precision}; drift on {len(request.pairs)} held-out slices")
-    engine = workshop.engine(saturation_safe=saturation_safe)
+    engine = workshop.engine()
     if engine.built.note:
         say(engine.built.note)
-    extra: dict[str, Any] = {}
-    if engine.refused is not None and request.precision == "int8" and "bf16" in engine.session.describe().precision_ran:
+    if request.precision != "int8":
+        _refuse(workshop, engine, None)
+        return _write(workshop, engine, golden, path, {})
+    extra: dict[str, Any] = {"seven_bit_weights": request.saturation_safe, "equalised": workshop.graph.equalised}
+    if engine.refused is not None and "bf16" in engine.session.describe().precision_ran:
         say(f"{engine.refused}: trying float32 instead of bf16 beside int8")
         engine = workshop.in_float32(engine)
-    if engine.refused is not None and engine.built.int8_layers and request.precision == "int8":
+    reason = why_not(request.target) if request.old_cpu_check else "this check was left out"
+    check = _OldCpuCheck(workshop, golden, path, say)
+    also = check if reason is None else nothing_against
+    if engine.refused is None:
+        engine = replace(engine, refused=also(engine))
+    if engine.refused is not None and engine.built.int8_layers:
         before = engine
-        fallback = fall_back(workshop, before, say, saturation_safe=saturation_safe)
+        fallback = fall_back(workshop, before, say, also=also)
         engine = fallback.engine
         if engine.refused is None:
             extra["put_back"] = put_back_figures(fallback, before, golden.inputs[0])
-    if engine.refused is not None:
+    old = check.of(engine)
+    _refuse(workshop, engine, old)
+    if old is None:
+        say(f"simulated ISA {ISA}: not measured: {reason}")
+    extra["simulated_isa"] = not_measured(reason or "") if old is None else old.to_dict()
+    return _write(workshop, engine, golden, path, extra)
+
+
+def _refuse(workshop: Workshop, engine: Engine, old: OldCpu | None) -> None:
+    """DriftRefusedError where something is against an engine, with the pictures that show it."""
+    if engine.refused is None:
+        return
+    if old is None:
         shown = ExportResult(engine.bundle, engine.quality, engine.outputs, workshop.fp32_outputs)
         raise DriftRefusedError(engine.refused, shown)
-    return engine, extra
+    shown = ExportResult(engine.bundle, old.quality, old.outputs, workshop.fp32_outputs)
+    raise DriftRefusedError(f"{engine.refused}; --no-old-cpu-check exports for newer CPUs only", shown)
 
 
 def _write(workshop: Workshop, engine: Engine, golden: _Golden, path: Path, extra: Mapping[str, Any]) -> ExportResult:

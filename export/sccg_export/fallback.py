@@ -59,13 +59,17 @@ class Fallback:
     ranking: tuple[Sensitivity, ...]
 
 
+def nothing_against(engine: Engine) -> str | None:
+    """Let an engine pass."""
+    return None
+
+
 def fall_back(
     workshop: Workshop,
     refused: Engine,
     say: Callable[[str], None],
     *,
-    saturation_safe: bool,
-    also: Callable[[Engine], str | None] = lambda engine: None,
+    also: Callable[[Engine], str | None] = nothing_against,
 ) -> Fallback:
     """Put layers back to float, most harmful first, and ask the whole gate after each, until the engine passes.
 
@@ -79,20 +83,18 @@ def fall_back(
         The engine with all layers in eight bits that the gate refused.
     say
         Told every step.
-    saturation_safe
-        As ``refused`` was built.
     also
         Asked of every engine that passes the gate here; says why not, or None.
     """
     layers = refused.built.int8_layers
     hard = hardest(refused.quality)
     say(f"{refused.refused}: ranking {len(layers)} int8 layers on {len(hard)} hard slices")
-    ranking = rank_layers(layers, lambda kept: workshop.quick_psnr_db(kept, hard, saturation_safe), say)
+    ranking = rank_layers(layers, lambda kept: workshop.quick_psnr_db(kept, hard), say)
     engine = refused
     put_back: list[PutBack] = []
     for sensitivity in ranking[: min(MAX_PUT_BACK, len(ranking) - 1)]:
         kept = (*(one.layer for one in put_back), sensitivity.layer)
-        before, engine = engine, workshop.engine(kept, saturation_safe=saturation_safe)
+        before, engine = engine, workshop.engine(kept)
         if engine.refused is None:
             engine = replace(engine, refused=also(engine))
         gain = engine.psnr_db - before.psnr_db

@@ -21,12 +21,14 @@ from typing import Any
 from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
+from sccg_export.pair_sums import fit_pairs, float_weights
 from sccg_export.requirements import REQUIREMENTS, Quantizer, quantizer_version
 from sccg_export.tail_bias import CONVOLUTIONS, correct_tail_bias
 from sccg_export.unsigned_qdq import layers, quantise
 from sccg_runtime.contract import Precision
 from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core, openvino_version, precision_ran
 from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray
 
 PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["openvino"].precisions
 QUANTIZERS: tuple[Quantizer, ...] = REQUIREMENTS["openvino"].quantizers
@@ -47,12 +49,12 @@ def build(
     calibration: Calibration | None,
     *,
     keep_float: tuple[str, ...] = (),
-    saturation_safe: bool = False,
     quantizer: Quantizer = QUANTIZERS[0],
 ) -> Built:
     """Make OpenVINO's ``model.xml`` and ``model.bin`` at ``size`` (rows, columns); see :class:`TargetModule`.
 
     NNCF knows OpenVINO's own operations; the other quantisers make the QDQ graph that target ``ort`` gets.
+    :mod:`sccg_export.pair_sums` makes all of them safe for old CPUs.
 
     Raises
     ------
@@ -62,6 +64,7 @@ def build(
     openvino = import_openvino()
     left: Sequence[str] = ()
     quantised: Sequence[str] = ()
+    weights: Mapping[str, FloatArray] = {}
     if precision != "int8":
         model = openvino_core().read_model(graph.to_bytes())
     elif calibration is None:
@@ -69,16 +72,18 @@ def build(
     elif quantizer == "nncf":
         model = openvino_core().read_model(graph.to_bytes())
         model.reshape([1, 1, *calibration.images[0].shape[-2:]])
-        model = _quantise(model, calibration, keep_float, saturation_safe)
+        weights = float_weights(model)
+        model = _quantise(model, calibration, keep_float)
         _leave_norms_unrounded(model)
         left = _convolutions(model, quantised=False)
         quantised = (*_convolutions(model, quantised=True), *_quantised_sums(model))
     else:
-        qdq = quantise(graph, calibration, keep_float, quantizer=quantizer, saturation_safe=saturation_safe)
+        qdq = quantise(graph, calibration, keep_float, quantizer=quantizer, saturation_safe=False)
         convolutions, left, sums = layers(qdq)
         quantised = (*convolutions, *sums)
         model = openvino_core().read_model(qdq.SerializeToString())
     if calibration is not None:
+        fit_pairs(model, weights)
         correct_tail_bias(model, openvino_core().read_model(graph.to_bytes()), calibration.images)
     model.reshape([1, 1, *size])
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +111,7 @@ def compile_float32(graph: Graph, size: tuple[int, int], threads: int) -> tuple[
     return compiled.create_infer_request(), openvino_version(), precision_ran(compiled)
 
 
-def _quantise(model: Any, calibration: Calibration, keep_float: tuple[str, ...], saturation_safe: bool) -> Any:
+def _quantise(model: Any, calibration: Calibration, keep_float: tuple[str, ...]) -> Any:
     """Per-channel symmetric weights, per-tensor activations; ranges from all calibration slices."""
     kept = _kept_float(model, keep_float)
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
@@ -117,8 +122,6 @@ def _quantise(model: Any, calibration: Calibration, keep_float: tuple[str, ...],
         import nncf
 
         nncf.set_log_level(logging.ERROR)
-        fixes = nncf.OverflowFix
-        overflow_fix = fixes.ENABLE if saturation_safe else fixes.DISABLE
         dataset = nncf.Dataset([image[None] for image in calibration.images])
         return nncf.quantize(
             model,
@@ -126,7 +129,7 @@ def _quantise(model: Any, calibration: Calibration, keep_float: tuple[str, ...],
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(calibration.images),
             ignored_scope=nncf.IgnoredScope(names=kept),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow_fix),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE),
         )
 
 

@@ -42,7 +42,7 @@ class ExportRequest:
     budget
         Of the gate.
     saturation_safe
-        Seven-bit weights in every INT8 layer, whether or not the check for old CPUs asks for them.
+        Seven-bit weights in every INT8 layer, for target ``ort`` on CPUs without VNNI.
     old_cpu_check
         Run an INT8 OpenVINO engine with AVX2 kernels, too, as CPUs without VNNI do.
     gpu_arch
@@ -108,8 +108,8 @@ def check_request(request: ExportRequest) -> None:
     Raises
     ------
     InputError
-        A size does not fit the network's stride, slices are missing, seven-bit weights are asked of a float engine, or
-        the budget names a teacher that is not there.
+        A size does not fit the network's stride, slices are missing, seven-bit weights are asked of what does not
+        need them, or the budget names a teacher that is not there.
     """
     stride = request.checkpoint.spec.stride
     sizes = {"size": request.size, "trained size": request.record.trained_size}
@@ -123,6 +123,8 @@ def check_request(request: ExportRequest) -> None:
         raise InputError("export needs held-out slices to measure its drift on")
     if request.saturation_safe and request.precision != "int8":
         raise InputError(f"--saturation-safe is for --int8, not for {request.precision}: leave it out")
+    if request.saturation_safe and request.target != "ort":
+        raise InputError(f"--saturation-safe is for --target ort: nothing saturates in {request.target}: leave it out")
     if request.budget.max_teacher_psnr_drop_db is not None and request.teacher_outputs is None:
         raise InputError("a budget for the drift to the teacher needs the teacher: say --teacher FILE")
     if request.calibration is not None:

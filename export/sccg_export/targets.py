@@ -37,8 +37,7 @@ class TargetModule(Protocol):
         calibration: Calibration | None,
         *,
         keep_float: tuple[str, ...] = (),
-        saturation_safe: bool = False,
-        **options: str,
+        **options: str | bool,
     ) -> Built:
         """Make the engine's files.
 
@@ -49,10 +48,8 @@ class TargetModule(Protocol):
         keep_float
             Operations of the graph, by ONNX node name, that stay in float although ``int8`` is asked for, beside
             those that the target always leaves.
-        saturation_safe
-            Weights of seven bits in all layers, for CPUs whose INT8 kernels add in 16 bits and saturate.
         options
-            The target's own, such as ``gpu_arch`` or ``quantizer``.
+            The target's own: ``gpu_arch``, ``quantizer``, ``saturation_safe``.
 
         Raises
         ------

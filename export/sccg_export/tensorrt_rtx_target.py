@@ -42,15 +42,14 @@ def build(
     calibration: Calibration | None,
     *,
     keep_float: tuple[str, ...] = (),
-    saturation_safe: bool = False,
     gpu_arch: str = DEFAULT_GPU_ARCH,
 ) -> Built:
     """Make ``model.engine``, tuned for ``size`` (rows, columns).
 
     Parameters
     ----------
-    keep_float, saturation_safe
-        See :class:`sccg_export.targets.TargetModule`; the latter is refused: GPUs add in 32 bits.
+    keep_float
+        See :class:`sccg_export.targets.TargetModule`.
     gpu_arch
         Compute capability of the card that will run it, a key of ``GPU_ARCHS``.
 
@@ -63,8 +62,6 @@ def build(
     """
     if gpu_arch not in GPU_ARCHS:
         raise InputError(f"--gpu-arch {gpu_arch} is none of {', '.join(GPU_ARCHS)}")
-    if saturation_safe:
-        raise InputError("seven-bit weights are for CPUs; nothing saturates on a GPU: leave out --saturation-safe")
     model = graph.model
     if precision == "fp16":
         model = to_half(model)

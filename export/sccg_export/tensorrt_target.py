@@ -25,7 +25,7 @@ from sccg_export.requirements import REQUIREMENTS, installed
 from sccg_export.trt_session import engine_layers, gpu_arch, import_tensorrt, open_engine, tensor_names, trt_logger
 from sccg_export.typed_program import program_types, typed_program
 from sccg_runtime.contract import Precision
-from sccg_runtime.errors import InputError, MissingDependencyError, RefusedError
+from sccg_runtime.errors import MissingDependencyError, RefusedError
 from sccg_runtime.files import sha256
 
 PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["tensorrt"].precisions
@@ -41,7 +41,6 @@ def build(
     calibration: Calibration | None,
     *,
     keep_float: tuple[str, ...] = (),
-    saturation_safe: bool = False,
 ) -> Built:
     """Make ``model.engine`` for ``size`` (rows, columns) alone, and the same engine as an exported program beside it.
 
@@ -49,16 +48,12 @@ def build(
 
     Raises
     ------
-    InputError
-        Seven-bit weights are asked for.
     MissingDependencyError
         torch-tensorrt does not load.
     RefusedError
         The program's or the engine's types are not those that were asked for, TensorRT cannot build it, or the
         exported program does not give what the engine gives.
     """
-    if saturation_safe:
-        raise InputError("seven-bit weights are for INT8 on CPUs: leave out --saturation-safe")
     torch_tensorrt = _import_torch_tensorrt()
     trt = import_tensorrt("tensorrt")
     example = torch.linspace(-1, 1, size[0] * size[1], device=DEVICE).reshape(1, 1, *size)

@@ -91,10 +91,10 @@ class Workshop:
         if request.teacher_outputs is not None:
             self.fp32_to_teacher_db = self._judge.judge(self.fp32_outputs).summary.drift["to_teacher_psnr_db"]
 
-    def engine(self, keep_float: tuple[str, ...] = (), *, saturation_safe: bool = False) -> Engine:
+    def engine(self, keep_float: tuple[str, ...] = ()) -> Engine:
         """Build an engine, run it on all held-out slices and put it before the gate."""
         started = time.perf_counter()
-        built = self._build(self.request.calibration, keep_float, saturation_safe)
+        built = self._build(self.request.calibration, keep_float)
         return self._judged(built, time.perf_counter() - started)
 
     def in_float32(self, engine: Engine) -> Engine:
@@ -123,13 +123,13 @@ class Workshop:
             return result, f"{error}{_ADVICE.get(self.request.precision, '')}"
         return result, None
 
-    def quick_psnr_db(self, keep_float: tuple[str, ...], indices: Sequence[int], saturation_safe: bool) -> float:
+    def quick_psnr_db(self, keep_float: tuple[str, ...], indices: Sequence[int]) -> float:
         """PSNR in dB to the FP32 network (u8 scale, mean over the slices ``indices``) of an engine made in haste."""
         calibration = self.request.calibration
         if calibration is not None:
             step = -(-len(calibration.images) // QUICK_CALIBRATION)
             calibration = replace(calibration, images=calibration.images[::step], names=calibration.names[::step])
-        built = self._build(calibration, keep_float, saturation_safe)
+        built = self._build(calibration, keep_float)
         bundle, opened = self._bundle(built), opener(built)
         with quiet("sccg_runtime.engine"):  # sums alone in eight bits are computed in float, which is as it should be
             session = opened(bundle, self.request.size)
@@ -137,10 +137,11 @@ class Workshop:
         pairs = zip(outputs, (self.fp32_outputs[index] for index in indices), strict=True)
         return float(np.mean([psnr_db(to_u8(output), to_u8(fp32))[0] for output, fp32 in pairs]))
 
-    def _build(self, calibration: Calibration | None, keep_float: tuple[str, ...], saturation_safe: bool) -> Built:
+    def _build(self, calibration: Calibration | None, keep_float: tuple[str, ...]) -> Built:
         request = self.request
         target: TargetModule = load_target(request.target, request.precision, request.gpu_arch, request.quantizer)
-        asked = {"gpu_arch": request.gpu_arch, "quantizer": request.quantizer}
+        asked: dict[str, str | bool | None] = {"gpu_arch": request.gpu_arch, "quantizer": request.quantizer}
+        asked["saturation_safe"] = request.saturation_safe or None
         options = {name: value for name, value in asked.items() if value is not None}
         return target.build(
             self.graph,
@@ -148,7 +149,6 @@ class Workshop:
             request.size,
             calibration,
             keep_float=keep_float,
-            saturation_safe=saturation_safe,
             **options,
         )
 

@@ -64,10 +64,16 @@ def test_int8_says_what_old_cpus_make_of_it_and_how_far_the_teacher_is(run: Cli,
 
 
 def test_without_the_check_for_old_cpus_the_output_says_so(run: Cli, lab: Lab) -> None:
-    said = run("export", "--int8", "--no-old-cpu-check", "--saturation-safe")
+    said = run("export", "--int8", "--no-old-cpu-check")
     assert said.code == 0, said
     assert "simulated ISA AVX2: not measured: this check was left out" in said.out
+
+
+def test_weights_of_seven_bits_are_for_onnx_runtime(run: Cli, lab: Lab) -> None:
+    said = run("export", "--int8", "--target", "ort", "--saturation-safe")
+    assert said.code == 0, said
     assert "weights of seven bits in all int8 layers" in said.out
+    run("export", "--int8", "--saturation-safe").refused("--saturation-safe is for --target ort")
 
 
 def test_a_budget_for_the_teacher_refuses_where_it_is_given(run: Cli, lab: Lab) -> None:

@@ -78,7 +78,7 @@ def test_where_one_is_not_enough_the_next_in_the_ranking_follows(
     ruined = with_outlier(student, 0)
     graph = export_graph(ruined.generator, (64, 64))
     workshop = Workshop(replace(wanted, checkpoint=ruined, budget=budget), graph)
-    found = fall_back(workshop, workshop.engine(), lambda line: None, saturation_safe=False)
+    found = fall_back(workshop, workshop.engine(), lambda line: None)
     assert found.engine.refused is None
     names = {node_of(graph, f"blocks.0.{part}.weight") for part in ("conv1", "conv2")}
     assert {one.layer for one in found.layers} == names
@@ -118,13 +118,12 @@ def test_rebuilds_are_bounded_and_one_layer_stays_in_eight_bits(layers: int, bui
     names = tuple(f"layer{number}" for number in range(layers))
     tried: list[tuple[str, ...]] = []
 
-    def build(kept: tuple[str, ...], *, saturation_safe: bool) -> SimpleNamespace:
-        assert saturation_safe
+    def build(kept: tuple[str, ...]) -> SimpleNamespace:
         tried.append(kept)
         return SimpleNamespace(psnr_db=30.0 + len(kept), refused="too much")
 
-    def quick(kept: tuple[str, ...], hard: list[int], saturation_safe: bool) -> float:
-        assert (hard, saturation_safe) == ([1, 0], True)
+    def quick(kept: tuple[str, ...], hard: list[int]) -> float:
+        assert hard == [1, 0]
         (alone,) = set(names) - set(kept)
         return float(alone.removeprefix("layer"))
 
@@ -132,7 +131,7 @@ def test_rebuilds_are_bounded_and_one_layer_stays_in_eight_bits(layers: int, bui
         psnr_db=30.0, refused="too much", built=SimpleNamespace(int8_layers=names), quality=scored(40.0, 35.0)
     )
     workshop = cast("Workshop", SimpleNamespace(engine=build, quick_psnr_db=quick))
-    found = fall_back(workshop, cast("Engine", first), lambda line: None, saturation_safe=True)
+    found = fall_back(workshop, cast("Engine", first), lambda line: None)
     assert found.engine.refused == "too much"
     assert tried == [names[: count + 1] for count in range(builds)]
     assert [one.gain_db for one in found.layers] == [1.0] * builds

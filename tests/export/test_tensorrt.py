@@ -94,8 +94,6 @@ def test_what_the_target_does_not_have_is_refused(plain: Graph) -> None:
         load_target("tensorrt", "int8")
     with pytest.raises(InputError, match="for --target tensorrt-rtx only"):
         load_target("tensorrt", "fp16", "8.6")
-    with pytest.raises(InputError, match="leave out --saturation-safe"):
-        tensorrt_target.build(plain, "fp16", plain.size, None, saturation_safe=True)
 
 
 def test_a_torch_tensorrt_that_does_not_load_is_told_in_one_line(plain: Graph, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,10 +232,8 @@ def test_on_a_card_drift_is_measured_on_the_engine(precision: str, request_for: 
     assert call(np.zeros((1, 64, 64), np.float32)).shape == (1, 64, 64)
 
 
-def test_seven_bit_weights_and_unknown_layers_are_refused(request_for: Make, tmp_path: Path) -> None:
-    wanted = request_for("tensorrt-rtx", "int8", saturation_safe=True)
-    with pytest.raises(InputError, match="leave out --saturation-safe"):
-        export(wanted, tmp_path / "rtx.sccg")
+def test_unknown_layers_are_refused(request_for: Make) -> None:
+    wanted = request_for("tensorrt-rtx", "int8")
     graph = export_graph(wanted.checkpoint.generator, (64, 64))
     assert isinstance(wanted.calibration, Calibration)
     with pytest.raises(InputError, match="no operation named nowhere"):
