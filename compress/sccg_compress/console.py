@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sccg_runtime.files import write_text
 
 if TYPE_CHECKING:
-    from sccg_teacher_student.distill import Reporter
+    from sccg_teacher_student.reporter import Reporter
 
 
 def first_process() -> bool:
@@ -56,8 +56,8 @@ def reporting(steps: int | None, batch: int) -> Iterator[Reporter]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from sccg_teacher_student.distill import Reporter
     from sccg_teacher_student.loop import Progress as State
+    from sccg_teacher_student.reporter import Reporter
 
     bars = Progress(
         TextColumn("{task.description}"),

@@ -32,7 +32,7 @@ def run_demo(out: Path) -> None:
     """
     from sccg_export.gate import DriftBudget
     from sccg_teacher_student.data.phantom_dicom import write_phantom
-    from sccg_teacher_student.distill import DistillConfig
+    from sccg_teacher_student.distill_config import DistillConfig
     from sccg_teacher_student.teaching import HybridWeights
     from sccg_teacher_student.train import TrainConfig
 

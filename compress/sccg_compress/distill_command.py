@@ -12,7 +12,8 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.files import write_bytes
 
 if TYPE_CHECKING:
-    from sccg_teacher_student.distill import DistillConfig, DistillResult
+    from sccg_teacher_student.distill import DistillResult
+    from sccg_teacher_student.distill_config import DistillConfig
 
 SHEET_SLICES = 5
 
@@ -38,7 +39,7 @@ def resume_run(folder: Path, *, json_out: str | None = None) -> Path:
         The folder is not an interrupted run.
     """
     from sccg_teacher_student import parallel
-    from sccg_teacher_student.distill import DistillConfig
+    from sccg_teacher_student.distill_config import DistillConfig
     from sccg_teacher_student.precision import choose_device
 
     path = folder / "config.json"
@@ -60,10 +61,10 @@ def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | N
     say(f"run folder: {folder}")
     with runs.resumable("distill", folder), reporting(config.steps, config.batch) as reporter:
         made = distill(config, source, folder, runs.root_of(folder) / runs.CACHE, reporter, resume=resume)
-    if made is None:  # not the first of several processes
-        return folder
-    write_bytes(folder / "sheet.png", _sheet(made))
-    runs.mark_latest(folder)
+        if made is None:  # not the first of several processes
+            return folder
+        write_bytes(folder / "sheet.png", _sheet(made))
+        runs.mark_latest(folder)
     psnr = _to_teacher(made)
     facts = {**made.facts, "to_teacher_psnr_db": psnr, "run": str(folder)}
     write_json(json_out, facts)
@@ -93,7 +94,7 @@ def _to_teacher(made: DistillResult) -> float:
 def _sheet(made: DistillResult) -> bytes:
     """Input, teacher, student and difference of a few validation slices, one strip under another."""
     from sccg_bench.report.sheets import stacked_png, strip_png
-    from sccg_teacher_student.distill import side
+    from sccg_teacher_student.bases import side
 
     record = made.student.record
     if record is None:

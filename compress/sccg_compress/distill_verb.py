@@ -72,7 +72,7 @@ def distill(
         raise InputError("say --teacher FILE, or --resume RUN")
     from sccg_compress.sources import choose_data, choose_direction
     from sccg_teacher_student.checkpoint import load_checkpoint
-    from sccg_teacher_student.distill import DistillConfig
+    from sccg_teacher_student.distill_config import DistillConfig
     from sccg_teacher_student.distillation import LossWeights
     from sccg_teacher_student.features import parse_tap
     from sccg_teacher_student.networks.spec import student_spec

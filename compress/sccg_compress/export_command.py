@@ -47,8 +47,8 @@ def export_model(
     from sccg_export.export import DriftRefusedError, export, run_network
     from sccg_export.model_repository import add_to_repository, check_repository
     from sccg_export.targets import load_target, parse_quantizer
+    from sccg_teacher_student.bases import side
     from sccg_teacher_student.checkpoint import load_checkpoint
-    from sccg_teacher_student.distill import side
 
     chosen_quantizer = None if quantizer is None else parse_quantizer(quantizer)
     load_target(target, precision, gpu_arch, chosen_quantizer)  # before anything that takes time
@@ -222,7 +222,7 @@ def drift_lines(drift: Mapping[str, Any]) -> list[str]:
 def _worst_picture(made: ExportResult, request: ExportRequest) -> bytes:
     from sccg_bench.report.sheets import strip_png
     from sccg_export.gate import worst_slice
-    from sccg_teacher_student.distill import side
+    from sccg_teacher_student.bases import side
 
     where, _ = worst_slice(made.quality)
     index = next(i for i, pair in enumerate(request.pairs) if f"{pair.case}/{pair.slice}" == where)

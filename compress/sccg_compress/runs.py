@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import shlex
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,19 @@ def mark_latest(folder: Path) -> None:
     write_text(root / LATEST, name + "\n")
 
 
+def run_folder(root: Path, student: str, direction: str) -> Path:
+    """A new folder ``root/DATE-TIME-STUDENT-DIRECTION``; a number is added if it is taken."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{student}-{direction}"
+    for number in range(1000):
+        folder = root / (stem if number == 0 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise InputError(f"no free run folder below {root}")
+
+
 @contextmanager
 def begun(out: Path | None, name: str, direction: str, config: tuple[str, str]) -> Iterator[Path]:
     """A new run folder, the same on all processes, with its configuration (file name, text) in it.
@@ -65,7 +79,6 @@ def begun(out: Path | None, name: str, direction: str, config: tuple[str, str]) 
         ``out`` holds something already.
     """
     from sccg_teacher_student import parallel
-    from sccg_teacher_student.distill import run_folder
 
     folder, first = out, parallel.rank() == 0
     if first:

@@ -101,8 +101,8 @@ def say_other_scale(
 
 def record_of(checkpoint: Checkpoint, direction: Direction, source: DataSource) -> TrainingRecord:
     """The checkpoint's own record; for one without (a CycleGAN teacher), what the data says."""
+    from sccg_teacher_student.bases import side
     from sccg_teacher_student.data.splits import training_cases
-    from sccg_teacher_student.distill import side
     from sccg_teacher_student.record import TrainingRecord
 
     if checkpoint.record is not None:

@@ -25,7 +25,7 @@ from sccg_runtime.files import sha256, write_bytes
 
 if TYPE_CHECKING:
     from sccg_bench.results import Results
-    from sccg_teacher_student.distill import DistillConfig
+    from sccg_teacher_student.distill_config import DistillConfig
 
 TEACHER = "teacher"
 """Stands among the students for the teacher's own INT8 engine, which needs no training."""

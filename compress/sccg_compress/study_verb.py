@@ -40,7 +40,7 @@ def study(
     from sccg_compress.sources import choose_data, choose_direction
     from sccg_compress.study_command import VIEWS, run_study
     from sccg_teacher_student.checkpoint import load_checkpoint
-    from sccg_teacher_student.distill import DistillConfig
+    from sccg_teacher_student.distill_config import DistillConfig
     from sccg_teacher_student.distillation import LossWeights
 
     checkpoint = load_checkpoint(teacher)

@@ -13,8 +13,8 @@ from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256
 from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.bases import side
 from sccg_teacher_student.data.source import DataSource
-from sccg_teacher_student.distill import side
 
 DEFAULT_SLICES = 96
 

@@ -25,8 +25,8 @@ from sccg_runtime.contract import Contract
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import replacing, sha256, write_bytes
 from sccg_runtime.intensity import FloatArray, Intensity
+from sccg_teacher_student.bases import side
 from sccg_teacher_student.data.phantom import phantom_pairs
-from sccg_teacher_student.distill import side
 
 __all__ = [
     "Common",

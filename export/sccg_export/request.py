@@ -14,8 +14,8 @@ from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.bases import side
 from sccg_teacher_student.checkpoint import Checkpoint
-from sccg_teacher_student.distill import side
 from sccg_teacher_student.record import TrainingRecord
 
 

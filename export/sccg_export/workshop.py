@@ -23,8 +23,8 @@ from sccg_runtime.bundle import Bundle
 from sccg_runtime.engine import Session, open_session
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.intensity import FloatArray
+from sccg_teacher_student.bases import side
 from sccg_teacher_student.checkpoint import Checkpoint
-from sccg_teacher_student.distill import side
 
 QUICK_CALIBRATION = 24
 """Slices that set the ranges where an engine is only to be compared with others of its kind."""

@@ -7,8 +7,8 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,128 +17,32 @@ import torch
 from torch import nn
 
 from sccg_bench.protocols import Pair
-from sccg_runtime.direction import Direction, parse_direction
+from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student import parallel
-from sccg_teacher_student.bases import Bases, check_pairs, collect_bases
-from sccg_teacher_student.bases import side as side
-from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, one_line, save_checkpoint
+from sccg_teacher_student.bases import Bases, check_pairs, collect_bases, side
+from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
-from sccg_teacher_student.distillation import DistillTask, LossWeights
-from sccg_teacher_student.features import FeatureMatch, Tap
+from sccg_teacher_student.distill_config import DistillConfig
+from sccg_teacher_student.distillation import DistillTask
+from sccg_teacher_student.features import FeatureMatch
 from sccg_teacher_student.gauge import DetailGauge, keep_out
 from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
-from sccg_teacher_student.loop import Progress, Schedule, Trainer
+from sccg_teacher_student.loop import Schedule, Trainer
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import student_spec
 from sccg_teacher_student.precision import amp_name, choose_amp, choose_device, use_cores
 from sccg_teacher_student.probe import INVARIANT_DB, probe_teacher
 from sccg_teacher_student.record import TrainingRecord
+from sccg_teacher_student.reporter import Reporter
 from sccg_teacher_student.views import RECIPE, Base
 
 LABEL_SHARE = 0.25
 FREE_SHIFT = 16
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DistillConfig:
-    """Everything that a run is made from; kept as ``config.json`` in its folder.
-
-    Attributes
-    ----------
-    teacher
-        Checkpoint path.
-    direction
-        Of teacher and student.
-    data, unpaired
-        Folder of pairs, and folders of further input slices.
-    intensity
-        Settings file that takes the place of the data's own, or None.
-    reverse_teacher
-        Checkpoint of the other direction: unpaired slices of the *output* modality then become inputs through it.
-    critic
-        Discriminator that the adversarial term starts from, or None.
-    student
-        Name as in ``student_spec``.
-    minutes, steps
-        One of both: wall time with the labels included, or optimiser steps.
-    views
-        Labelled views; None: as many as fit into a quarter of the minutes, or two per slice with ``steps``.
-    cache_gib
-        Largest size of the label cache in GiB.
-    batch, learning_rate, seed
-        Of the training.
-    device, amp
-        ``auto``, ``cpu``, ``cuda``; ``off``, ``bf16``, ``fp16`` or ``auto``.
-    detail
-        Energy of fine detail that the student shall show on a case kept out of the views, relative to the teacher's; 0:
-        no case is kept out, and the student is as soft as the losses leave it.
-    losses
-        Weights.
-    taps
-        Of feature matching.
-    """
-
-    teacher: str
-    direction: Direction
-    data: str
-    unpaired: tuple[str, ...] = ()
-    intensity: str | None = None
-    reverse_teacher: str | None = None
-    critic: str | None = None
-    student: str = "balanced"
-    minutes: float | None = 30.0
-    steps: int | None = None
-    views: int | None = None
-    cache_gib: float = 4.0
-    batch: int = 4
-    learning_rate: float = 2e-3
-    seed: int = 0
-    device: str = "auto"
-    amp: str = "auto"
-    detail: float = 1.0
-    losses: LossWeights = field(default_factory=LossWeights)
-    taps: tuple[Tap, ...] = ()
-
-    def __post_init__(self) -> None:
-        if (self.minutes is None) == (self.steps is None):
-            raise InputError("say either --minutes or --steps")
-        minutes = 1.0 if self.minutes is None else self.minutes
-        if not 0 < minutes < float("inf") or (self.steps is not None and self.steps < 1):
-            raise InputError("--minutes and --steps must be above zero")
-        if self.batch < 1 or not self.cache_gib > 0 or (self.views is not None and self.views < 1):
-            raise InputError("--batch, --views and --cache-gib must be above zero")
-        if not 0 < self.learning_rate < 1 or self.seed < 0:
-            raise InputError("--learning-rate must lie between 0 and 1, and --seed be 0 or more")
-        if self.detail and not 0.25 <= self.detail <= 2:
-            raise InputError("--detail must be 0, or lie between 0.25 and 2")
-        if self.critic and not self.losses.adversarial:
-            raise InputError("--critic needs a --weight-adversarial above zero")
-        if bool(self.taps) != (self.losses.features > 0):
-            raise InputError("--feature-tap and a --weight-features above zero need each other")
-
-    def to_json(self) -> str:
-        """JSON text, two spaces deep."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> DistillConfig:
-        """Read what :meth:`to_json` wrote (InputError where it is damaged or keys differ)."""
-        try:
-            values = json.loads(text)
-            if set(values) != {item.name for item in fields(cls)}:
-                raise InputError("config.json: keys are missing or unknown")
-            values["losses"] = LossWeights(**values["losses"])
-            values["taps"] = tuple(Tap(**tap) for tap in values["taps"])
-            values["unpaired"] = tuple(values["unpaired"])
-            parse_direction(values["direction"])
-            return cls(**values)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"config.json is damaged: {one_line(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,25 +64,6 @@ class DistillResult:
     teacher_outputs: list[FloatArray]
     student_outputs: list[FloatArray]
     facts: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Reporter:
-    """Called while a run goes on; the command line draws progress bars from it.
-
-    Attributes
-    ----------
-    say
-        One line of text.
-    labels
-        (views so far, seconds spent, seconds allowed or None, views wanted or None).
-    training
-        State after some steps.
-    """
-
-    say: Callable[[str], None] = _log.info
-    labels: Callable[[int, float, float | None, int | None], None] = lambda *_: None
-    training: Callable[[Progress], None] = lambda _: None
 
 
 def distill(
@@ -393,16 +278,3 @@ def _reload_and_run(path: Path, trained: nn.Module, pairs: Sequence[Pair], direc
                 raise RefusedError(f"{path} read back differs from the student that was trained")
             outputs.append(np.array(output[0].numpy(), np.float32))
     return outputs
-
-
-def run_folder(root: Path, student: str, direction: str) -> Path:
-    """A new folder ``root/DATE-TIME-STUDENT-DIRECTION``; a number is added if it is taken."""
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{student}-{direction}"
-    for number in range(1000):
-        folder = root / (stem if number == 0 else f"{stem}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise InputError(f"no free run folder below {root}")

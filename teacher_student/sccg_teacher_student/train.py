@@ -28,13 +28,13 @@ from sccg_teacher_student.board import Board
 from sccg_teacher_student.checkpoint import load_checkpoint, one_line, save_network, save_tensors
 from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
-from sccg_teacher_student.distill import Reporter
 from sccg_teacher_student.extractors import parse_features
 from sccg_teacher_student.loop import Progress, Schedule, Trainer
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import GeneratorSpec, resnet_spec, student_spec
 from sccg_teacher_student.precision import amp_name, choose_amp, choose_device, slices_per_second, use_cores
 from sccg_teacher_student.record import TrainingRecord
+from sccg_teacher_student.reporter import Reporter
 from sccg_teacher_student.teaching import REVERSE, HybridWeights, TeacherTask
 from sccg_teacher_student.teaching_slices import TeachingSlices, aligned
 from sccg_teacher_student.validation import BEST_BY, Validator

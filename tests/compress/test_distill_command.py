@@ -103,6 +103,23 @@ def test_an_interrupted_run_is_told_how_to_go_on_and_does(run: Cli, lab: Lab) ->
     assert latest_run().name == "my run"
 
 
+def test_a_disk_that_is_full_when_the_pictures_are_drawn_costs_nothing_of_the_run(
+    run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    folder = lab.root / "runs" / "filled"
+    with monkeypatch.context() as patch:
+        patch.setattr("sccg_compress.distill_command.write_bytes", full)
+        said = run("distill", "--teacher", lab.teacher, "--out", folder, "--steps", 2, *SMALL)
+        said.refused("sheet.png", f"make room there, then go on with: sccg-compress distill --resume '{folder}'")
+    said = run("distill", "--resume", folder)
+    assert said.code == 0, said
+    assert (folder / "sheet.png").is_file()
+    assert latest_run().name == "filled"
+
+
 @pytest.mark.slow
 def test_without_data_the_phantom_is_used_and_the_command_says_so(
     run: Cli, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

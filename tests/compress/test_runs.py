@@ -1,4 +1,4 @@
-"""``runs/latest``: a text file that names the newest run."""
+"""Run folders, and ``runs/latest``: a text file that names the newest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sccg_compress.runs import latest_run, mark_latest, root_of
+from sccg_compress.runs import latest_run, mark_latest, root_of, run_folder
 from sccg_runtime.errors import InputError
 
 
@@ -54,3 +54,9 @@ def test_no_run_and_a_run_that_is_gone_are_told(here: Path) -> None:
     folder.rmdir()
     with pytest.raises(InputError, match="no run folder"):
         latest_run()
+
+
+def test_run_folders_are_new_and_say_what_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda _: "20260101-120000")
+    made = [run_folder(tmp_path / "runs", "balanced", "mr2ct").name for _ in range(3)]
+    assert made == [f"20260101-120000-balanced-mr2ct{suffix}" for suffix in ("", "-1", "-2")]

@@ -17,7 +17,7 @@ from sccg_compress import study_command
 from sccg_compress.candidates import STUDIED
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import sha256
-from sccg_teacher_student.distill import DistillConfig
+from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.networks.spec import PRESETS, student_spec
 
 NEAR = {"to_teacher_psnr_db": 30.0, "to_teacher_psnr_head_db": 25.0}

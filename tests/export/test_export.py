@@ -24,9 +24,9 @@ from sccg_runtime.engine import open_session
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256
 from sccg_runtime.selftest import selftest
+from sccg_teacher_student.bases import side
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint
 from sccg_teacher_student.data.source import DataSource, open_data
-from sccg_teacher_student.distill import side
 from sccg_teacher_student.record import TrainingRecord
 
 Exported = tuple[ExportRequest, ExportResult, Path]

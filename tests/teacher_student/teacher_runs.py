@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sccg_teacher_student.data.source import open_data
-from sccg_teacher_student.distill import Reporter
+from sccg_teacher_student.reporter import Reporter
 from sccg_teacher_student.teaching import HybridWeights
 from sccg_teacher_student.train import TrainConfig, TrainResult, train
 

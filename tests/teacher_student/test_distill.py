@@ -21,10 +21,12 @@ from sccg_teacher_student import bases
 from sccg_teacher_student.bases import SliceMemory
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import DataSource, open_data
-from sccg_teacher_student.distill import DistillConfig, DistillResult, Reporter, _compiles, distill, run_folder
+from sccg_teacher_student.distill import DistillResult, _compiles, distill
+from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.distillation import LossWeights
 from sccg_teacher_student.features import Tap
 from sccg_teacher_student.loop import Progress
+from sccg_teacher_student.reporter import Reporter
 
 
 @pytest.fixture
@@ -419,12 +421,6 @@ def test_slices_beyond_the_memory_limit_are_read_again() -> None:
         for one in loads.values():
             one()
     assert sorted(reads) == ["a", "b", "c", "c", "c"]
-
-
-def test_run_folders_are_new_and_say_what_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.strftime", lambda _: "20260101-120000")
-    made = [run_folder(tmp_path / "runs", "balanced", "mr2ct").name for _ in range(3)]
-    assert made == [f"20260101-120000-balanced-mr2ct{suffix}" for suffix in ("", "-1", "-2")]
 
 
 @pytest.mark.parametrize(
