@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, epsilon: float = 0.03) -> Tensor:
+def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, epsilon: float = 0.1) -> Tensor:
     """Mean of sqrt(d^2 + epsilon^2) - epsilon, times ``weight``: L1 with a round bottom (Charbonnier et al. 1994).
 
-    The bottom is four grey levels of 256 wide: below, large differences count more than small ones, as in a PSNR.
+    The bottom is thirteen grey levels of 256 wide: below, large differences count more than small ones, as in a PSNR.
     """
     distance = torch.sqrt((output - target) ** 2 + epsilon**2) - epsilon
     return distance.mean() if weight is None else (distance * weight).mean()
