@@ -44,13 +44,16 @@ def quantise_inc(
         example = torch.from_numpy(np.array(calibration.images[0]))[None]
         config = StaticQuantConfig()
         program = export(graph.network, (example,))
-        _mark(program, config, keep_float)
+        names = {node.output[0]: node.name for node in graph.model.graph.node}
+        _mark(program, config, {value for value, name in names.items() if name in keep_float})
         prepared = prepare(program, config)
         slices = Slices(calibration)
         with torch.no_grad():
             while (given := slices.get_next()) is not None:
                 prepared(torch.from_numpy(np.array(given[INPUT])))
         model = fold_weights(to_onnx(convert(prepared), example))
+    for node in model.graph.node:  # the exporter numbers some nodes, in this larger graph otherwise
+        node.name = names.get(node.output[0], node.name)
     return halve_weights(model) if seven_bits else model
 
 
@@ -66,7 +69,10 @@ def _silence() -> Iterator[None]:
 
 
 def _mark(program: Any, config: Any, keep_float: Collection[str]) -> None:
-    """Leave the compressor its recipe for convolutions; of all else, only sums of two maps are quantised."""
+    """Leave the compressor its recipe for convolutions; of all else, only sums of two maps are quantised.
+
+    ``keep_float`` has names of values, which program and ONNX graph share.
+    """
     from neural_compressor.torch.algorithms.pt2e_quant.utility import create_quant_spec_from_config
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
 
@@ -75,7 +81,7 @@ def _mark(program: Any, config: Any, keep_float: Collection[str]) -> None:
     for node in list(program.graph.nodes):
         if node.op != "call_function":
             continue
-        kept = f"node_{node.name}" in keep_float  # as the ONNX exporter names it
+        kept = node.name in keep_float
         inputs: tuple[Any, ...] = ()
         if node.target == aten.add.Tensor:
             numbers = [one for one in node.args if not isinstance(one, torch.fx.Node)]

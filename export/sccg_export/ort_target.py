@@ -6,7 +6,7 @@ from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
 from sccg_export.requirements import REQUIREMENTS, Quantizer, quantizer_version
-from sccg_export.unsigned_qdq import layers, quantise
+from sccg_export.unsigned_qdq import integer_convolutions, layers, quantise
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError
 
@@ -41,11 +41,13 @@ def build(
             raise InputError("int8 needs calibration slices")
         model = quantise(graph, calibration, keep_float, quantizer=quantizer, saturation_safe=saturation_safe)
     quantised, left, sums = layers(model)
+    integer = len(integer_convolutions(model))
+    counts = {"fp32": len(left) + len(quantised) - integer, "int8": integer}
     return Built(
         members={"model.onnx": bytes(model.SerializeToString())},
         engine="ONNX Runtime",
         engine_version=str(onnxruntime.__version__),
-        precision_ran={name: count for name, count in (("fp32", len(left)), ("int8", len(quantised))) if count},
+        precision_ran={name: count for name, count in counts.items() if count},
         float_layers=tuple(left) if precision == "int8" else (),
         int8_layers=(*quantised, *sums),
         quantizer=quantizer_version(quantizer) if precision == "int8" else "",

@@ -55,13 +55,18 @@ def quantise(
 def always_float(model: onnx.ModelProto) -> list[str]:
     """Nodes that lose more by eight bits than they gain in time.
 
-    The first convolution, whose input's brightest pixel would decide how finely soft tissue is told apart; the last,
-    because its output is the picture; and all that works on one number per channel (FiLM).
+    The first convolution, whose input's brightest pixel would decide how finely soft tissue is told apart, and the
+    second where both shrink the map: a stem of two steps; the last, because its output is the picture; sums with what
+    an instance norm gave, which is float; and all that works on one number per channel (FiLM).
     """
-    named = [node.name for node in model.graph.node if node.op_type in CONVOLUTIONS]
+    convolved = [node for node in model.graph.node if node.op_type in CONVOLUTIONS]
     weights = {tensor.name for tensor in model.graph.initializer}
+    normed = {name for node in model.graph.node if node.op_type == "InstanceNormalization" for name in node.output}
     vectors: set[str] = set()  # maps of one pixel
-    kept = {named[0], named[-1]}
+    kept = {convolved[0].name, convolved[-1].name}
+    if all(max(_strides(node)) > 1 for node in convolved[:2]):
+        kept.add(convolved[1].name)
+    kept |= {node.name for node in model.graph.node if node.op_type == "Add" and not normed.isdisjoint(node.input)}
     for node in model.graph.node:
         computed = [name for name in node.input if name and name not in weights]
         if node.op_type == "ReduceMean" or (computed and all(name in vectors for name in computed)):
@@ -72,8 +77,29 @@ def always_float(model: onnx.ModelProto) -> list[str]:
     return sorted(kept)
 
 
+def integer_convolutions(model: onnx.ModelProto) -> list[str]:
+    """Names of convolutions that ONNX Runtime has integer kernels for: their output is rounded, too."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def rounded(node: onnx.NodeProto) -> bool:
+        after = readers.get(node.output[0], [])
+        return bool(after) and all(
+            one.op_type == "QuantizeLinear" or (one.op_type in ("Relu", "Clip") and rounded(one)) for one in after
+        )
+
+    quantised = set(convolutions(model)[0])
+    return [node.name for node in model.graph.node if node.name in quantised and rounded(node)]
+
+
+def _strides(node: onnx.NodeProto) -> list[int]:
+    return next((list(one.ints) for one in node.attribute if one.name == "strides"), [1])
+
+
 def layers(model: onnx.ModelProto) -> tuple[list[str], list[str], list[str]]:
-    """Names of (convolutions between Q/DQ nodes, convolutions that are not, sums that read at least one Q/DQ pair)."""
+    """Names of (convolutions between Q/DQ nodes, convolutions that are not, sums between Q/DQ nodes)."""
     dequantised = dequantised_values(model)
-    sums = [node.name for node in model.graph.node if node.op_type == "Add" and not dequantised.isdisjoint(node.input)]
+    sums = [node.name for node in model.graph.node if node.op_type == "Add" and dequantised.issuperset(node.input)]
     return *convolutions(model), sums

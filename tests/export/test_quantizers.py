@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,10 +22,11 @@ from sccg_export.inc_qdq import fold_weights, halve_weights
 from sccg_export.requirements import installed
 from sccg_export.runnables import BundleRunnable
 from sccg_export.targets import load_target, parse_quantizer
-from sccg_export.unsigned_qdq import layers, quantise
+from sccg_export.unsigned_qdq import integer_convolutions, layers, quantise
 from sccg_runtime.bundle import DRIFT_MEMBER
 from sccg_runtime.engine import cpu_capabilities
 from sccg_runtime.errors import InputError
+from sccg_teacher_student.networks.spec import student_spec
 
 only = pytest.mark.parametrize
 REST = "bf16" if "BF16" in cpu_capabilities() else "fp32"  # what OpenVINO computes in beside int8
@@ -137,6 +139,29 @@ def test_the_compressors_graph_has_int8_weights_quantised_sums_and_the_layers_th
     assert max(np.abs(one.astype(int)).max() for one in weights) in (63, 64)
     with pytest.raises(InputError, match="no operation named nowhere"):
         quantise(graph, calibration, ("nowhere",), quantizer="inc", saturation_safe=False)
+
+
+@pytest.mark.parametrize("quantizer", ["ort", pytest.param("inc", marks=needs_inc)])
+@pytest.mark.parametrize("name", ["s2d-16x2-h16-nostd-in", "s2d-16x2-h16-nostd-in1", "s2d-16x2-in"])
+def test_stem_tail_and_sums_with_a_norm_stay_in_float_under_the_names_of_the_graph(name: str, quantizer: Any) -> None:
+    """Convolutions without bias have numbers for names, which are others in the compressor's graph."""
+    graph = export_graph(fresh(student_spec(name)), (32, 32))
+    image = np.linspace(-1, 1, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
+    calibration = Calibration([image], ("a/0",), 0)
+    convolutions = [node.name for node in graph.model.graph.node if node.op_type == "Conv"]
+    stem = 2 if "-h" in name else 1
+    model = quantise(graph, calibration, (), quantizer=quantizer, saturation_safe=False)
+    quantised, left, sums = layers(model)
+    assert quantised == convolutions[stem:-1]
+    assert left == [*convolutions[:stem], convolutions[-1]]
+    assert len(sums) == (2 if name.endswith("in1") else 0)
+    normed = {out for node in model.graph.node if node.op_type == "InstanceNormalization" for out in node.output}
+    read = [one for node in model.graph.node if node.op_type == "Add" for one in node.input]
+    assert len(normed & set(read)) == (0 if name.endswith("in1") else 2)
+    integer = quantised if quantizer == "ort" else quantised[1:-1:2] if name.endswith("in1") else []
+    assert integer_convolutions(model) == integer
+    kept = quantise(graph, calibration, (quantised[1],), quantizer=quantizer, saturation_safe=False)
+    assert layers(kept)[0] == [one for one in quantised if one != quantised[1]]
 
 
 @needs_inc
