@@ -8,6 +8,7 @@ RUNTIME_VENV ?= .venv-runtime
 .PHONY: demo test check test-runtime standalone fuzz docs figures clean
 
 $(INSTALLED): pyproject.toml runtime/pyproject.toml
+	@echo "installing into $(VENV): about 2 GB, some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps --editable ./runtime

@@ -267,8 +267,8 @@ def _matched(a: Results, b: Results, names: Sequence[str]) -> list[tuple[Row, Ro
         first, second = a.row(name), b.row(name)
         for label, row, run in (("A", first, a), ("B", second, b)):
             if row is None:
-                have = ", ".join(each.name for each in run.rows if each.role not in ("control", "cited"))
-                raise InputError(f"{label} has no row {name!r}; it has {have or 'none'} (choose rows with --row)")
+                have = "; ".join(each.name for each in run.rows if each.role not in ("control", "cited"))
+                raise InputError(f"{label} has no row {name!r} (choose rows with --row); it has: {have or 'none'}")
         if first is not None and second is not None:
             pairs.append((first, second))
     return pairs

@@ -7,10 +7,10 @@ from sccg_teacher_student.networks.spec import PRESETS
 
 CANDIDATES: tuple[str, ...] = (
     *("s2d-16x4-nostd-in", "s2d-32x3-nostd-in", "s2d-32x5-nostd-in", "s2d-48x2-nostd-in", "s2d-48x3-nostd-in"),
-    *("s2d-48x4-nostd-in", "s2d-64x3-nostd-in", "s2d-64x4-nostd-in", "s2d-96x2-nostd-in", "s2d-48x3-nostd-in-notail"),
-    *("s2d-48x3-branch-nostd-in", "s2d-32x3-h16-nostd-in", "s2d-48x3-h16-nostd-in", "s2d-64x2-h16-nostd-in"),
-    *("s2d-64x3-h32-nostd-in", "s2d-64x4-h16-nostd-in", "s2d-64x6-h16-nostd-in", "s2d-64x8-h16-nostd-in"),
-    *("s2d-96x3-h16-nostd-in", "s2d-96x6-h16-nostd-in", "s2d-64x2-h16-nostd-in1", "s2d-64x5-h16-nostd-in1"),
+    *("s2d-48x4-nostd-in", "s2d-64x2-nostd-in", "s2d-64x3-nostd-in", "s2d-64x4-nostd-in", "s2d-96x2-nostd-in"),
+    *("s2d-48x3-nostd-in-notail", "s2d-48x3-branch-nostd-in", "s2d-32x3-h16-nostd-in", "s2d-48x3-h16-nostd-in"),
+    *("s2d-64x2-h16-nostd-in", "s2d-64x3-h16-nostd-in", "s2d-64x3-h32-nostd-in", "s2d-64x4-h16-nostd-in"),
+    *("s2d-64x6-h16-nostd-in", "s2d-64x8-h16-nostd-in", "s2d-96x3-h16-nostd-in", "s2d-96x6-h16-nostd-in"),
     *("s2d-48x3-h16-nostd-in1", "s2d-64x3-nostd-in1", "s2d-64x3-h16-nostd-in1", "s2d-64x4-h16-nostd-in1"),
     *("s2d-64x6-h16-nostd-in1", "s2d-64x10-h16-nostd-in1", "s2d-96x4-h16-nostd-in1", *PRESETS.values()),
 )
@@ -26,7 +26,7 @@ CONTROLS: tuple[str, ...] = (
 STUDIED: tuple[str, ...] = (
     *("resnet-16x9-in", "resnet-16x9-bn", "s2d-48x6-plain", *PRESETS.values()),
     *("s2d-48x3", "s2d-48x3-in", "s2d-48x4-h16-in", "s2d-48x3-branch", "s2d-32x3-u96", "s2d-64x6"),
-    "s2d-64x5-h16-nostd-in1",
+    "s2d-64x3-h16-nostd-in",
 )
 """What others would ship, the plain control, the presets, and one of each further form that promises something."""
 

@@ -39,7 +39,9 @@ def latest_run(root: Path = RUNS) -> Path:
     """
     pointer = root / LATEST
     if not pointer.is_file():
-        raise InputError(f"no run yet: {pointer} does not exist; start one with `sccg-compress distill --teacher FILE`")
+        raise InputError(
+            f"no run yet here: {pointer} does not exist; start one with `sccg-compress distill --teacher FILE`"
+        )
     name = pointer.read_text(encoding="utf-8", errors="replace").strip()
     plain = bool(name) and (Path(name).name == name or Path(name).is_absolute())
     if not plain or not (root / name).is_dir():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sccg_runtime.errors import InputError
 
 BundleArgument = Annotated[Path, typer.Argument(help="The .sccg file.")]
 
@@ -17,7 +20,15 @@ def sign(
     """Sign a bundle with a private key: BUNDLE.sig is written beside it (OpenSSF model-signing)."""
     from sccg_export.signer import sign_bundle
 
-    signature = sign_bundle(bundle, key, lambda: str(typer.prompt(f"password of {key}", hide_input=True, err=True)))
+    def ask_password() -> str:
+        try:
+            return str(typer.prompt(f"password of {key}", hide_input=True, err=True))
+        except typer.Abort:
+            if sys.stdin.isatty():
+                raise
+            raise InputError(f"{key} has a password, and there is no terminal to ask for it") from None
+
+    signature = sign_bundle(bundle, key, ask_password)
     typer.echo(f"{signature}: signed with {key}")
 
 

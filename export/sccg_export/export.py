@@ -185,7 +185,7 @@ def _make(workshop: Workshop, golden: _Golden, path: Path, say: Callable[[str], 
         return _write(workshop, engine, golden, path, {})
     extra: dict[str, Any] = {"seven_bit_weights": request.saturation_safe, "equalised": workshop.graph.equalised}
     if engine.refused is not None and "bf16" in engine.session.describe().precision_ran:
-        say(f"{engine.refused}: trying float32 instead of bf16 beside int8")
+        say(f"not yet: {engine.refused}: trying float32 instead of bf16 beside int8")
         engine = workshop.in_float32(engine)
     reason = why_not(request.target) if request.old_cpu_check else "this check was left out"
     check = _OldCpuCheck(workshop, golden, path, say)

@@ -88,7 +88,7 @@ def fall_back(
     """
     layers = refused.built.int8_layers
     hard = hardest(refused.quality)
-    say(f"{refused.refused}: ranking {len(layers)} int8 layers on {len(hard)} hard slices")
+    say(f"not yet: {refused.refused}: ranking {len(layers)} int8 layers on {len(hard)} hard slices")
     ranking = rank_layers(layers, lambda kept: workshop.quick_psnr_db(kept, hard), say)
     engine = refused
     put_back: list[PutBack] = []

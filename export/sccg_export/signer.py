@@ -48,10 +48,12 @@ def _signer(private_key: Path, ask_password: Callable[[], str]) -> Any:
         try:
             return config.use_elliptic_key_signer(private_key=private_key)
         except TypeError:  # the key is encrypted; model-signing hands the password on as it is, and bytes are wanted
-            return config.use_elliptic_key_signer(private_key=private_key, password=ask_password().encode())
+            password = ask_password().encode()
+        try:
+            return config.use_elliptic_key_signer(private_key=private_key, password=password)
+        except ValueError:
+            raise InputError(f"{private_key.name} does not open with this password") from None
     except OSError as error:
         raise InputError(f"{private_key.name}: {error.strerror}") from None
-    except (AttributeError, TypeError, ValueError):  # another kind of key or curve; a wrong password
-        raise InputError(
-            f"{private_key.name} is no private key in PEM form of curve P-256, P-384 or P-521 that can be opened"
-        ) from None
+    except (AttributeError, TypeError, ValueError):  # another kind of key or curve, a public key
+        raise InputError(f"{private_key.name} is no private key in PEM form of curve P-256, P-384 or P-521") from None

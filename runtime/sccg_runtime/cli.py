@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sccg_runtime.options import ConvertResult
 
 _UNUSED = ("openvino.tools.ovc", "gdcm")  # OpenVINO's model converter; a decoder that works in another process
-_EPILOG = "exit codes: 0 done, 2 bad input, 3 refused by a check, 4 not trusted"
+_EPILOG = "exit codes: 0 done, 2 bad input, 3 refused by a check, 4 not trusted, 130 interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("source", metavar="DICOM_DIR", type=Path, help="folder (searched with sub-folders) or .zip")
     convert.add_argument("out", metavar="OUT", type=Path, help="folder to make; with --format nifti: .nii.gz file")
     convert.add_argument("--bundle", metavar="FILE.sccg", type=Path, required=True, help="the generator")
-    convert.add_argument("--series", metavar="S", help="UID, number or (part of the) description, where several fit")
+    convert.add_argument(
+        "--series", metavar="S", help="UID, number, (part of the) description, or :N as listed, where several fit"
+    )
     convert.add_argument("--sequence", metavar="TEXT", help="only series whose MR sequence is named so, such as T2")
     convert.add_argument("--min-slices", type=_positive, default=1, metavar="N", help="only series of N slices or more")
     convert.add_argument("--echo", type=_positive, metavar="N", help="N-th echo time of a series that holds several")
@@ -248,7 +250,9 @@ def _write_json(target: str, values: dict[str, Any]) -> None:
     try:
         write_text(Path(target), text)
     except OSError as error:
-        raise InputError(f"{Path(target).name}: {error.strerror}: the JSON result cannot be written") from None
+        raise InputError(
+            f"{Path(target).name}: {error.strerror}: the JSON result cannot be written; all else is done"
+        ) from None
 
 
 def _positive(text: str) -> int:

@@ -35,7 +35,7 @@ def differences(series: InputStatistics, trained: InputStatistics) -> list[str]:
     distance = histogram_distance(series.histogram, trained.histogram)
     if distance > MAX_HISTOGRAM_DISTANCE:
         found.append(
-            f"grey levels are {distance:.0f} of 255 away from those of the training slices (at most "
+            f"grey levels are {distance:.1f} of 255 away from those of the training slices (at most "
             f"{MAX_HISTOGRAM_DISTANCE:.0f} is usual): another contrast or another window than the model learned from"
         )
     for name, here, there, hint in (

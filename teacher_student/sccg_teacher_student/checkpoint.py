@@ -174,6 +174,7 @@ def check_fit(generator: nn.Module, state: Mapping[str, Tensor], name: str) -> N
         raise CheckpointError(f"{name} does not fit its network: {'; '.join(wrong[:6])}{more}")
 
 
+_PICKLE, _ZIP = b"\x80", b"PK\x03\x04"  # how files of torch.save begin, old and new
 _Parts = tuple[GeneratorSpec, dict[str, Tensor], TrainingRecord | None, list[str]]
 
 
@@ -234,6 +235,12 @@ def load_tensors_only(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            begins = file.read(4)
+        if begins[:1] != _PICKLE and begins != _ZIP:
+            raise CheckpointError(
+                f"{path.name} is no PyTorch file; is it text, such as a web page or a pointer of Git LFS?"
+            ) from None
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise CheckpointError(
                 f"{path.name} holds Python objects or code, not only tensors: refused, nothing of it was run; "

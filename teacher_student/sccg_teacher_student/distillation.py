@@ -20,7 +20,7 @@ from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
 from sccg_teacher_student.loop import WHOLE, Part
-from sccg_teacher_student.losses import charbonnier, head_weight, least_squares, sharpened, ssim, wavelet
+from sccg_teacher_student.losses import charbonnier, head_weight, least_squares, sharpened, ssim, wavelet_l1
 from sccg_teacher_student.networks.frozen import frozen
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.objective import discriminator_loss
@@ -38,7 +38,7 @@ class LossWeights:
     output
         Charbonnier distance to the teacher's output, head times three.
     wavelet
-        The same of the high Haar bands, two levels: small generators lose these first.
+        L1 of the high Haar bands, two levels: small generators lose these first.
     ssim
         1 - structural similarity to the teacher's output.
     reference
@@ -255,9 +255,9 @@ def distances(output: Tensor, wanted: Tensor, inside: Tensor, weights: LossWeigh
     All (N, 1, H, W); ``inside`` weighs the pixels, 1 in the mean over a step. SSIM is that of the first ``scored``
     slices, and left out where there are none.
     """
-    parts = {"output": charbonnier(output - wanted, inside)}
+    parts = {"output": charbonnier(output, wanted, inside)}
     if weights.wavelet:
-        parts["wavelet"] = wavelet(output - wanted, inside)
+        parts["wavelet"] = wavelet_l1(output, wanted, inside)
     if weights.ssim and scored:
         parts["ssim"] = 1 - ssim(output[:scored], wanted[:scored])
     return parts

@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -250,7 +250,7 @@ class Trainer:
                     count += 1
                     stop = self._keep_time(time.monotonic() - origin, interrupted())
                     if self.step % every == 0 or self.share >= 1:
-                        means = {name: value / count for name, value in sums.items()}
+                        means = _means(parallel.gathered(sums), count)
                         progress = Progress(self.step, self.share, self.seconds, self.step * self.batch, means)
                         if first:
                             self._log(progress)
@@ -365,6 +365,12 @@ class Trainer:
         values = [f"{value:.6g}" for value in progress.losses.values()]
         row = [progress.step, f"{progress.seconds:.2f}", progress.slices, f"{rate:.4g}", *values]
         append_row(self.folder / "log.csv", names, row)
+
+
+def _means(sums: Sequence[Mapping[str, float]], count: int) -> dict[str, float]:
+    """Per step and process, of each process's sums; a part that a process has nothing of is 0 there."""
+    names = dict.fromkeys(name for one in sums for name in one)
+    return {name: sum(one.get(name, 0.0) for one in sums) / (len(sums) * count) for name in names}
 
 
 class _Losses(nn.Module):

@@ -8,15 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EPSILON = 0.1
 
+def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, epsilon: float = 0.03) -> Tensor:
+    """Mean of sqrt(d^2 + epsilon^2) - epsilon, times ``weight``: L1 with a round bottom (Charbonnier et al. 1994).
 
-def charbonnier(difference: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean of sqrt(d^2 + 0.1^2) - 0.1, times ``weight``: L1 with a round bottom (Charbonnier et al. 1994).
-
-    The bottom is thirteen grey levels of 256 wide: below, large differences count more than small ones, as in a PSNR.
+    The bottom is four grey levels of 256 wide: below, large differences count more than small ones, as in a PSNR.
     """
-    distance = torch.sqrt(difference**2 + EPSILON**2) - EPSILON
+    distance = torch.sqrt((output - target) ** 2 + epsilon**2) - epsilon
     return distance.mean() if weight is None else (distance * weight).mean()
 
 
@@ -38,13 +36,17 @@ def haar_bands(x: Tensor) -> tuple[Tensor, Tensor]:
     return (a + b + c + d) / 2, torch.cat([a - b + c - d, a + b - c - d, a - b - c + d], dim=1) / 2
 
 
-def wavelet(difference: Tensor, weight: Tensor | None = None, levels: int = 2) -> Tensor:
-    """:func:`charbonnier` of the high Haar bands, mean over ``levels`` levels (after Zhang et al., CVPR 2022)."""
-    low, total = difference, difference.new_zeros(())  # the transform is linear
+def wavelet_l1(output: Tensor, target: Tensor, weight: Tensor | None = None, levels: int = 2) -> Tensor:
+    """L1 between the high Haar bands, times ``weight``, mean over ``levels`` levels (after Zhang et al., CVPR 2022)."""
+    low = output - target  # the transform is linear
+    total = output.new_zeros(())
     for _ in range(levels):
         low, high = haar_bands(low)
-        weight = None if weight is None else F.avg_pool2d(weight, 2)
-        total = total + charbonnier(high, weight)
+        if weight is None:
+            total = total + high.abs().mean()
+        else:
+            weight = F.avg_pool2d(weight, 2)
+            total = total + (high.abs() * weight).mean()
     return total / levels
 
 

@@ -55,6 +55,14 @@ def agreed(value: T) -> T:
     return values[0]
 
 
+def gathered(value: T) -> list[T]:
+    """Every process's value, on every process. All must call this together."""
+    values = [value] * processes()
+    if processes() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
 def most(values: Tensor) -> Tensor:
     """The largest of each number over all processes. All must call this together."""
     if processes() > 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,9 +81,17 @@ def test_an_encrypted_key_asks_for_its_password(
     assert run("sign", bundle, "--key", keys / "locked.pem").code == 0
     assert run("verify", bundle, "--key", keys / "ours.pub.pem").code == 0
     before = signature_path(bundle).read_bytes()
-    run("sign", bundle, "--key", keys / "locked.pem").refused("locked.pem", "that can be opened")
+    run("sign", bundle, "--key", keys / "locked.pem").refused("locked.pem does not open with this password")
     assert signature_path(bundle).read_bytes() == before
     assert "locked.pem" in asked[0]
+
+
+def test_without_a_terminal_an_encrypted_key_is_bad_input(run: Cli, bundle: Path, keys: Path) -> None:
+    command = [sys.executable, "-m", "sccg_compress", "sign", str(bundle), "--key", str(keys / "locked.pem")]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "locked.pem has a password, and there is no terminal to ask for it" in done.stderr
+    assert not signature_path(bundle).exists()
 
 
 @pytest.mark.parametrize("name", ["none.pem", "rsa.pem", "ours.pub.pem"])

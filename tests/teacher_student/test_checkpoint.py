@@ -205,6 +205,15 @@ def test_training_checkpoint_without_identity_is_refused(tmp_path: Path, lost: s
     assert "training checkpoint" in refusal(saved(tmp_path, content, "last.pt"))
 
 
+@pytest.mark.parametrize("text", ["<!DOCTYPE html><html>", "version https://git-lfs.github.com/spec/v1", "# title"])
+def test_text_in_the_place_of_a_checkpoint_is_not_called_code(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "net.pth"
+    path.write_text(text)
+    said = refusal(path)
+    assert "net.pth is no PyTorch file" in said
+    assert "code" not in said
+
+
 class Evil:
     """Unpickling this writes a file."""
 

@@ -316,7 +316,7 @@ def test_in_the_second_half_labels_are_as_sharp_as_the_gauge_asks_for(make_task:
     for losses, gain in ((early, 1.0), (late, gauge.largest)):
         wanted = sharpened(label, gain)
         weight = head_weight(-label, label)
-        expected = charbonnier(beyond(wanted, CLIP_MARGIN), weight / weight.mean())
+        expected = charbonnier(torch.zeros_like(wanted), beyond(wanted, CLIP_MARGIN), weight / weight.mean())
         assert float(losses["output"].detach()) == pytest.approx(float(expected), rel=1e-5)
     assert float(late["output"].detach()) > float(early["output"].detach())
     assert task.network.training

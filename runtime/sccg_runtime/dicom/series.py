@@ -158,7 +158,7 @@ def choose_series(series: Sequence[Series], wanted: str | None = None) -> Series
         From :func:`find_series`.
     wanted
         SeriesInstanceUID (0020,000E), SeriesNumber (0020,0011) or SeriesDescription (0008,103E: the whole text, else a
-        part of it, in any case); None where only one fits.
+        part of it, in any case); ``:N``, the N-th of ``series`` as the messages list them; None where only one fits.
 
     Raises
     ------
@@ -168,26 +168,30 @@ def choose_series(series: Sequence[Series], wanted: str | None = None) -> Series
     if wanted is not None:
         named = _named(series, wanted)
         if not named:
-            raise SeriesError(f"no series {wanted}; there are: {_listing(series)}")
+            raise SeriesError(f"no series {wanted}; there are: {_listing(series, series)}")
         fitting = [item for item in named if item.rejected is None]
         if not fitting:
             raise SeriesError(f"{named[0].label} is not converted: {named[0].rejected}")
         if len(fitting) > 1:
             raise SeriesError(
-                f"{len(fitting)} series have number or description {wanted}: give the SeriesInstanceUID (0020,000E) "
-                f"instead; there are: {_listing(fitting)}"
+                f"{len(fitting)} series have number or description {wanted}; choose one with --series :N, as listed, "
+                f"or its SeriesInstanceUID (0020,000E): {_listing(series, fitting)}"
             )
         return fitting[0]
     fitting = [item for item in series if item.rejected is None]
     if not fitting:
-        raise SeriesError(f"no series can be converted: {_listing(series)}")
+        raise SeriesError(f"no series can be converted: {_listing(series, series)}")
     if len(fitting) > 1:
-        raise SeriesError(f"{len(fitting)} series fit; choose one with --series NUMBER: {_listing(fitting)}")
+        raise SeriesError(
+            f"{len(fitting)} series fit; choose one with --series :N, as listed: {_listing(series, fitting)}"
+        )
     return fitting[0]
 
 
 def _named(series: Sequence[Series], wanted: str) -> list[Series]:
-    """By UID or number, else by the whole description, else by a part of it."""
+    """By place, UID or number, else by the whole description, else by a part of it."""
+    if (place := re.fullmatch(":([0-9]{1,6})", wanted)) is not None:
+        return list(series[max(0, int(place[1]) - 1) : int(place[1])])
     text = wanted.strip().casefold()
     for found in (
         [item for item in series if wanted in (item.headers[0].series_uid, str(item.headers[0].series_number))],
@@ -199,10 +203,14 @@ def _named(series: Sequence[Series], wanted: str) -> list[Series]:
     return []
 
 
-def _listing(series: Sequence[Series]) -> str:
-    texts = [item.label + (f": {item.rejected}" if item.rejected else "") for item in series[:12]]
-    if len(series) > 12:
-        texts.append(f"and {len(series) - 12} more")
+def _listing(series: Sequence[Series], some: Sequence[Series]) -> str:
+    """Some of the series, each with its place among all."""
+    places = {id(item): place for place, item in enumerate(series, start=1)}
+    texts = [
+        f":{places[id(item)]} {item.label}" + (f": {item.rejected}" if item.rejected else "") for item in some[:12]
+    ]
+    if len(some) > 12:
+        texts.append(f"and {len(some) - 12} more")
     return "; ".join(texts)
 
 

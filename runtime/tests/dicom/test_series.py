@@ -75,12 +75,26 @@ def test_several_series_that_fit_need_a_choice(series):
     first = series(folder="a")
     series(folder="b", slices=3, change=lambda index: {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 7})
     found, _ = find_series(first.parent, "MR")
-    with pytest.raises(SeriesError, match=r"--series NUMBER: series 3 \(5 MR .*series 7 \(3 MR"):
+    with pytest.raises(SeriesError, match=r"--series :N, as listed: :1 series 3 \(5 MR .*; :2 series 7 \(3 MR"):
         choose_series(found)
     assert len(choose_series(found, "7").headers) == 3
     assert len(choose_series(found, "1.2.3").headers) == 3
-    with pytest.raises(SeriesError, match="no series 9"):
-        choose_series(found, "9")
+    assert [len(choose_series(found, place).headers) for place in (":1", ":2")] == [5, 3]
+    for wrong in ("9", ":0", ":3", ":", ":-1"):
+        with pytest.raises(SeriesError, match=f"no series {wrong}; there are: :1 series 3"):
+            choose_series(found, wrong)
+
+
+def test_series_that_no_number_tells_apart_are_chosen_by_their_place(series):
+    first = series(folder="a")
+    series(folder="b", change=lambda index: {"SeriesInstanceUID": "1.2.3"})
+    series(folder="c", slices=4, change=lambda index: {"SeriesInstanceUID": "1.2.4", "Modality": "CT"})
+    found, _ = find_series(first.parent, "MR")
+    with pytest.raises(SeriesError, match=r"2 series have number or description 3; .*: :1 series 3 .*; :2 series 3"):
+        choose_series(found, "3")
+    assert choose_series(found, ":2").headers[0].series_uid == "1.2.3"
+    with pytest.raises(SeriesError, match="is not converted"):
+        choose_series(found, ":3")
 
 
 @pytest.mark.parametrize(("wanted", "slices"), [("Ax T2 FLAIR", 3), ("ax t2 flair", 3), ("flair", 3), ("Ax T2", 5)])

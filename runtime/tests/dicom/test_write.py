@@ -61,6 +61,13 @@ def test_a_synthetic_ct_holds_hounsfield_units(make, written):
     assert made.SeriesDescription == "SYNTHETIC CT from MR (tiny)"
 
 
+@pytest.mark.parametrize(("hu", "start"), [(True, "SYNTHETIC"), (False, "SYNTHETIC, NOT HU")])
+def test_where_pictures_are_listed_one_sees_that_a_network_knows_simulated_heads_only(make, written, hu, start):
+    changes = {} if hu else {"output_intensity": make.CT_DISPLAY}
+    _, made = written(make.contract(simulated_data=True, **changes))
+    assert made.SeriesDescription == f"{start}, SIMULATED TRAINING: CT from MR (tiny)"
+
+
 def test_output_without_units_says_so_and_never_hu(make, written):
     _, made = written(make.contract(output_intensity=make.CT_DISPLAY))
     assert made.RescaleType == "US"

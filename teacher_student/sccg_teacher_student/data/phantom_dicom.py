@@ -116,7 +116,7 @@ def _check_free(out: Path, force: bool) -> None:
         return
     settings = out / SETTINGS_NAME
     if not force:
-        raise InputError(f"{out}: exists already; choose another folder, or say force to replace a phantom")
+        raise InputError(f"{out}: exists already; choose another folder, or replace a phantom with --force")
     if not settings.is_file() or "simulated = true" not in settings.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"{out}: is not a phantom ({SETTINGS_NAME} does not say simulated = true); not replaced")
 

@@ -15,8 +15,8 @@ Padding = Literal["reflect", "zeros"]
 
 # The best known students by purpose; every command that takes a student name takes these.
 PRESETS: dict[str, str] = {
-    "fast": "s2d-64x2-nostd-in",
-    "balanced": "s2d-64x3-h16-nostd-in",
+    "fast": "s2d-64x2-h16-nostd-in1",
+    "balanced": "s2d-64x5-h16-nostd-in1",
     "faithful": "s2d-96x4-h16-nostd-in",
 }
 DEFAULT_STUDENT = "balanced"
