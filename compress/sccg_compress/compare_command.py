@@ -74,7 +74,7 @@ def compare_files(
         if each.verdict == "not checked":
             say(f"not checked: {each.row}: {each.rule}: {each.note}")
     if only_b:
-        say(f"only in B, not compared: {', '.join(only_b)}")
+        say(f"only in B, not compared: {'; '.join(only_b)}")
     if broken:
         raise RefusedError(f"broken in B: {'; '.join(_sentence(each) for each in broken)}")
 
@@ -87,7 +87,8 @@ def table(found: Sequence[Compared]) -> list[str]:
         if each.verdict == "shown" and each.ratio is None and each.note:
             outcome = f"no ratio: {each.note}"
         elif each.rule is not None:
-            outcome += f": {each.rule}" if each.note in (None, each.rule) else f": {each.note} ({each.rule})"
+            rule = f"fails if {each.rule}" if each.verdict == "kept" else each.rule
+            outcome += f": {rule}" if each.note in (None, each.rule) else f": {each.note} ({rule})"
         figures = (_number(each.a), _number(each.b), "–" if each.ratio is None else f"{each.ratio:.3f}x")
         lines.append((each.row, each.metric, *figures, outcome))
     widths = [max(len(line[index]) for line in lines) for index in range(5)]
