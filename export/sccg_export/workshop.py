@@ -140,8 +140,11 @@ class Workshop:
     def _build(self, calibration: Calibration | None, keep_float: tuple[str, ...]) -> Built:
         request = self.request
         target: TargetModule = load_target(request.target, request.precision, request.gpu_arch, request.quantizer)
-        asked: dict[str, str | bool | None] = {"gpu_arch": request.gpu_arch, "quantizer": request.quantizer}
-        asked["saturation_safe"] = request.saturation_safe or None
+        asked: dict[str, str | bool | None] = {
+            "gpu_arch": request.gpu_arch,
+            "quantizer": request.quantizer,
+            "saturation_safe": request.saturation_safe or None,
+        }
         options = {name: value for name, value in asked.items() if value is not None}
         return target.build(
             self.graph,

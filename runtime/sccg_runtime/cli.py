@@ -147,7 +147,7 @@ def _convert(options: argparse.Namespace) -> int:
     for warning in result.warnings:
         _say(f"warning: {warning}")
     if options.json is not None:
-        _write_json(options.json, result.to_dict() | {"out": str(options.out)})
+        _write_json(options.json, result.to_dict() | {"out": str(options.out)}, "; the output is complete")
     if options.json != "-":
         _show(_summary(result, options.out))
     return 0
@@ -239,7 +239,7 @@ def _selftest(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write_json(target: str, values: dict[str, Any]) -> None:
+def _write_json(target: str, values: dict[str, Any], done: str = "") -> None:
     from sccg_runtime.errors import InputError
     from sccg_runtime.files import write_text
 
@@ -250,9 +250,7 @@ def _write_json(target: str, values: dict[str, Any]) -> None:
     try:
         write_text(Path(target), text)
     except OSError as error:
-        raise InputError(
-            f"{Path(target).name}: {error.strerror}: the JSON result cannot be written; all else is done"
-        ) from None
+        raise InputError(f"{Path(target).name}: {error.strerror}: the JSON result cannot be written{done}") from None
 
 
 def _positive(text: str) -> int:

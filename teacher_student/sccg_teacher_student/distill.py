@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import platform
 import time
@@ -42,7 +41,6 @@ from sccg_teacher_student.views import RECIPE, Base
 
 LABEL_SHARE = 0.25
 FREE_SHIFT = 16
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

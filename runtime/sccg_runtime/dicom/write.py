@@ -170,8 +170,10 @@ def series_description(contract: Contract) -> str:
     """SeriesDescription (0008,103E), at most 64 characters: says SYNTHETIC first, then what it is not."""
     source, target = contract.input_intensity.modality, contract.output_intensity.modality
     start = NOT_HU if contract.output_intensity.kind == "display" else "SYNTHETIC"
-    start += ", SIMULATED TRAINING: " if contract.simulated_data else ": " if start == NOT_HU else " "
-    return _ascii(f"{start}{target} from {source} ({contract.student})")[:64]
+    if contract.simulated_data:
+        start += ", SIMULATED TRAINING"
+    between = " " if start == "SYNTHETIC" else ": "
+    return _ascii(f"{start}{between}{target} from {source} ({contract.student})")[:64]
 
 
 def derivation_description(derivation: Derivation) -> str:
