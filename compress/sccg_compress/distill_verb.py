@@ -8,10 +8,14 @@ from typing import Annotated
 import typer
 
 from sccg_compress.verb_options import (
+    AdversarialOption,
     DataOption,
     DirectionOption,
     IntensityOption,
     JsonOption,
+    ReferenceOption,
+    SsimOption,
+    WaveletOption,
     refuse_beside_resume,
     was_given,
 )
@@ -46,10 +50,10 @@ def distill(
     detail: Annotated[
         float, typer.Option(help="Fine detail that the student shall show, relative to the teacher's; 0: as it comes.")
     ] = 1.0,
-    weight_wavelet: Annotated[float, typer.Option(help="Of the high Haar bands.")] = 0.7,
-    weight_ssim: Annotated[float, typer.Option(help="Of 1 - SSIM to the teacher.")] = 0.1,
-    weight_reference: Annotated[float, typer.Option(help="Of L1 to the real image (it buys PSNR by blurring).")] = 0.0,
-    weight_adversarial: Annotated[float, typer.Option(help="Of a least-squares GAN term.")] = 0.0,
+    weight_wavelet: WaveletOption = 0.7,
+    weight_ssim: SsimOption = 0.1,
+    weight_reference: ReferenceOption = 0.0,
+    weight_adversarial: AdversarialOption = 0.0,
     critic: Annotated[
         Path | None, typer.Option(help="Discriminator that the GAN term starts from; train leaves one.")
     ] = None,

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 DOCUMENTS = (Path("README.md"), Path("docs/compression.md"))
 _BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>figures|study|plan): (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end of (?P=kind) -->)",
+    r"(?P<head><!-- (?P<kind>figures|study|gains|plan): (?P<name>[\w-]+)(?: over (?P<against>[\w.-]+))? -->\n)"
+    r".*?(?P<end><!-- end of (?P=kind) -->)",
     re.DOTALL,
 )
 _SIZE = (512, 512)
@@ -32,7 +33,8 @@ def filled(text: str, results: Path) -> str:
     """``text`` with every block ``<!-- KIND: NAME -->`` filled.
 
     A bench run is ``figures`` (``results/NAME.json``), the merged rows of a study ``study``
-    (``results/study/study-NAME.json``), the table of plan ``plan`` (``results/NAME.json``).
+    (``results/study/study-NAME.json``), the ablation's ``gains: NAME over ROW`` (``results/ablation/study-NAME.json``),
+    the table of plan ``plan`` (``results/NAME.json``).
 
     Raises
     ------
@@ -41,14 +43,15 @@ def filled(text: str, results: Path) -> str:
     """
     from sccg_bench.results import read_results
 
-    kinds: dict[str, Callable[[str], str]] = {
-        "figures": lambda name: render(read_results(results / f"{name}.json")),
-        "study": lambda name: render_study(read_results(results / "study" / f"study-{name}.json")),
-        "plan": lambda name: render_plan(results / f"{name}.json"),
+    kinds: dict[str, Callable[[str, str], str]] = {
+        "figures": lambda name, _: render(read_results(results / f"{name}.json")),
+        "study": lambda name, _: render_study(read_results(results / "study" / f"study-{name}.json")),
+        "gains": lambda name, row: render_gains(read_results(results / "ablation" / f"study-{name}.json"), row),
+        "plan": lambda name, _: render_plan(results / f"{name}.json"),
     }
 
     def table(found: re.Match[str]) -> str:
-        return f"{found['head']}{kinds[found['kind']](found['name'])}{found['end']}"
+        return f"{found['head']}{kinds[found['kind']](found['name'], found['against'] or '')}{found['end']}"
 
     return _BLOCK.sub(table, text)
 
@@ -69,6 +72,14 @@ def render_study(results: Results) -> str:
 
     warned = [f"Warning: {escape(text)}." for text in results.warnings]
     return "\n".join([*grid(study_table(results)), "", " ".join([_origin(results, "study"), *warned])]) + "\n"
+
+
+def render_gains(results: Results, against: str) -> str:
+    """Markdown table of what a study's rows gain over ``against`` (InputError if there is no such row)."""
+    from sccg_bench.report.gains import gains_table
+    from sccg_bench.report.markdown import grid
+
+    return "\n".join([*grid(gains_table(results, against)), "", _origin(results, "study")]) + "\n"
 
 
 def render_plan(path: Path) -> str:

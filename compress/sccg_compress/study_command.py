@@ -8,7 +8,7 @@ deleted), and beside them lie ``study-DIRECTION.md``, ``.svg`` and ``.json``, ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,13 @@ ROWS = "rows"
 _NEARNESS = ("to_teacher_psnr_db", "to_teacher_psnr_head_db")
 
 
-def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequence[int], out: Path) -> None:
+def run_study(
+    config: DistillConfig,
+    students: Sequence[str] | None,
+    seeds: Sequence[int],
+    out: Path,
+    against: str | None = None,
+) -> None:
     """Make the rows that are missing, then the table and the plot.
 
     Parameters
@@ -48,11 +54,14 @@ def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequ
         Each student is trained once with each.
     out
         The study's folder.
+    against
+        Row, called as in :func:`label` without direction and seed, that a table of gains holds all others against, or
+        None for no such table.
 
     Raises
     ------
     InputError
-        A name is not known, the folder holds rows of another teacher, or data or options cannot be used.
+        A name or row is not known, the folder holds rows of another teacher, or data or options cannot be used.
     """
     from sccg_bench.results import write_results
     from sccg_teacher_student.networks.spec import student_spec
@@ -64,6 +73,7 @@ def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequ
         for seed, name in product(seeds, names)
         if name != TEACHER or seed == seeds[0]
     ]
+    _check_row(against, config.direction, points, out)
     models: dict[str, Path] = {}
     refused: dict[str, list[str]] = {}
     for number, point in enumerate(points, start=1):
@@ -89,7 +99,7 @@ def run_study(config: DistillConfig, students: Sequence[str] | None, seeds: Sequ
         ).results
         for name in models:
             write_results(out / ROWS / f"{name}.json", _of_point(found, name, refused[name], alone=len(models) == 1))
-    _summarise(config.direction, out)
+    _summarise(config.direction, out, against)
 
 
 def label(point: DistillConfig) -> str:
@@ -97,8 +107,8 @@ def label(point: DistillConfig) -> str:
     if point.student == TEACHER:
         return f"{point.direction}-{TEACHER}"
     amount = f"{point.steps}steps" if point.minutes is None else f"{point.minutes:g}min"
-    wavelet = point.losses.wavelet
-    changed = [] if wavelet == type(point.losses)().wavelet else [f"wavelet{wavelet:g}"]
+    usual = asdict(type(point.losses)())
+    changed = [f"{name}{weight:g}" for name, weight in asdict(point.losses).items() if weight != usual[name]]
     return "-".join((point.direction, point.student, amount, *_views(point), *changed, f"seed{point.seed}"))
 
 
@@ -178,15 +188,24 @@ def _check_teacher(config: DistillConfig, out: Path) -> None:
             raise InputError(f"{path} is of another teacher: choose another --out")
 
 
+def _check_row(against: str | None, direction: str, points: Sequence[DistillConfig], out: Path) -> None:
+    """InputError if no row that there is or will be is called so: told before hours of training."""
+    names = {*(path.stem for path in _rows(direction, out)), *map(label, points)}
+    known = sorted({name.removeprefix(f"{direction}-").rpartition("-seed")[0] for name in names} - {""})
+    if against is not None and against not in known:
+        raise InputError(f"--against {against}: no row is called so; there are {', '.join(known) or 'none'}")
+
+
 def _rows(direction: str, out: Path) -> list[Path]:
     """The teacher's own row first: its engine may stand in rows of earlier runs, too, and the first one counts."""
     own = f"{direction}-{TEACHER}"
     return sorted((out / ROWS).glob(f"{direction}-*.json"), key=lambda path: (path.stem != own, path.stem))
 
 
-def _summarise(direction: str, out: Path) -> None:
+def _summarise(direction: str, out: Path, against: str | None) -> None:
     from sccg_bench.merging import merge
     from sccg_bench.report.charts import drift_figure, svg_bytes
+    from sccg_bench.report.gains import gains_table
     from sccg_bench.report.markdown import write_markdown
     from sccg_bench.report.study import engines, study_table
     from sccg_bench.results import read_results, write_results
@@ -195,7 +214,8 @@ def _summarise(direction: str, out: Path) -> None:
     merged = merge({path.stem.removeprefix(f"{direction}-"): read_results(path) for path in rows})
     name = f"study-{direction}"
     write_results(out / f"{name}.json", merged)
-    write_markdown(out / f"{name}.md", merged, [study_table(merged)])
+    gains = [] if against is None else [gains_table(merged, against)]
+    write_markdown(out / f"{name}.md", merged, [study_table(merged), *gains])
     figure = drift_figure(engines(merged), teacher=True)
     if figure is not None:
         write_bytes(out / f"{name}.svg", svg_bytes(figure))

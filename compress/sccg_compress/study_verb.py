@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption
+from sccg_compress.verb_options import (
+    AdversarialOption,
+    DataOption,
+    DirectionOption,
+    IntensityOption,
+    ReferenceOption,
+    SsimOption,
+    WaveletOption,
+)
 
 
 def study(
@@ -28,13 +36,18 @@ def study(
     views: Annotated[
         int | None, typer.Option(min=1, help="Labelled views that all students of a seed learn from. [default: 1024]")
     ] = None,
-    weight_wavelet: Annotated[
-        float | None, typer.Option(help="Of the high Haar bands in the loss. [default: distill's]")
-    ] = None,
+    weight_wavelet: WaveletOption = 0.7,
+    weight_ssim: SsimOption = 0.1,
+    weight_reference: ReferenceOption = 0.0,
+    weight_adversarial: AdversarialOption = 0.0,
     minutes: Annotated[
         float | None, typer.Option(help="Training of each student, the labels not counted. [default: 8]")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each student, instead of --minutes.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Row, named without direction and seed, that the table of gains holds all others against."),
+    ] = None,
 ) -> None:
     """Train and measure students of one teacher one after another; go on where an earlier study ended."""
     from sccg_compress.sources import choose_data, choose_direction
@@ -54,6 +67,8 @@ def study(
         minutes=8.0 if minutes is None and steps is None else minutes,
         steps=steps,
         views=views or VIEWS,
-        losses=LossWeights() if weight_wavelet is None else LossWeights(wavelet=weight_wavelet),
+        losses=LossWeights(
+            wavelet=weight_wavelet, ssim=weight_ssim, reference=weight_reference, adversarial=weight_adversarial
+        ),
     )
-    run_study(config, student or None, seed or [0], out)
+    run_study(config, student or None, seed or [0], out, against)

@@ -19,6 +19,12 @@ IntensityOption = Annotated[
 DirectionOption = Annotated[
     str | None, typer.Option("--direction", help="mr2ct or ct2mr; default: what the checkpoint or its name says.")
 ]
+WaveletOption = Annotated[float, typer.Option("--weight-wavelet", help="Of the high Haar bands.")]
+SsimOption = Annotated[float, typer.Option("--weight-ssim", help="Of 1 - SSIM to the teacher.")]
+ReferenceOption = Annotated[
+    float, typer.Option("--weight-reference", help="Of L1 to the real image (it buys PSNR by blurring).")
+]
+AdversarialOption = Annotated[float, typer.Option("--weight-adversarial", help="Of a least-squares GAN term.")]
 JsonOption = Annotated[str | None, typer.Option("--json", help="Write the result as JSON; - is stdout.")]
 
 

@@ -77,6 +77,26 @@ def test_a_study_becomes_the_table_of_its_engines(results: Path) -> None:
     assert "old" not in text
 
 
+def test_an_ablation_becomes_the_table_of_its_gains(results: Path) -> None:
+    found = Results(
+        machine={"cpu": "Abacus 3000", "physical_cores": 2},
+        provenance={"cases": ["a"]},
+        direction="mr2ct",
+        rows=tuple(
+            Row(name=f"student, PyTorch, {run}", engine="torch", drift={"to_teacher_psnr_head_db": near})
+            for run, near in {"s2d-8x1-8min-seed0": 27.0, "s2d-8x1-8min-wavelet0.5-seed0": 26.5}.items()
+        ),
+    )
+    write_results(results / "ablation" / "study-mr2ct.json", found)
+    text = filled("<!-- gains: mr2ct over s2d-8x1-8min -->\nold\n<!-- end of gains -->\n", results)
+    assert "| s2d-8x1-8min-wavelet0.5 | 0 | 26.50 | −0.50 | – | – | – |" in text
+    assert "Measured by `sccg-compress study` on Abacus 3000" in text
+    assert "old" not in text
+    assert filled(text, results) == text
+    with pytest.raises(InputError, match=r"no row is called s2d-8x1-30min; there are s2d-8x1-8min, "):
+        filled(text.replace("over s2d-8x1-8min", "over s2d-8x1-30min"), results)
+
+
 def test_a_plan_becomes_the_table_of_its_candidates(results: Path) -> None:
     text = "<!-- plan: plan -->\n<!-- end of plan -->\n"
     with pytest.raises(InputError, match=r"plan\.json: cannot be read as a plan"):

@@ -54,7 +54,7 @@ def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
                     name="int8" if len(models) == 1 else f"int8 ({path.name})",
                     role="teacher engine" if path.suffix == ".sccg" else "model",
                     latency_ms=summarise_blocks([[2.0 + len(done) + number]]),
-                    drift={"to_teacher_psnr_db": 20.0 + len(done) + number},
+                    drift=NEAR | {"to_teacher_psnr_db": 20.0 + len(done) + number},
                     per_slice=({"case": "a", "slice": "1", "quality": {"ssim": 0.5}, "drift": NEAR | {"other": 1.0}},),
                 )
             )
@@ -141,7 +141,19 @@ def test_rows_say_what_differs_from_the_usual_recipe(run: Cli, lab: Lab, log: li
     assert {path.stem for path in Path("study/rows").iterdir()} == {
         f"mr2ct-s2d-8x1-5steps{changed}-seed0" for changed in ("", "-wavelet0", "-12views")
     }
+    log.clear()
+    study(run, lab, "--student", "s2d-8x1", "--weight-adversarial", 0.01, "--weight-ssim", 0)
+    assert log[-1] == "bench mr2ct-s2d-8x1-5steps-ssim0-adversarial0.01-seed0"
     study(run, lab, "--weight-wavelet", -1).refused("loss weight wavelet")
+
+
+def test_gains_over_a_row_stand_behind_the_table(run: Cli, lab: Lab, log: list[str]) -> None:
+    study(run, lab, "--student", "s2d-8x1", "--against", "s2d-8x1").refused("--against s2d-8x1: no row is called so")
+    assert log == [], "told before anything is trained"
+    said = study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1", "--against", "s2d-8x1-5steps")
+    assert said.code == 0, said
+    told = Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+    assert told.index("## Students") < told.index("## Gains") < told.index("| s2d-16x1-5steps | 0 |")
 
 
 def test_a_refused_engine_is_told_and_the_study_goes_on(run: Cli, lab: Lab, log: list[str]) -> None:
