@@ -29,15 +29,15 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
     Raises
     ------
     InputError
-        It exists and ``force`` is not given; it is something else than an earlier output could be; or it is, holds or
-        lies in the source; or it cannot be looked into.
+        It exists, is no empty folder, and ``force`` is not given; it is something else than an earlier output could be;
+        or it is, holds or lies in the source; or it cannot be looked into.
     """
     target, origin = (Path(os.path.realpath(path)) for path in (out, source))  # resolve() raises on loops of links
     if target == origin or target in origin.parents or origin in target.parents:
         raise InputError(f"{out.name}: the output must be apart from the source, neither in it nor around it")
     if not os.path.lexists(out):
         return
-    if not force:
+    if not force and (file or not _is_empty_folder(out)):
         raise InputError(f"{out.name} exists: give another name, or --force to replace it")
     if out.is_symlink() or not (out.is_file() if file else out.is_dir()):
         raise InputError(f"{out.name} is not a {'file' if file else 'folder'}")
@@ -49,12 +49,19 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
         raise InputError(f"{out.name} holds something else than .dcm files: it is not replaced; give another folder")
 
 
+def _is_empty_folder(path: Path) -> bool:
+    try:
+        return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    except OSError:
+        return False
+
+
 @contextlib.contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``out``; put it in the place of ``out`` when the block ends without an error.
 
-    What stood at ``out`` before is moved aside first and removed last, so that one of both is always there whole. If
-    the block fails, the temporary folder is removed and ``out`` is as it was.
+    What stood at ``out`` before is moved aside first and removed last, so that one of both is always there whole; its
+    permissions stay. If the block fails, the temporary folder is removed and ``out`` is as it was.
 
     Raises
     ------
@@ -68,12 +75,19 @@ def whole_folder(out: Path) -> Iterator[Path]:
         raise InputError(f"{out.name} cannot be made: {error.strerror}") from None
     try:
         yield staging
-        mask = os.umask(0o022)
-        os.umask(mask)
-        staging.chmod(0o777 & ~mask)
+        staging.chmod(_mode(out))
         _swap(staging, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _mode(out: Path) -> int:
+    """Permissions of the folder that is there, so that a closed one stays closed; else those of a new folder."""
+    if out.is_dir():
+        return out.stat().st_mode & 0o777
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return 0o777 & ~mask
 
 
 def _swap(staging: Path, out: Path) -> None:

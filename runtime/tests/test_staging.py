@@ -46,6 +46,15 @@ def test_what_was_there_is_replaced_whole(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_closed_folder_stays_closed(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir(mode=0o700)
+    with whole_folder(out) as folder:
+        (folder / "0001.dcm").write_text("new")
+    assert out.stat().st_mode & 0o777 == 0o700
+
+
 def test_outputs_that_would_destroy_something_are_refused(tmp_path):
     source = tmp_path / "a" / "source"
     source.mkdir(parents=True)
@@ -56,6 +65,13 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path):
     out = tmp_path / "out"
     check_output(out, source, force=False)
     out.mkdir()
+    check_output(out, source, force=False)
+    with pytest.raises(InputError, match="--force"):
+        check_output(out, source, force=False, file=True)
+    (tmp_path / "link").symlink_to(out)
+    with pytest.raises(InputError, match="--force"):
+        check_output(tmp_path / "link", source, force=False)
+    (out / "0001.dcm").write_text("")
     with pytest.raises(InputError, match="--force"):
         check_output(out, source, force=False)
     check_output(out, source, force=True)
