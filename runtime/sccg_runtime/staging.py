@@ -37,7 +37,7 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
         raise InputError(f"{out.name}: the output must be apart from the source, neither in it nor around it")
     if not os.path.lexists(out):
         return
-    if not force and (file or not _is_empty_folder(out)):
+    if not force and (file or not _may_be_taken(out)):
         raise InputError(f"{out.name} exists: give another name, or --force to replace it")
     if out.is_symlink() or not (out.is_file() if file else out.is_dir()):
         raise InputError(f"{out.name} is not a {'file' if file else 'folder'}")
@@ -49,9 +49,11 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
         raise InputError(f"{out.name} holds something else than .dcm files: it is not replaced; give another folder")
 
 
-def _is_empty_folder(path: Path) -> bool:
+def _may_be_taken(path: Path) -> bool:
+    """Whether it is an empty folder, and not the one that the caller stands in, who would be left in a removed one."""
     try:
-        return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+        empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+        return empty and not path.samefile(os.curdir)
     except OSError:
         return False
 

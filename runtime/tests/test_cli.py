@@ -157,6 +157,7 @@ def test_bad_input_is_one_line_and_code_2(bundle_file, series, tmp_path, capsys,
         bundle.write_bytes(b"no zip")
     elif case == "out exists":
         out.mkdir()
+        (out / "0001.dcm").touch()
     else:
         more = ["--json", str(tmp_path / "models")]
     assert main(["convert", str(source), str(out), "--bundle", str(bundle), *more]) == 2
