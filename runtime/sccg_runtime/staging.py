@@ -29,8 +29,8 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
     Raises
     ------
     InputError
-        It exists, is no empty folder, and ``force`` is not given; it is something else than an earlier output could be;
-        or it is, holds or lies in the source; or it cannot be looked into.
+        It exists, is no empty folder or the current one, and ``force`` is not given; it is something else than an
+        earlier output could be; or it is, holds or lies in the source; or it cannot be looked into.
     """
     target, origin = (Path(os.path.realpath(path)) for path in (out, source))  # resolve() raises on loops of links
     if target == origin or target in origin.parents or origin in target.parents:
