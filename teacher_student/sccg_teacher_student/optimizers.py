@@ -7,13 +7,48 @@ as fast as its large ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sccg_teacher_student.precision import choose_amp
+
 SMALLEST_SIDE = 16  # of a matrix that is worth making orthogonal
+
+
+class Float32Muon(torch.optim.Muon):
+    """The library's Muon, except that matrices are made orthogonal in float32.
+
+    The library does it in bfloat16, for which a CPU without bfloat16 arithmetic takes ten times as long.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Step every matrix that has a gradient."""
+        for group in self.param_groups:
+            momentum, coefficients = group["momentum"], group["ns_coefficients"]
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                average = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix.grad))
+                average.lerp_(matrix.grad, 1 - momentum)
+                update = orthogonal(matrix.grad.lerp(average, momentum), coefficients, group["ns_steps"], group["eps"])
+                rows, columns = matrix.shape
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+
+
+def orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, epsilon: float) -> Tensor:
+    """``matrix`` (A, B) with singular values near 1, by ``steps`` of a Newton-Schulz iteration (Jordan et al. 2024)."""
+    wide = matrix.T if len(matrix) > len(matrix.T) else matrix
+    wide = wide / wide.norm().clamp(min=epsilon)
+    a, b, c = coefficients
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.T if len(matrix) > len(matrix.T) else wide
 
 
 class MuonAdamW:
@@ -53,7 +88,9 @@ class MuonAdamW:
             betas = (first_moment, 0.999)
             self._parts.append(torch.optim.AdamW([*others, *beside], lr=0.0, betas=betas, weight_decay=weight_decay))
         if self._matrices:
-            self._parts.append(torch.optim.Muon(self._matrices, lr=0.0, weight_decay=weight_decay))
+            in_bfloat16 = choose_amp("auto", self._matrices[0].device) is not None
+            muon = torch.optim.Muon if in_bfloat16 else Float32Muon
+            self._parts.append(muon(self._matrices, lr=0.0, weight_decay=weight_decay))
 
     def set_rate(self, rate: float) -> None:
         """AdamW's learning rate in the next steps; Muon's follows by its ratio."""

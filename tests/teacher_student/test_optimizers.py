@@ -13,9 +13,9 @@ UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
 
 
 def network() -> nn.Sequential:
-    """A wide convolution, a narrow one, and a batch norm."""
+    """Two wide convolutions, whose weights are a broad and a tall matrix, a narrow one, and a batch norm."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(16, 20, 3), nn.BatchNorm2d(20), nn.Conv2d(20, 1, 3))
+    return nn.Sequential(nn.Conv2d(16, 20, 3), nn.BatchNorm2d(20), nn.Conv2d(20, 48, 1), nn.Conv2d(48, 1, 3))
 
 
 def learn(net: nn.Module, optimizer: MuonAdamW, steps: int = 3, scaler: torch.amp.GradScaler = UNSCALED) -> None:
@@ -28,20 +28,34 @@ def learn(net: nn.Module, optimizer: MuonAdamW, steps: int = 3, scaler: torch.am
         optimizer.step(scaler, clip_norm=1.0)
 
 
-def test_wide_convolutions_are_stepped_as_the_library_steps_matrices() -> None:
+@pytest.fixture(params=[True, False], ids=["bfloat16", "no bfloat16"], autouse=True)
+def has_bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the device computes in bfloat16: all tests run as on both."""
+    amp = torch.bfloat16 if request.param else None
+    monkeypatch.setattr("sccg_teacher_student.optimizers.choose_amp", lambda name, device: amp)
+    return bool(request.param)
+
+
+def test_wide_convolutions_are_stepped_as_the_library_steps_matrices(
+    has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, twin = network(), network()
     learn(net, MuonAdamW(net, weight_decay=DECAY, muon_ratio=3.0), steps=1)
 
     (twin(torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(1))) - 1).square().mean().backward()
     nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
-    weight, narrow = twin[0].weight, twin[2].weight
-    matrix = nn.Parameter(weight.detach().reshape(20, -1))
-    matrix.grad = weight.grad.reshape(20, -1)
-    torch.optim.Muon([matrix], lr=3e-2, weight_decay=DECAY).step()
+    wide, narrow = (twin[0].weight, twin[2].weight), twin[3].weight
+    matrices = [nn.Parameter(weight.detach().flatten(1)) for weight in wide]
+    for matrix, weight in zip(matrices, wide, strict=True):
+        matrix.grad = weight.grad.flatten(1)
+    if not has_bfloat16:  # then the library shall not round either
+        monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    torch.optim.Muon(matrices, lr=3e-2, weight_decay=DECAY).step()
     torch.optim.AdamW([narrow], lr=1e-2, weight_decay=DECAY).step()
 
-    torch.testing.assert_close(net[0].weight, matrix.reshape_as(weight), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(net[2].weight, narrow, atol=1e-6, rtol=1e-5)
+    for index, matrix in zip((0, 2), matrices, strict=True):
+        torch.testing.assert_close(net[index].weight.flatten(1), matrix, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(net[3].weight, narrow, atol=1e-6, rtol=1e-5)
 
 
 def test_the_memory_format_changes_nothing() -> None:
@@ -94,7 +108,7 @@ def test_a_step_with_an_overflow_anywhere_is_left_out_by_both() -> None:
     optimizer, scaler = MuonAdamW(net, weight_decay=DECAY, muon_ratio=3.0), torch.amp.GradScaler("cpu", init_scale=8.0)
     optimizer.set_rate(1e-2)
     scaler.scale(net(torch.ones(2, 16, 8, 8)).square().mean()).backward()
-    net[2].bias.grad.fill_(torch.inf)  # AdamW's; the wide weights' gradients are finite
+    net[3].bias.grad.fill_(torch.inf)  # AdamW's; the wide weights' gradients are finite
     assert not torch.isfinite(optimizer.step(scaler, clip_norm=1.0))
     assert scaler.get_scale() == 4.0
     for now, then in zip(net.parameters(), before, strict=True):
