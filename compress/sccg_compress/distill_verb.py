@@ -20,6 +20,7 @@ from sccg_compress.verb_options import (
     was_given,
 )
 from sccg_runtime.errors import InputError
+from sccg_teacher_student.loss_weights import USUAL, LossWeights
 from sccg_teacher_student.networks.spec import DEFAULT_STUDENT, NAME_HELP
 
 
@@ -50,14 +51,14 @@ def distill(
     detail: Annotated[
         float, typer.Option(help="Fine detail that the student shall show, relative to the teacher's; 0: as it comes.")
     ] = 1.0,
-    weight_wavelet: WaveletOption = 0.7,
-    weight_ssim: SsimOption = 0.1,
-    weight_reference: ReferenceOption = 0.0,
-    weight_adversarial: AdversarialOption = 0.0,
+    weight_wavelet: WaveletOption = USUAL.wavelet,
+    weight_ssim: SsimOption = USUAL.ssim,
+    weight_reference: ReferenceOption = USUAL.reference,
+    weight_adversarial: AdversarialOption = USUAL.adversarial,
     critic: Annotated[
         Path | None, typer.Option(help="Discriminator that the GAN term starts from; train leaves one.")
     ] = None,
-    weight_features: Annotated[float, typer.Option(help="Of feature matching; needs --feature-tap.")] = 0.0,
+    weight_features: Annotated[float, typer.Option(help="Of feature matching; needs --feature-tap.")] = USUAL.features,
     feature_tap: Annotated[
         list[str] | None, typer.Option(help="TEACHER_MODULE=STUDENT_MODULE by module name; repeatable.")
     ] = None,
@@ -77,7 +78,6 @@ def distill(
     from sccg_compress.sources import choose_data, choose_direction
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.distill_config import DistillConfig
-    from sccg_teacher_student.distillation import LossWeights
     from sccg_teacher_student.features import parse_tap
     from sccg_teacher_student.networks.spec import student_spec
 

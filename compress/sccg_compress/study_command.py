@@ -22,6 +22,7 @@ from sccg_compress.export_command import export_model
 from sccg_compress.models import STUDENT
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_bytes
+from sccg_teacher_student.loss_weights import USUAL
 
 if TYPE_CHECKING:
     from sccg_bench.results import Results
@@ -107,7 +108,7 @@ def label(point: DistillConfig) -> str:
     if point.student == TEACHER:
         return f"{point.direction}-{TEACHER}"
     amount = f"{point.steps}steps" if point.minutes is None else f"{point.minutes:g}min"
-    usual = asdict(type(point.losses)())
+    usual = asdict(USUAL)
     changed = [f"{name}{weight:g}" for name, weight in asdict(point.losses).items() if weight != usual[name]]
     return "-".join((point.direction, point.student, amount, *_views(point), *changed, f"seed{point.seed}"))
 

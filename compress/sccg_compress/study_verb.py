@@ -16,6 +16,7 @@ from sccg_compress.verb_options import (
     SsimOption,
     WaveletOption,
 )
+from sccg_teacher_student.loss_weights import USUAL, LossWeights
 
 
 def study(
@@ -36,10 +37,10 @@ def study(
     views: Annotated[
         int | None, typer.Option(min=1, help="Labelled views that all students of a seed learn from. [default: 1024]")
     ] = None,
-    weight_wavelet: WaveletOption = 0.7,
-    weight_ssim: SsimOption = 0.1,
-    weight_reference: ReferenceOption = 0.0,
-    weight_adversarial: AdversarialOption = 0.0,
+    weight_wavelet: WaveletOption = USUAL.wavelet,
+    weight_ssim: SsimOption = USUAL.ssim,
+    weight_reference: ReferenceOption = USUAL.reference,
+    weight_adversarial: AdversarialOption = USUAL.adversarial,
     minutes: Annotated[
         float | None, typer.Option(help="Training of each student, the labels not counted. [default: 8]")
     ] = None,
@@ -54,7 +55,6 @@ def study(
     from sccg_compress.study_command import VIEWS, run_study
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.distill_config import DistillConfig
-    from sccg_teacher_student.distillation import LossWeights
 
     checkpoint = load_checkpoint(teacher)
     config = DistillConfig(

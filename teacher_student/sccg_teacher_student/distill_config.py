@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import one_line
-from sccg_teacher_student.distillation import LossWeights
 from sccg_teacher_student.features import Tap
+from sccg_teacher_student.loss_weights import LossWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
 from sccg_teacher_student.loop import WHOLE, Part
+from sccg_teacher_student.loss_weights import LossWeights
 from sccg_teacher_student.losses import charbonnier, head_weight, least_squares, sharpened, ssim, wavelet_l1
 from sccg_teacher_student.networks.frozen import frozen
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
@@ -27,39 +27,6 @@ from sccg_teacher_student.objective import discriminator_loss
 
 _log = logging.getLogger(__name__)
 SHARPEN_FROM = 0.5  # share of the run; before, a student learns where detail lies
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossWeights:
-    """Weights of the parts of the loss; a part of weight 0 is not computed.
-
-    Attributes
-    ----------
-    output
-        Charbonnier distance to the teacher's output, head times three.
-    wavelet
-        L1 of the high Haar bands, two levels: small generators lose these first.
-    ssim
-        1 - structural similarity to the teacher's output.
-    reference
-        L1 to the real image, on views that have one. It buys PSNR by blurring; off by default.
-    adversarial
-        Least-squares GAN term; a PatchGAN tells the teacher's outputs from the student's.
-    features
-        Feature matching at the taps. The teacher then runs in every step.
-    """
-
-    output: float = 1.0
-    wavelet: float = 0.7
-    ssim: float = 0.1
-    reference: float = 0.0
-    adversarial: float = 0.0
-    features: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            if not 0 <= getattr(self, name) < 1e4:
-                raise InputError(f"loss weight {name} must be 0 or more")
 
 
 class DistillTask:

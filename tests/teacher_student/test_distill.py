@@ -23,9 +23,9 @@ from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import DataSource, open_data
 from sccg_teacher_student.distill import DistillResult, _compiles, distill
 from sccg_teacher_student.distill_config import DistillConfig
-from sccg_teacher_student.distillation import LossWeights
 from sccg_teacher_student.features import Tap
 from sccg_teacher_student.loop import Progress
+from sccg_teacher_student.loss_weights import LossWeights
 from sccg_teacher_student.reporter import Reporter
 
 

@@ -19,11 +19,12 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student import distillation
 from sccg_teacher_student.checkpoint import load_checkpoint
-from sccg_teacher_student.distillation import DistillTask, LossWeights, beyond
+from sccg_teacher_student.distillation import DistillTask, beyond
 from sccg_teacher_student.features import Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
 from sccg_teacher_student.loop import Part, Schedule, Trainer
+from sccg_teacher_student.loss_weights import LossWeights
 from sccg_teacher_student.losses import charbonnier, head_weight, sharpened
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.s2d import CLIP_MARGIN

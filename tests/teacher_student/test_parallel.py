@@ -21,7 +21,7 @@ from sccg_teacher_student import parallel
 from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.distill import distill
 from sccg_teacher_student.distill_config import DistillConfig
-from sccg_teacher_student.distillation import LossWeights
+from sccg_teacher_student.loss_weights import LossWeights
 from sccg_teacher_student.networks.patchgan import JointBatchNorm2d
 from sccg_teacher_student.reporter import Reporter
 from sccg_teacher_student.train import TrainConfig, train
