@@ -89,7 +89,7 @@ def measure_overhead(
 def _bare(bundle: Path, size: tuple[int, int], threads: int, queries: int) -> list[float]:
     from sccg_bench.worker import THREAD_VARIABLES
 
-    command = [sys.executable, "-m", "sccg_compress.bare_loop", str(bundle), *map(str, (*size, threads, queries))]
+    command = [sys.executable, "-P", "-m", "sccg_compress.bare_loop", str(bundle), *map(str, (*size, threads, queries))]
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:

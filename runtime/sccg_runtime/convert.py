@@ -223,15 +223,19 @@ class _Conversion:
         """Give what writes one slice."""
         if self.affine is not None:
             (rows, columns), count = self.geometry.size, len(self.geometry.headers)
-            with whole_volume(out, self.affine, (columns, rows, count), derivation) as append:
+            shape, force = (columns, rows, count), self.options.force
+            with whole_volume(out, self.affine, shape, derivation, force=force) as append:
                 yield lambda index, plane, result: append(result)
             return
-        with whole_folder(out) as folder:
+        with whole_folder(out, force=self.options.force) as folder:
 
             def write(index: int, plane: Plane, result: FloatArray) -> None:
                 path = folder / f"{index + 1:04d}.dcm"
                 try:
-                    write_file(path, derived(plane.dataset, result, derivation, plane.frame_number))
+                    made = derived(plane.dataset, result, derivation, plane.frame_number)
+                    if plane.frame_number is not None:  # frames are counted in each file, and a series may have several
+                        made.InstanceNumber = index + 1
+                    write_file(path, made)
                 except SeriesError as error:
                     raise SeriesError(f"{self.geometry.headers[index].name}: {error}") from None
 

@@ -13,7 +13,7 @@ import numpy as np
 from sccg_runtime import __version__
 from sccg_runtime.dicom.geometry import Array, Geometry
 from sccg_runtime.dicom.write import Derivation, derivation_description, series_description, stored_values
-from sccg_runtime.errors import MissingDependencyError, SeriesError
+from sccg_runtime.errors import InputError, MissingDependencyError, SeriesError
 from sccg_runtime.files import replacing
 from sccg_runtime.intensity import FloatArray
 
@@ -86,7 +86,7 @@ def affine_ras(geometry: Geometry) -> Array:
 
 @contextlib.contextmanager
 def whole_volume(
-    out: Path, affine: Array, shape: tuple[int, int, int], derivation: Derivation
+    out: Path, affine: Array, shape: tuple[int, int, int], derivation: Derivation, *, force: bool
 ) -> Iterator[Callable[[FloatArray], None]]:
     """Give a function that appends one slice; put the volume in the place of ``out`` when the block ends without error.
 
@@ -103,11 +103,15 @@ def whole_volume(
         (columns, rows, slices).
     derivation
         What made the series.
+    force
+        Whether a file that stands at ``out`` in the end may be replaced.
 
     Raises
     ------
     MissingDependencyError
         nibabel is not installed.
+    InputError
+        A file has come to stand at ``out`` meanwhile.
     """
     nibabel = import_nibabel()
     header = nibabel.Nifti1Header()
@@ -133,6 +137,8 @@ def whole_volume(
             volume.write(stored_values(output, derivation.contract).astype("<i2").tobytes())  # the column runs fastest
 
         yield append
+        if not force and out.exists():
+            raise InputError(f"{out.name} has come to be meanwhile: give another name, or --force to replace it")
 
 
 def _sheared(affine: Array) -> bool:

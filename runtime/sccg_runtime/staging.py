@@ -30,7 +30,7 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
     ------
     InputError
         It exists, is no empty folder or the current one, and ``force`` is not given; it is something else than an
-        earlier output could be; or it is, holds or lies in the source; or it cannot be looked into.
+        earlier output could be; or it is, holds or lies in the source; or it cannot be looked into, or not be moved.
     """
     target, origin = (Path(os.path.realpath(path)) for path in (out, source))  # resolve() raises on loops of links
     if target == origin or target in origin.parents or origin in target.parents:
@@ -41,12 +41,37 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
         raise InputError(f"{out.name} exists: give another name, or --force to replace it")
     if out.is_symlink() or not (out.is_file() if file else out.is_dir()):
         raise InputError(f"{out.name} is not a {'file' if file else 'folder'}")
+    if not file:
+        if os.path.ismount(out):
+            raise InputError(f"{out.name} is a mount point, which cannot be replaced: give a folder in it")
+        _check_earlier(out)
+
+
+def _check_earlier(out: Path) -> None:
+    """InputError unless the folder holds nothing but synthetic images, as an earlier conversion leaves it."""
     try:
-        foreign = not file and any(item.suffix != ".dcm" or not item.is_file() for item in out.iterdir())
+        foreign = next((item for item in out.iterdir() if not _is_synthetic(item)), None)
     except OSError as error:
         raise InputError(f"{out.name} cannot be looked into: {error.strerror}: give another folder") from None
-    if foreign:
-        raise InputError(f"{out.name} holds something else than .dcm files: it is not replaced; give another folder")
+    if foreign is not None:
+        raise InputError(
+            f"{out.name} holds something else than synthetic images of an earlier conversion: it is not replaced; give "
+            "another folder"
+        )
+
+
+def _is_synthetic(path: Path) -> bool:
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    if path.suffix != ".dcm" or path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            told = dcmread(file, stop_before_pixels=True, specific_tags=["SyntheticData"]).get("SyntheticData")
+    except (InvalidDicomError, ValueError, NotImplementedError, EOFError):
+        return False
+    return bool(told == "YES")
 
 
 def _may_be_taken(path: Path) -> bool:
@@ -59,16 +84,17 @@ def _may_be_taken(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
+def whole_folder(out: Path, *, force: bool) -> Iterator[Path]:
     """Give a temporary folder beside ``out``; put it in the place of ``out`` when the block ends without an error.
 
-    What stood at ``out`` before is moved aside first and removed last, so that one of both is always there whole; its
-    permissions stay. If the block fails, the temporary folder is removed and ``out`` is as it was.
+    With ``force``, what stood at ``out`` before is moved aside first and removed last, so that one of both is always
+    there whole; without, ``out`` must still be empty or missing. Its permissions stay. If the block fails, the
+    temporary folder is removed and ``out`` is as it was.
 
     Raises
     ------
     InputError
-        The folder cannot be made or moved.
+        The folder cannot be made or moved, or ``out`` was filled meanwhile by something else.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +104,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     try:
         yield staging
         staging.chmod(_mode(out))
-        _swap(staging, out)
+        _swap(staging, out, force=force)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -92,10 +118,13 @@ def _mode(out: Path) -> int:
     return 0o777 & ~mask
 
 
-def _swap(staging: Path, out: Path) -> None:
+def _swap(staging: Path, out: Path, *, force: bool) -> None:
     aside: Path | None = None
     try:
-        if out.exists():
+        if out.is_dir() and not force:
+            out.rmdir()  # fails where something has come in since the start
+        elif os.path.lexists(out):
+            _check_earlier(out)
             aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".previous", dir=out.parent))
             out.rename(aside / out.name)
         try:

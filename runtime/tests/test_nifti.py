@@ -147,6 +147,13 @@ def test_an_earlier_file_is_replaced_only_with_force_and_only_on_success(run, se
         run(series(), "folder.nii.gz", force=True)
 
 
+def test_a_file_that_comes_in_meanwhile_is_kept(run, series, tmp_path):
+    path = tmp_path / "ct.nii.gz"
+    with pytest.raises(InputError, match="meanwhile"):
+        run(series(), path.name, progress=lambda done, total: path.write_text("another program's"))
+    assert path.read_text() == "another program's"
+
+
 def test_without_nibabel_the_advice_is_one_line(run, series, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "sccg-runtime\[nifti\]"'):

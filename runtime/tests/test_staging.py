@@ -4,15 +4,22 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from sccg_runtime.errors import InputError
 from sccg_runtime.staging import check_output, whole_folder
 
 
+@pytest.fixture
+def synthetic(make):
+    """Write an image as a conversion leaves it."""
+    return lambda path: make.save(make.dataset("CT", 0, np.zeros((8, 8), np.uint16), SyntheticData="YES"), path)
+
+
 def test_the_folder_appears_when_all_is_written(tmp_path):
     out = tmp_path / "deep" / "out"
-    with whole_folder(out) as folder:
+    with whole_folder(out, force=False) as folder:
         (folder / "0001.dcm").write_text("new")
         assert not out.exists()
     assert [item.name for item in out.iterdir()] == ["0001.dcm"]
@@ -25,7 +32,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path):
     (out / "old.dcm").write_text("old")
 
     def interrupted():
-        with whole_folder(out) as folder:
+        with whole_folder(out, force=True) as folder:
             (folder / "0001.dcm").write_text("new")
             raise KeyboardInterrupt
 
@@ -35,14 +42,33 @@ def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path):
     assert [item.name for item in out.iterdir()] == ["old.dcm"]
 
 
-def test_what_was_there_is_replaced_whole(tmp_path):
+def test_what_was_there_is_replaced_whole(tmp_path, synthetic):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "old.dcm").write_text("old")
-    with whole_folder(out) as folder:
+    synthetic(out / "old.dcm")
+    with whole_folder(out, force=True) as folder:
         (folder / "0001.dcm").write_text("new")
         assert (out / "old.dcm").exists()
     assert [item.name for item in out.iterdir()] == ["0001.dcm"]
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("existed", [True, False])
+def test_what_comes_in_meanwhile_is_not_deleted(tmp_path, force, existed):
+    out = tmp_path / "out"
+    if existed:
+        out.mkdir()
+
+    def work():
+        with whole_folder(out, force=force) as folder:
+            (folder / "0001.dcm").write_text("new")
+            out.mkdir(exist_ok=True)
+            (out / "0001.dcm").write_text("another program's")
+
+    with pytest.raises(InputError, match="something else" if force else "cannot be put in place"):
+        work()
+    assert (out / "0001.dcm").read_text() == "another program's"
     assert [item.name for item in tmp_path.iterdir()] == ["out"]
 
 
@@ -50,12 +76,12 @@ def test_what_was_there_is_replaced_whole(tmp_path):
 def test_a_closed_folder_stays_closed(tmp_path):
     out = tmp_path / "out"
     out.mkdir(mode=0o700)
-    with whole_folder(out) as folder:
+    with whole_folder(out, force=False) as folder:
         (folder / "0001.dcm").write_text("new")
     assert out.stat().st_mode & 0o777 == 0o700
 
 
-def test_outputs_that_would_destroy_something_are_refused(tmp_path):
+def test_outputs_that_would_destroy_something_are_refused(tmp_path, synthetic):
     source = tmp_path / "a" / "source"
     source.mkdir(parents=True)
     (source / "1.dcm").write_text("")
@@ -71,7 +97,7 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path):
     (tmp_path / "link").symlink_to(out)
     with pytest.raises(InputError, match="--force"):
         check_output(tmp_path / "link", source, force=False)
-    (out / "0001.dcm").write_text("")
+    synthetic(out / "0001.dcm")
     with pytest.raises(InputError, match="--force"):
         check_output(out, source, force=False)
     check_output(out, source, force=True)
@@ -82,12 +108,39 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path):
         check_output(out / "thesis.docx", source, force=True)
 
 
+@pytest.mark.parametrize("content", ["acquired", "text", "link"])
+def test_a_folder_of_anything_but_synthetic_images_is_not_replaced(tmp_path, make, synthetic, content):
+    source, out = tmp_path / "source", tmp_path / "out"
+    for folder in (source, out):
+        folder.mkdir()
+    synthetic(out / "0001.dcm")
+    path = out / "0002.dcm"
+    if content == "acquired":  # those that a working folder's links lead to, for example
+        make.save(make.dataset("MR", 0, np.zeros((8, 8), np.uint16)), path)
+        (source / "1.dcm").symlink_to(path)
+    elif content == "text":
+        path.write_text("no image")
+    else:
+        path.symlink_to(out / "0001.dcm")
+    with pytest.raises(InputError, match="something else than synthetic images"):
+        check_output(out, source, force=True)
+
+
+def test_a_mount_point_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: True)
+    for force in (True, False):
+        with pytest.raises(InputError, match="mount point"):
+            check_output(tmp_path / "out", tmp_path / "source", force=force)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_killed_process_leaves_no_output_folder(tmp_path):
     code = """
 import pathlib, sys, time
 from sccg_runtime.staging import whole_folder
-with whole_folder(pathlib.Path(sys.argv[1])) as folder:
+with whole_folder(pathlib.Path(sys.argv[1]), force=False) as folder:
     (folder / "0001.dcm").write_text("half")
     print("ready", flush=True)
     time.sleep(60)

@@ -29,8 +29,10 @@ SILENCE_S = 5.0
 START_S = 60.0
 MAX_PIXELS = 64 * 1024**2
 DECODE_WORKER = "--decode-worker"  # what the standalone program, which has no -c, starts itself with
-COMMAND = (
-    (DECODE_WORKER,) if getattr(sys, "frozen", False) else ("-c", "from sccg_runtime.dicom.worker import main; main()")
+COMMAND = (  # -P: nothing is imported from the folder that the caller stands in
+    (DECODE_WORKER,)
+    if getattr(sys, "frozen", False)
+    else ("-P", "-c", "from sccg_runtime.dicom.worker import main; main()")
 )
 _ATTRIBUTES = (
     "SamplesPerPixel",
@@ -155,7 +157,7 @@ atexit.register(close_workers)
 
 
 def decode(name: str, dataset: Dataset) -> npt.NDArray[Any]:
-    """Stored values (rows, columns) of an image of one frame, as they are in the file (unused bits included).
+    """Stored values (rows, columns) of an image of one frame, unused bits included, in this machine's byte order.
 
     Parameters
     ----------
@@ -180,7 +182,8 @@ def decode(name: str, dataset: Dataset) -> npt.NDArray[Any]:
                 f"{name} says {dataset.Rows}x{dataset.Columns} pixels, more than any slice has: replace or remove it"
             )
         if not syntax.is_compressed or syntax.is_deflated:  # type: ignore[union-attr]
-            return pixel_array(dataset, correct_unused_bits=False)  # unlike the property, keeps no copy in it
+            stored = pixel_array(dataset, correct_unused_bits=False)  # unlike the property, keeps no copy in it
+            return stored.astype(stored.dtype.newbyteorder("="), copy=False)  # big endian in the file
         request = _request(dataset)
     except SeriesError:
         raise
@@ -196,7 +199,7 @@ def decode(name: str, dataset: Dataset) -> npt.NDArray[Any]:
             f"{name} cannot be decoded: no process for it ({error.strerror}): end other programs and try again"
         ) from None
     if answer.get("no_decoder"):
-        advice = "convert it to Explicit VR Little Endian first"
+        advice = "replace it if it is damaged, else convert it to Explicit VR Little Endian first"
         raise SeriesError(f"{name} cannot be decoded: no decoder for {kind} works on it; {advice}")
     try:
         if answer["shape"] != [dataset.Rows, dataset.Columns] or answer["dtype"] not in ("|u1", "|i1", "<u2", "<i2"):

@@ -245,14 +245,20 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
     # Thicker slices lie farther apart: a gap is usual where it is to its slices' thickness as elsewhere in the series.
     thickness = np.array([max(one.thickness_mm or 0, other.thickness_mm or 0) for one, other in pairwise(headers)])
     usual = _lower_median(gaps[thickness > 0] / thickness[thickness > 0]) * thickness if thickness.any() else thickness
-    missing, where = 0, ""
+    missing, first = 0, None
     for index, gap in enumerate(gaps):
         multiple = round(float(gap) / step)
         covered = gap <= 1.5 * usual[index]
-        if multiple >= 2 and abs(gap - multiple * step) <= IRREGULAR_SHARE * step and not covered:
+        if multiple >= 2 and abs(gap - multiple * step) <= IRREGULAR_SHARE * multiple * step and not covered:
             missing += multiple - 1
-            where = where or f"{headers[index].name} and {headers[index + 1].name}"
-    if missing:
+            first = index if first is None else first
+    if first is not None:
+        # An accepted gap is told in the output, where no name of a file belongs: it may be a patient's.
+        where = (
+            f"slices {first + 1} and {first + 2}"
+            if allow_gaps
+            else f"{headers[first].name} and {headers[first + 1].name}"
+        )
         text = f"{missing} slices are missing (first gap between {where}; spacing {step:.2f} mm)"
         advice = "" if allow_gaps else ": fetch them, or convert with --allow-gaps"
         return [Finding("missing_slices", text + advice, refused=not allow_gaps)]

@@ -34,6 +34,7 @@ _REJECTED_TYPES = {
     "MAX_IP": "a projection, not slices",
     "MIN_IP": "a projection, not slices",
     "MINIP": "a projection, not slices",
+    "MNIP": "a projection, not slices",
     "PHASE MAP": "a parameter map",
     "T1 MAP": "a parameter map",
     "T2 MAP": "a parameter map",
@@ -43,7 +44,10 @@ _REJECTED_TYPES = {
     "P": "a phase image",
     "PHASE": "a phase image",
     "REAL": "the real part of an image",
+    "R": "the real part of an image",
     "IMAGINARY": "the imaginary part of an image",
+    "I": "the imaginary part of an image",
+    "FAT_FRACTION": "a parameter map",
 }
 
 

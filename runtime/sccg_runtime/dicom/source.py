@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import stat
 import threading
@@ -133,7 +134,16 @@ def _zip(path: Path) -> list[Entry]:
             try:
                 with lock, archive.open(info) as member:
                     content = member.read(info.file_size + 1)
-            except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError):
+            except (
+                zipfile.BadZipFile,
+                zlib.error,
+                lzma.LZMAError,
+                NotImplementedError,
+                RuntimeError,
+                EOFError,
+                ValueError,
+                OSError,
+            ):
                 raise InputError(f"{name} in {path.name} is damaged: copy the zip again") from None
             if len(content) != info.file_size:
                 raise InputError(f"{name} in {path.name} is cut off: copy the zip again")

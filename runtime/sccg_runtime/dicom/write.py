@@ -96,26 +96,32 @@ def derived(source: Dataset, output: FloatArray, derivation: Derivation, frame_n
     SeriesError
         The source's matrix and the output's shape differ, or an attribute of the source is damaged.
     """
-    try:
-        return _derived(source, output, derivation, frame_number)
-    except SeriesError:
-        raise
-    except Exception as error:  # pydicom reads an attribute when it is first used, and raises many kinds
-        raise SeriesError(f"an attribute of the source is damaged ({type(error).__name__})") from None
-
-
-def _derived(source: Dataset, output: FloatArray, derivation: Derivation, frame_number: int | None) -> Dataset:
-    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 
     if output.shape != (source.Rows, source.Columns):
         raise SeriesError(f"an output of {output.shape} pixels does not fit {source.Rows}x{source.Columns}")
-    contract = derivation.contract
+    try:
+        made = _attributes(source, derivation, frame_number)
+    except (SeriesError, MemoryError):
+        raise
+    except Exception as error:  # pydicom reads an attribute when it is first used, and raises many kinds
+        raise SeriesError(f"an attribute of the source is damaged ({type(error).__name__})") from None
+    _set_pixels(made, output, derivation.contract)
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return made
+
+
+def _attributes(source: Dataset, derivation: Derivation, frame_number: int | None) -> Dataset:
+    """All but pixels and file meta information."""
+    from pydicom.dataset import Dataset
+
     made = Dataset()
     for keyword in KEPT:
         if keyword in source:
             made[keyword] = source[keyword]
-    is_ct = contract.output_intensity.modality == "CT"
+    is_ct = derivation.contract.output_intensity.modality == "CT"
     for keyword in TYPE_2 + (TYPE_2_CT if is_ct else TYPE_2_MR):
         if keyword not in made:
             setattr(made, keyword, None)
@@ -134,9 +140,6 @@ def _derived(source: Dataset, output: FloatArray, derivation: Derivation, frame_
         made.FrameOfReferenceUID = derivation.frame_of_reference_uid
     _describe(made, source, derivation)
     _say_where_from(made, source, derivation, frame_number)
-    _set_pixels(made, output, contract)
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return made
 
 
@@ -157,7 +160,7 @@ def write_file(path: Path, dataset: Dataset) -> None:
     with path.open("xb") as file:
         try:
             dcmwrite(file, dataset, enforce_file_format=True)
-        except OSError:
+        except (OSError, MemoryError):
             raise
         except Exception as error:
             kind = type(error).__name__

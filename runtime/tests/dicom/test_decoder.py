@@ -55,6 +55,14 @@ def test_one_worker_serves_all_images_and_ends_when_closed(compressed):
     assert process.poll() is not None
 
 
+@pytest.mark.parametrize("name", ["json.py", "numpy.py", "sccg_runtime.py"])
+def test_nothing_is_imported_from_the_folder_that_the_caller_stands_in(compressed, tmp_path, monkeypatch, name):
+    (tmp_path / name).write_text("import pathlib\npathlib.Path('ran').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(decode("a.dcm", compressed), RAMP)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("number", [11, 6, 9])
 def test_a_crash_is_one_refused_image_and_the_next_one_works(compressed, monkeypatch, worker_that, number):

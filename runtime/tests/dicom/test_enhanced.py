@@ -122,18 +122,31 @@ def test_frames_that_are_missing_or_not_described_are_refused(make, folder):
         planes(folder, "CT")
 
 
-def test_a_split_image_must_be_complete(make, folder):
+def split(make, folder, modality, stack):
+    """Write eight frames in two files."""
     for part in range(2):
         first = 4 * part
         made = make.enhanced(
-            "CT",
-            STACK,
+            modality,
+            stack,
             lambda i, first=first: {"ImagePositionPatient": [0, 0, 5 * (i + first)]},
             ConcatenationUID="1.2.9",
             InConcatenationTotalNumber=2,
             SOPInstanceUID=f"1.2.8.{part}",
         )
         make.save(made, folder / f"part{part}.dcm")
+
+
+def test_frames_of_a_split_image_are_numbered_through(make, folder, bundle_file, tmp_path):
+    split(make, folder, "MR", np.stack([np.rint(make.head(seed=i) * 1000).astype(np.uint16) for i in range(4)]))
+    convert(folder, tmp_path / "out", read_bundle(bundle_file()), ConvertOptions())
+    made = [dcmread(path) for path in sorted((tmp_path / "out").iterdir())]
+    assert [item.InstanceNumber for item in made] == list(range(1, 9))
+    assert [item.SourceImageSequence[0].ReferencedFrameNumber for item in made] == [1, 2, 3, 4] * 2
+
+
+def test_a_split_image_must_be_complete(make, folder):
+    split(make, folder, "CT", STACK)
     assert len(planes(folder, "CT")) == 8
     (folder / "part1.dcm").unlink()
     with pytest.raises(SeriesError, match="1 of the 2 files of a split multi-frame image"):

@@ -108,6 +108,15 @@ def test_missing_slices_are_refused_unless_allowed(missing):
     geometry = arrange(headers, allow_gaps=True)
     assert codes(geometry) == ["missing_slices"]
     assert len(geometry.headers) == 10 - len(missing)
+    assert ".dcm" not in geometry.findings[0].text  # told in the output, and a file's name may be a patient's
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 3])
+@pytest.mark.parametrize("count", [4, 20, 60])
+def test_a_large_hole_is_found_though_rounding_adds_up(decimals, count):
+    heights = [round(0.625 * index, decimals) for index in range(200) if not 70 <= index < 70 + count]
+    with pytest.raises(SeriesError, match="slices are missing"):
+        arrange(stack(heights))
 
 
 @pytest.mark.parametrize("heights", [[0, 5, 15], [0, 10, 15], [0, 5, 15, 20, 30]])

@@ -115,6 +115,18 @@ def test_uncompressed_syntaxes_give_the_same_values(make, tmp_path, syntax):
     np.testing.assert_array_equal(read_plane(read_header(entries(path)[0]), "CT").values(), RAMP - 1024.0)
 
 
+def test_padding_is_found_in_big_endian_files(make, tmp_path):
+    from pydicom import uid
+
+    stored = np.full((16, 16), 128, np.int16)  # 128 is -32768 with its bytes in the other order
+    stored[:4] = -32768
+    made = make.dataset("MR", 0, stored.astype(">i2"))
+    made.add_new("PixelPaddingValue", "SS", -32768)
+    made.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
+    path = make.save(made, tmp_path / "image.dcm")
+    np.testing.assert_array_equal(read_plane(read_header(entries(path)[0]), "MR").padding, stored == -32768)
+
+
 def test_a_deflated_file_that_inflates_without_end_is_refused_before_it_fills_the_memory(make, tmp_path, monkeypatch):
     from pydicom import uid
 

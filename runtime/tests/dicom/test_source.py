@@ -69,11 +69,15 @@ def test_zips_that_are_too_large_are_refused(tmp_path, monkeypatch):
         entries(path)
 
 
-def test_a_damaged_member_is_refused(tmp_path):
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_refused(tmp_path, kind):
     path = tmp_path / "series.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a.dcm", b"A" * 100)
-    path.write_bytes(path.read_bytes().replace(b"AAAA", b"AAAB", 1))
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr("a.dcm", bytes(range(256)) * 20)
+    damaged = bytearray(path.read_bytes())
+    for place in range(70, 110):
+        damaged[place] ^= 0xFF
+    path.write_bytes(damaged)
     with pytest.raises(InputError, match=r"a\.dcm in series\.zip is damaged"):
         content(entries(path)[0])
 
