@@ -1,9 +1,11 @@
-# make demo | test | check | test-runtime | standalone | fuzz | docs | figures; VENV=path to use another environment
+# make demo | test | check | test-runtime | standalone | fuzz | docs | figures; VENV=path to use another environment,
+# JOBS=0 for tests in one process
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUNTIME_VENV ?= .venv-runtime
+JOBS ?= auto
 
 .PHONY: demo test check test-runtime standalone fuzz docs figures clean
 
@@ -18,7 +20,7 @@ demo: $(INSTALLED)  ## the whole way on simulated data, in a few minutes
 	$(BIN)/sccg-compress demo --out demo
 
 test: $(INSTALLED)  ## all tests; real data only where SCCG_TEST_DATA names its folder
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
 
 check: $(INSTALLED)  ## style, types, direction of imports, README's figures, docs/cli.md
 	$(BIN)/ruff check .
