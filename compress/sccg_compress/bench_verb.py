@@ -87,6 +87,8 @@ def report(
         while folder in folders:  # every bench run calls its file result.json
             number += 1
             folder = out / f"{path.stem}-{number}"
+        if folder.resolve() == path.resolve().parent:
+            raise InputError(f"{folder} holds bench's own report of {path.name}, with pictures: name another --out")
         folders.append(folder)
         write_html(folder / "report.html", found)
         write_markdown(folder / "report.md", found)

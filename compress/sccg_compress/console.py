@@ -51,7 +51,7 @@ def write_json(target: str | None, values: Any) -> None:
 
 
 @contextmanager
-def reporting(steps: int | None, batch: int) -> Iterator[Reporter]:
+def reporting() -> Iterator[Reporter]:
     """Progress bars for labels and training: loss, slices/s and time left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn

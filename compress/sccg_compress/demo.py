@@ -111,7 +111,8 @@ def run_demo(out: Path) -> None:
     step(6, "convert: the MR series of a test case becomes a synthetic CT series, as a clinic would do it")
     series = sorted((data / "test").iterdir())[0] / "mr"
     made = out / "synthetic-ct"
-    command = [sys.executable, "-P", "-m", "sccg_runtime", "convert", str(series), str(made), "--bundle", str(bundles[0])]
+    arguments = ["convert", str(series), str(made), "--bundle", str(bundles[0])]
+    command = [sys.executable, "-P", "-m", "sccg_runtime", *arguments]
     if subprocess.run(command, check=False).returncode:
         raise RefusedError("the conversion failed; its own message is above")
     result(f"\ndone in {time.monotonic() - started:.0f} s: simulated data, so the figures say nothing about patients")

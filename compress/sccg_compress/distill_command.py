@@ -59,7 +59,7 @@ def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | N
     intensity = Path(config.intensity) if config.intensity else None
     source = choose_data(Path(config.data), None, intensity)
     say(f"run folder: {folder}")
-    with runs.resumable("distill", folder), reporting(config.steps, config.batch) as reporter:
+    with runs.resumable("distill", folder), reporting() as reporter:
         made = distill(config, source, folder, runs.root_of(folder) / runs.CACHE, reporter, resume=resume)
         if made is None:  # not the first of several processes
             return folder
@@ -71,9 +71,8 @@ def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | N
     if json_out != "-":
         steps = made.facts["steps"]
         result(f"{made.student.path}: {made.facts['student']}, {steps} steps, {made.facts['views']} labelled views")
-        result(
-            f"to the teacher on {len(made.pairs)} validation slices: {psnr:.2f} dB; pictures: {folder / 'sheet.png'}"
-        )
+        kind = "training" if made.facts["validated_on_training_cases"] else "validation"
+        result(f"to the teacher on {len(made.pairs)} {kind} slices: {psnr:.2f} dB; pictures: {folder / 'sheet.png'}")
     return folder
 
 

@@ -135,6 +135,7 @@ def request_of(
         size=size or record.trained_size,
         calibration=choose_calibration(source, train, direction, seed=seed) if precision == "int8" else None,
         pairs=list(source.pairs(val or train)),
+        held_out=bool(val),
         measured_on=source.path.resolve().name,
         measured_on_simulated=source.simulated,
         **more,
@@ -168,6 +169,7 @@ def _print(path: Path, made: ExportResult, served: Path | None, json_out: str | 
         "float_layers": contract.drift.get("float_layers"),
         "drift_measured_on": contract.drift_measured_on,
         "slices": len(made.outputs),
+        "held_out": contract.drift["held_out"],
         "figures": figures,
         "worst_slice": {"slice": worst, "engine_to_fp32_psnr_db": worst_db},
         "teacher": contract.drift["teacher"],
@@ -184,7 +186,8 @@ def _print(path: Path, made: ExportResult, served: Path | None, json_out: str | 
     shown = ("engine_to_fp32_psnr_db", "engine_delta_psnr_db", "engine_delta_ssim", "to_teacher_psnr_db")
     told = [f"{name} {value:.3f}" for name in shown if (value := figures.get(name)) is not None]
     where = "" if contract.drift_measured_on == "engine" else " (measured on the graph, not the engine)"
-    result(f"on {len(made.outputs)} held-out slices{where}: {', '.join(told)}")
+    kind = "held-out" if contract.drift["held_out"] else "training"
+    result(f"on {len(made.outputs)} {kind} slices{where}: {', '.join(told)}")
     for line in drift_lines(contract.drift):
         result(line)
     if served is not None:

@@ -45,6 +45,8 @@ class Model:
         try:
             teacher = json.loads(config.read_text(encoding="utf-8"))["teacher"]
         except (ValueError, KeyError, TypeError):
+            if not (config.parent / STUDENT).is_file():
+                return None  # somebody else's file beside a checkpoint
             raise InputError(f"{config} is damaged: it names no teacher") from None
         if not Path(str(teacher)).is_file():
             say(f"the teacher of {self.run} is not at {teacher} any more: no drift against it (say --teacher FILE)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,11 +35,9 @@ def choose_direction(asked: str | None, checkpoint: Checkpoint) -> Direction:
         return record.direction
     if asked is not None:
         return parse_direction(asked)
-    found = set(re.findall(r"mr2ct|ct2mr", checkpoint.path.name.lower()))
-    if len(found) == 1:
-        direction = parse_direction(found.pop())
-        say(f"direction: {direction}, from the name of {checkpoint.path.name}")
-        return direction
+    if checkpoint.direction is not None:
+        say(f"direction: {checkpoint.direction}, from the name of {checkpoint.path.name}")
+        return checkpoint.direction
     say("direction: mr2ct, assumed; the file does not say it (use --direction)")
     return "mr2ct"
 

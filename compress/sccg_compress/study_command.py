@@ -7,6 +7,7 @@ deleted), and beside them lie ``study-DIRECTION.md``, ``.svg`` and ``.json``, ma
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
@@ -23,6 +24,7 @@ from sccg_compress.models import STUDENT
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_bytes
 from sccg_teacher_student.loss_weights import USUAL
+from sccg_teacher_student.networks.spec import DEFAULT_STUDENT
 
 if TYPE_CHECKING:
     from sccg_bench.results import Results
@@ -62,7 +64,8 @@ def run_study(
     Raises
     ------
     InputError
-        A name or row is not known, the folder holds rows of another teacher, or data or options cannot be used.
+        A name or row is not known, the folder holds rows or runs of another teacher, other data or other options, or
+        data or options cannot be used.
     """
     from sccg_bench.results import write_results
     from sccg_teacher_student.networks.spec import student_spec
@@ -75,6 +78,8 @@ def run_study(
         if name != TEACHER or seed == seeds[0]
     ]
     _check_row(against, config.direction, points, out)
+    for point in points:
+        _check_run(point, out / runs.RUNS / label(point))
     models: dict[str, Path] = {}
     refused: dict[str, list[str]] = {}
     for number, point in enumerate(points, start=1):
@@ -85,8 +90,7 @@ def run_study(
             continue
         say(f"[{number}/{len(points)}] {name}")
         if point.student != TEACHER:
-            labels = replace(point, steps=1, minutes=None)  # made before, in no student's minutes
-            _train(labels, out / runs.RUNS / "-".join((point.direction, "labels", *_views(point), f"seed{point.seed}")))
+            _label(point, out / runs.RUNS / "-".join((point.direction, "labels", *_views(point), f"seed{point.seed}")))
         models[name], refused[name] = _made(point, out / runs.RUNS / name)
     if models:
         found = run_models(
@@ -99,7 +103,12 @@ def run_study(
             report=out / "report",
         ).results
         for name in models:
-            write_results(out / ROWS / f"{name}.json", _of_point(found, name, refused[name], alone=len(models) == 1))
+            figures = _of_point(found, name, refused[name], alone=len(models) == 1)
+            failed = [one for one in figures.rows if one.role != "control" and one.status in ("failed", "not measured")]
+            if failed:
+                say(f"{name}: no row, to be tried again: {failed[0].name} {failed[0].status}: {failed[0].note}")
+            else:
+                write_results(out / ROWS / f"{name}.json", figures)
     _summarise(config.direction, out, against)
 
 
@@ -127,6 +136,23 @@ def _made(point: DistillConfig, folder: Path) -> tuple[Path, list[str]]:
         model = folder
     refused = [] if bundle.is_file() else _export(model, point, bundle)
     return (bundle if point.student == TEACHER and not refused else model), refused
+
+
+def _label(point: DistillConfig, folder: Path) -> None:
+    """Make the labels that all students of a seed learn from; in no student's minutes."""
+    usual = replace(point, student=DEFAULT_STUDENT, losses=USUAL, steps=1, minutes=None)
+    _check_run(usual, folder)
+    _train(usual, folder)
+    made = int(json.loads((folder / "labels.json").read_text(encoding="utf-8"))["views"])
+    if made < (point.views or 0):
+        raise InputError(f"{made} instead of {point.views} views: more take more than {point.cache_gib:g} GiB")
+
+
+def _check_run(point: DistillConfig, folder: Path) -> None:
+    """InputError if the folder's run was asked for in another way: nothing of it belongs to this study."""
+    path = folder / "config.json"
+    if path.is_file() and type(point).from_json(path.read_text(encoding="utf-8", errors="replace")) != point:
+        raise InputError(f"{path} is of another teacher, other data or other options: choose another --out")
 
 
 def _train(point: DistillConfig, folder: Path) -> None:

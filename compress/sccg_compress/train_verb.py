@@ -217,7 +217,7 @@ def _run(config: TrainConfig, folder: Path, *, resume: bool, json_out: str | Non
 
     source = open_data(Path(config.data), settings=Path(config.intensity) if config.intensity else None)
     say(f"run folder: {folder}")
-    with runs.resumable("train", folder), reporting(config.steps, config.batch) as reporter:
+    with runs.resumable("train", folder), reporting() as reporter:
         made = train_teacher(config, source, folder, reporter, resume=resume)
     if made is None:  # not the first of several processes
         return folder

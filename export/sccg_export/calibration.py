@@ -61,7 +61,7 @@ def choose_calibration(
 ) -> Calibration:
     """Take ``count`` slices from ``cases`` (all where there are fewer).
 
-    First and last slice of every case (skull base and vertex, the extremes) come first, the rest is drawn evenly.
+    Up to half are first and last slices of cases (skull base and vertex, the extremes), the rest is drawn evenly.
 
     Raises
     ------
@@ -78,8 +78,10 @@ def choose_calibration(
     if not extremes:
         raise InputError(f"{source.path}: no slice to calibrate with in {', '.join(cases) or 'no case'}")
     rng = np.random.default_rng(seed)
-    shuffled = [others[index] for index in rng.permutation(len(others))]
-    chosen = sorted((extremes + shuffled)[:count])
+    others = [others[index] for index in rng.permutation(len(others))]
+    extremes = [extremes[index] for index in rng.permutation(len(extremes))]
+    half = count // 2
+    chosen = sorted((extremes[:half] + others + extremes[half:])[:count])
     return Calibration(
         images=[side(source.load(case, name), direction) for case, name in chosen],
         names=tuple(f"{case}/{name}" for case, name in chosen),

@@ -25,6 +25,7 @@ def drift_figures(
         "data": request.measured_on,
         "simulated_data": request.measured_on_simulated,
         "slices": len(request.pairs),
+        "held_out": request.held_out,
         "engine_drift": summary.engine_drift,
         "drift": summary.drift,
         "quality": summary.quality,

@@ -176,7 +176,7 @@ class _OldCpuCheck:
 def _make(workshop: Workshop, golden: _Golden, path: Path, say: Callable[[str], None]) -> ExportResult:
     """Build an engine that keeps its budget here and on old CPUs, and write it to ``path``."""
     request = workshop.request
-    say(f"engine: {request.target} {request.precision}; drift on {len(request.pairs)} held-out slices")
+    say(f"engine: {request.target} {request.precision}; drift on {len(request.pairs)} slices")
     engine = workshop.engine()
     if engine.built.note:
         say(engine.built.note)

@@ -33,8 +33,8 @@ class ExportRequest:
         (rows, columns) that the engine is compiled for.
     calibration
         Needed for ``int8``.
-    pairs
-        Held-out slices that drift is measured on.
+    pairs, held_out
+        Slices that drift is measured on, and whether the network did not learn from them.
     measured_on, measured_on_simulated
         Name of the data set that they come from (no path: the bundle travels), and whether it is the phantom.
     teacher_outputs
@@ -60,6 +60,7 @@ class ExportRequest:
     pairs: Sequence[Pair]
     measured_on: str
     measured_on_simulated: bool
+    held_out: bool = True
     teacher_outputs: Sequence[FloatArray] | None = None
     budget: DriftBudget = field(default_factory=DriftBudget)
     saturation_safe: bool = False

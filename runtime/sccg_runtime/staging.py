@@ -84,7 +84,7 @@ def _may_be_taken(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def whole_folder(out: Path, *, force: bool) -> Iterator[Path]:
+def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside ``out``; put it in the place of ``out`` when the block ends without an error.
 
     With ``force``, what stood at ``out`` before is moved aside first and removed last, so that one of both is always

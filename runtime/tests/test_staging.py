@@ -19,7 +19,7 @@ def synthetic(make):
 
 def test_the_folder_appears_when_all_is_written(tmp_path):
     out = tmp_path / "deep" / "out"
-    with whole_folder(out, force=False) as folder:
+    with whole_folder(out) as folder:
         (folder / "0001.dcm").write_text("new")
         assert not out.exists()
     assert [item.name for item in out.iterdir()] == ["0001.dcm"]
@@ -76,7 +76,7 @@ def test_what_comes_in_meanwhile_is_not_deleted(tmp_path, force, existed):
 def test_a_closed_folder_stays_closed(tmp_path):
     out = tmp_path / "out"
     out.mkdir(mode=0o700)
-    with whole_folder(out, force=False) as folder:
+    with whole_folder(out) as folder:
         (folder / "0001.dcm").write_text("new")
     assert out.stat().st_mode & 0o777 == 0o700
 
@@ -140,7 +140,7 @@ def test_a_killed_process_leaves_no_output_folder(tmp_path):
     code = """
 import pathlib, sys, time
 from sccg_runtime.staging import whole_folder
-with whole_folder(pathlib.Path(sys.argv[1]), force=False) as folder:
+with whole_folder(pathlib.Path(sys.argv[1])) as folder:
     (folder / "0001.dcm").write_text("half")
     print("ready", flush=True)
     time.sleep(60)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sccg_runtime.direction import Direction
+from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_runtime.files import sha256, write_bytes
 from sccg_teacher_student.cyclegan import read_cyclegan
@@ -57,6 +58,14 @@ class Checkpoint:
     sha256: str
     record: TrainingRecord | None
     notes: tuple[str, ...]
+
+    @property
+    def direction(self) -> Direction | None:
+        """What the record says, else the file's name, or None."""
+        if self.record is not None:
+            return self.record.direction
+        found = set(re.findall(r"mr2ct|ct2mr", self.path.name.lower()))
+        return parse_direction(found.pop()) if len(found) == 1 else None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

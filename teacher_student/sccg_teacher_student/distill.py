@@ -22,7 +22,7 @@ from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student import parallel
 from sccg_teacher_student.bases import Bases, check_pairs, collect_bases, side
-from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, load_discriminator, save_checkpoint
 from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.distill_config import DistillConfig
@@ -96,6 +96,10 @@ def distill(
     reverse = load_checkpoint(Path(config.reverse_teacher)) if config.reverse_teacher else None
     if teacher.record is not None:
         source = teacher.record.sees(source)
+        teacher.record.check_intensities(source, teacher.path.name)
+    _check_reverse(config, reverse)
+    if config.critic:
+        load_discriminator(Path(config.critic))
     spec, amp = student_spec(config.student), choose_amp(config.amp, device)
     if config.taps:  # wrong names are told before anything that takes time
         FeatureMatch(teacher.generator, build_generator(spec), config.taps, (64, 64))
@@ -137,7 +141,8 @@ def distill(
     learned, kept = keep_out(bases) if config.detail else (bases, [])
     if kept:
         reporter.say(f"{kept[0].case} is kept out of the labelled views, to gauge the student's sharpness")
-    cache = LabelCache(cache_root / _cache_key(config, teacher, reverse, made, label_engine), learned, config.seed)
+    key = _cache_key(config, teacher, reverse, made, kept, label_engine)
+    cache = LabelCache(cache_root / key, learned, config.seed)
     seconds = None if config.minutes is None else LABEL_SHARE * config.minutes * 60 - (time.monotonic() - started)
     views = config.views if config.views or config.minutes else 2 * len(learned)
     if resume:  # the run's batches are drawn from the labels that it began with
@@ -150,6 +155,8 @@ def distill(
             seconds=seconds,
             progress=lambda count, spent: reporter.labels(count, spent, seconds, views),
         )
+        if config.views and len(cache) < config.views:
+            reporter.say(f"{len(cache)} instead of {config.views} views: no more fit into --cache-gib or the minutes")
         write_text(folder / "labels.json", json.dumps({"views": len(cache), "engine": label_engine}) + "\n")
     made_views = parallel.agreed(len(cache))
     if parallel.rank() > 0:
@@ -185,6 +192,7 @@ def distill(
     trainer = Trainer(task, schedule, config.batch, folder, identity, config.seed)
     if resume:
         trainer.restore()
+        started -= trainer.seconds  # of the run's earlier parts
     trainer.run(reporter.training)
     if parallel.rank() > 0:
         return None
@@ -202,6 +210,7 @@ def distill(
         "steps": trainer.step,
         "training_seconds": round(trainer.seconds, 1),
         "total_seconds": round(time.monotonic() - started, 1),
+        "validated_on_training_cases": not val,
         "views": len(cache),
         "label_engine": label_engine,
         "teacher_probe_db": probe,
@@ -214,6 +223,17 @@ def distill(
     write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
     labels = [label(side(pair, config.direction)) for pair in pairs]
     return DistillResult(load_checkpoint(path), pairs, labels, outputs, facts)
+
+
+def _check_reverse(config: DistillConfig, reverse: Checkpoint | None) -> None:
+    if reverse is None:
+        return
+    if not config.unpaired:
+        raise InputError("--reverse-teacher makes inputs of --unpaired slices of the output modality: there are none")
+    if reverse.direction == config.direction:
+        raise InputError(
+            f"--reverse-teacher {reverse.path.name} is of {config.direction}, too, not of the other direction"
+        )
 
 
 def _compiles(config: DistillConfig, device: torch.device) -> bool:
@@ -239,7 +259,12 @@ def _spread(bases: Sequence[Base], count: int) -> list[FloatArray]:
 
 
 def _cache_key(
-    config: DistillConfig, teacher: Checkpoint, reverse: Checkpoint | None, bases: Bases, label_engine: str
+    config: DistillConfig,
+    teacher: Checkpoint,
+    reverse: Checkpoint | None,
+    bases: Bases,
+    kept: Sequence[Base],
+    label_engine: str,
 ) -> str:
     """Hash of everything that the labels depend on, the slices' values included."""
     content = [
@@ -250,6 +275,7 @@ def _cache_key(
         config.seed,
         bases.size,
         bases.fingerprint,
+        kept[0].case if kept else None,
     ]
     return sha256(json.dumps(content).encode())[:16]
 

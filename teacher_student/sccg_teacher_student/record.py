@@ -69,6 +69,18 @@ class TrainingRecord:
         """``source`` at the size that the network knows, where its own slices were resampled to it."""
         return replace(source, size=self.trained_size) if self.resampled else source
 
+    def check_intensities(self, source: DataSource, name: str) -> None:
+        """InputError if grey values of ``source`` mean something else than in what the network ``name`` learned from.
+
+        What it makes would be called by the wrong unit.
+        """
+        for known in (self.input_intensity, self.output_intensity):
+            if source.settings.intensity(known.modality) != known:
+                raise InputError(
+                    f"{name} learned from {known.modality} of another intensity than {source.path} has: say with "
+                    f"--intensity FILE what it learned from ({known.to_dict()})"
+                )
+
     @classmethod
     def of(
         cls,

@@ -256,6 +256,7 @@ def train(
     trainer = _trainer(config, task, slices, folder, spec, records[config.wanted[0]])
     if resume:
         trainer.restore()
+        started -= trainer.seconds  # of the run's earlier parts
     _introduce(config, slices, size, val, task, reporter)
     if parallel.rank() > 0:
         trainer.run(lambda _: None)

@@ -32,6 +32,8 @@ STUDY = study(
         "worse-seed0": (27.0, 26.0),
         "worse-seed1": (28.6, 27.0),
         "alone-seed0": (27.0, None),
+        "late-seed0": (27.0, None),
+        "late-seed1": (27.0, 20.5),
         "other-seed7": (99.0, None),
     }
 )
@@ -42,12 +44,13 @@ def test_gains_are_over_the_same_seed() -> None:
     assert table.lines[0] == ("base", "0, 1", "28.00, 29.00", "–", "27.90, 28.80", "–", "–")
     lines = {line[0]: line[1:] for line in table.lines}
     assert lines["better"] == ("0, 1", "28.40, 29.40", "+0.40, +0.40", "28.30, 29.00", "+0.40, +0.20", "gains")
-    assert lines["mixed"] == ("0, 1", "29.00, 29.10", "+1.00, +0.10", "28.90", "+1.00", "neither")
+    assert lines["mixed"] == ("0, 1", "29.00, 29.10", "+1.00, +0.10", "28.90, –", "+1.00, –", "neither")
     assert lines["worse"][2] == "−1.00, −0.40"
     assert lines["worse"][-1] == "loses"
+    assert lines["late"][3:5] == ("–, 20.50", "–, −8.30"), "whose seed a figure is, can be told"
     assert lines["alone"][1:] == ("27.00", "−1.00", "–", "–", "–"), "one seed is no verdict"
     assert lines["other"] == ("7", "99.00", "–", "–", "–", "–"), "no row of that seed to hold it against"
-    assert list(lines) == ["base", "alone", "better", "mixed", "other", "worse"]
+    assert list(lines) == ["base", "alone", "better", "late", "mixed", "other", "worse"]
 
 
 def test_a_row_that_is_not_there_is_named() -> None:

@@ -12,6 +12,8 @@ import pytest
 import torch
 from command_line import Cli, Lab
 
+from sccg_compress.models import find_model
+
 VERBS = (
     *("phantom", "train", "distill", "export", "bench", "bench-overhead", "compare", "reader-study", "report", "demo"),
     *("sign", "verify", "plan", "study"),
@@ -142,6 +144,12 @@ def test_a_damaged_run_config_is_told(run: Cli, lab: Lab) -> None:
         run("bench").refused("config.json is damaged")
 
 
+def test_a_config_of_something_else_beside_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "x"}', encoding="utf-8")
+    (tmp_path / "teacher.safetensors").touch()
+    assert find_model(tmp_path / "teacher.safetensors").run_teacher() is None
+
+
 def test_a_file_that_cannot_be_written_is_one_line(run: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     run("phantom", "--out", tmp_path / "file" / "below", "--patients", 1, "--slices", 1, "--size", 16).refused("file")
@@ -161,6 +169,14 @@ def test_debug_shows_where_it_went_wrong() -> None:
     command = [sys.executable, "-m", "sccg_compress", "--debug", "export", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Traceback" in done.stderr
+
+
+def test_bench_s_own_report_with_its_pictures_is_not_replaced(run: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "report" / "result.json"
+    path.parent.mkdir()
+    path.write_text('{"schema": "sccg-bench/1", "machine": {}, "provenance": {}, "rows": []}', encoding="utf-8")
+    run("report", path, "--out", path.parent).refused("with pictures", "--out")
+    assert [one.name for one in path.parent.iterdir()] == ["result.json"]
 
 
 def test_several_results_get_a_report_each_though_all_are_called_result_json(run: Cli, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
         monkeypatch.setenv(name, value)
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_INTERACTIVE", "TTY_COMPATIBLE", "RANK"):
         monkeypatch.delenv(name, raising=False)
-    with reporting(100, 4) as reporter:
+    with reporting() as reporter:
         reporter.labels(48, 5.0, 10.0, None)
         for step in (25, 50):
             now[0] = step * 0.4

@@ -156,6 +156,17 @@ def test_data_of_another_intensity_is_told(run: Cli, lab: Lab, tmp_path: Path) -
     assert "another intensity" not in run("export").err
 
 
+def test_figures_of_slices_that_were_learned_from_are_not_called_held_out(run: Cli, lab: Lab, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    shutil.copytree(next(lab.phantom.glob("train/case*")), one / "case99")
+    shutil.copy(lab.phantom / "sccg.toml", one)
+    said = run("export", lab.run, "--data", one)
+    assert said.code == 0, said
+    assert "training slices:" in said.out
+    assert "held-out slices" not in said.out
+    assert read_bundle(lab.run / "s2d-16x2-openvino-fp32.sccg").contract.drift["held_out"] is False
+
+
 def test_drift_is_measured_on_the_cases_that_the_network_did_not_learn_from(run: Cli, lab: Lab, tmp_path: Path) -> None:
     """The same cases in a folder without splits: the record says which were held out, not a new draw."""
     flat = tmp_path / "flat"
@@ -167,6 +178,7 @@ def test_drift_is_measured_on_the_cases_that_the_network_did_not_learn_from(run:
     drift = read_bundle(lab.run / "s2d-16x2-openvino-fp32.sccg").contract.drift
     held_out = {path.name for path in (lab.phantom / "val").iterdir()}
     assert {one["case"] for one in drift["per_patient"]} == held_out
+    assert drift["held_out"]
     assert drift["data"] == "flat"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,8 @@ def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
     def new_run(config: DistillConfig, folder: Path) -> None:
         done.append(f"distil {folder.name}")
         folder.mkdir(parents=True)
-        (folder / "config.json").touch()
+        (folder / "config.json").write_text(config.to_json())
+        (folder / "labels.json").write_text(json.dumps({"views": min(config.views or 0, 2048)}))
         (folder / "student.safetensors").touch()
 
     def resume_run(folder: Path) -> None:
@@ -175,6 +177,47 @@ def test_what_is_wrong_is_told_before_anything_is_trained(run: Cli, lab: Lab, lo
     kept = read_results(path)
     path.write_text(replace(kept, provenance=kept.provenance | {"hashes": {"teacher": "0" * 64}}).to_json())
     study(run, lab, "--student", "s2d-8x1").refused("another teacher", "--out")
+
+
+def test_runs_of_other_data_or_another_teacher_are_not_taken_for_this_study_s(
+    run: Cli, lab: Lab, log: list[str], tmp_path: Path
+) -> None:
+    study(run, lab, "--student", "s2d-8x1")
+    log.clear()
+    (tmp_path / "more").mkdir()
+    study(run, lab, "--student", "s2d-8x1", "--unpaired", tmp_path / "more").refused("other data", "--out")
+    shutil.rmtree("study/rows")  # as if the first study had been interrupted before its bench
+    other = tmp_path / "other.safetensors"
+    shutil.copy(lab.teacher, other)
+    said = run("study", "--teacher", other, "--out", "study", "--steps", 5, "--student", "s2d-8x1")
+    said.refused("another teacher", "--out")
+    assert log == []
+
+
+def test_fewer_views_than_asked_for_are_refused(run: Cli, lab: Lab, log: list[str]) -> None:
+    study(run, lab, "--student", "s2d-8x1", "--views", 4096).refused("2048 instead of 4096 views")
+    assert log == ["distil mr2ct-labels-4096views-seed0"], "told before any student is trained"
+
+
+def test_a_student_that_could_not_be_measured_has_no_row_and_is_tried_again(
+    run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = study_command.run_models
+
+    def killed(*arguments: Any, **options: Any) -> BenchResult:
+        made = whole(*arguments, **options)
+        last = replace(made.results.rows[-1], status="failed", note="killed by SIGKILL")
+        return replace(made, results=replace(made.results, rows=(*made.results.rows[:-1], last)))
+
+    monkeypatch.setattr(study_command, "run_models", killed)
+    said = study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1")
+    assert "mr2ct-s2d-16x1-5steps-seed0: no row, to be tried again" in said.err
+    assert "killed by SIGKILL" in said.err
+    assert [path.stem for path in Path("study/rows").iterdir()] == ["mr2ct-s2d-8x1-5steps-seed0"]
+    monkeypatch.setattr(study_command, "run_models", whole)
+    study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1")
+    assert log[-1] == "bench mr2ct-s2d-16x1-5steps-seed0"
+    assert len(list(Path("study/rows").iterdir())) == 2
 
 
 def test_the_default_list_has_the_presets_what_others_would_ship_and_six_of_ours() -> None:

@@ -197,7 +197,9 @@ def test_unpaired_folders_add_slices(config: DistillConfig, tmp_path: Path) -> N
 
 def test_a_student_learns_at_the_size_that_its_teacher_saw(config: DistillConfig, tmp_path: Path) -> None:
     plain = load_checkpoint(Path(config.teacher))
-    record = training_record(trained_size=(64, 96), trained_spacing_mm=(0.5, 0.5), resampled=True)
+    settings = open_data(Path(config.data)).settings
+    known = {"input_intensity": settings.mr, "output_intensity": settings.ct}
+    record = training_record(trained_size=(64, 96), trained_spacing_mm=(0.5, 0.5), resampled=True, **known)
     save_checkpoint(tmp_path / "teacher.safetensors", plain.generator, plain.spec, record)
     write_slices(tmp_path / "unpaired" / "u", 2, (16, 24), seed=7)
     asked = replace(
@@ -208,6 +210,46 @@ def test_a_student_learns_at_the_size_that_its_teacher_saw(config: DistillConfig
     assert learned is not None
     assert (learned.trained_size, learned.trained_spacing_mm, learned.resampled) == ((64, 96), (0.5, 0.5), True)
     assert {output.shape for output in made.student_outputs} == {(1, 64, 96)}
+
+
+@pytest.mark.usefixtures("no_labels")
+@pytest.mark.parametrize("side", ["input_intensity", "output_intensity"])
+def test_data_whose_grey_values_mean_something_else_than_the_teacher_s_are_refused(
+    config: DistillConfig, tmp_path: Path, side: str
+) -> None:
+    plain, settings = load_checkpoint(Path(config.teacher)), open_data(Path(config.data)).settings
+    other = training_record()
+    known = {"input_intensity": settings.mr, "output_intensity": settings.ct} | {side: getattr(other, side)}
+    save_checkpoint(tmp_path / "t.safetensors", plain.generator, plain.spec, training_record(**known))
+    modality = "MR" if side == "input_intensity" else "CT"
+    with pytest.raises(InputError, match=rf"t\.safetensors learned from {modality} of another intensity.*--intensity"):
+        run(replace(config, teacher=str(tmp_path / "t.safetensors")), tmp_path / "run")
+
+
+@pytest.mark.usefixtures("no_labels")
+def test_a_reverse_teacher_of_the_wrong_direction_or_without_slices_is_refused(
+    config: DistillConfig, tmp_path: Path
+) -> None:
+    write_slices(tmp_path / "ct" / "x", 2, (32, 48), seed=5)
+    chosen = replace(config, unpaired=(str(tmp_path / "ct"),), reverse_teacher=config.teacher)
+    with pytest.raises(InputError, match=r"net_mr2ct\.pth is of mr2ct, too"):
+        run(chosen, tmp_path / "run")
+    back = str(save_teacher(tmp_path / "net_ct2mr.pth", seed=8))
+    with pytest.raises(InputError, match="--unpaired"):
+        run(replace(config, reverse_teacher=back), tmp_path / "run")
+
+
+def test_labels_of_a_run_without_a_gauge_are_not_those_of_one_with(config: DistillConfig, tmp_path: Path) -> None:
+    write_slices(tmp_path / "more" / "x", 6, (32, 48), seed=5)
+    chosen = replace(config, unpaired=(str(tmp_path / "more"),), steps=1)
+    run(replace(chosen, detail=0.0), tmp_path / "without")
+    run(chosen, tmp_path / "with")
+    assert len(list((tmp_path / "cache").iterdir())) == 2, "the kept-out case is among the views of one only"
+
+
+def test_fewer_views_than_asked_for_are_told(config: DistillConfig, tmp_path: Path) -> None:
+    said = run(replace(config, views=64, cache_gib=1e-6, steps=1), tmp_path / "run").facts["said"]
+    assert any(line.startswith("16 instead of 64 views") for line in said)
 
 
 def test_a_kept_out_case_gauges_the_student_and_gives_no_view(config: DistillConfig, tmp_path: Path) -> None:
@@ -299,6 +341,7 @@ def no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"device": "tpu"}, "'tpu' is none of"),
         ({"amp": "int4"}, "'int4' is none of"),
         ({"reverse_teacher": "nowhere.pth"}, "no checkpoint at nowhere.pth"),
+        ({"critic": "nowhere.pth", "losses": LossWeights(adversarial=0.1)}, "no file nowhere.pth"),
         ({"taps": (Tap("model.77", "blocks.0"),), "losses": LossWeights(features=1)}, "no module model.77"),
         ({"taps": (Tap("model.1", "block"),), "losses": LossWeights(features=1)}, "no module block in S2DGenerator"),
         ({"taps": (Tap("model.1", "blocks"),), "losses": LossWeights(features=1)}, "container"),

@@ -43,14 +43,15 @@ def gains_table(results: Results, against: str) -> Table:
     lines = []
     for name in sorted(names, key=lambda name: (name != against, name)):
         gains = _gains(networks[name], networks[against])
+        seeds = sorted({*networks[name], *engines[name]})
         lines.append(
             (
                 name,
-                ", ".join(sorted({*networks[name], *engines[name]})),
-                _each(networks[name]),
-                NOTHING if name == against else _each(gains, signed=True),
-                _each(engines[name]),
-                NOTHING if name == against else _each(_gains(engines[name], engines[against]), signed=True),
+                ", ".join(seeds),
+                _each(networks[name], seeds),
+                NOTHING if name == against else _each(gains, seeds, signed=True),
+                _each(engines[name], seeds),
+                NOTHING if name == against else _each(_gains(engines[name], engines[against]), seeds, signed=True),
                 NOTHING if name == against else _verdict(gains.values()),
             )
         )
@@ -66,8 +67,10 @@ def _gains(one: Near, base: Near) -> dict[str, float]:
     return {seed: near - base[seed] for seed, near in one.items() if seed in base}
 
 
-def _each(figures: Near, *, signed: bool = False) -> str:
-    return ", ".join(number(figures[seed], 2, signed) for seed in sorted(figures)) or NOTHING
+def _each(figures: Near, seeds: Iterable[str], *, signed: bool = False) -> str:
+    """One figure per seed, in order; nothing in the place of one that is missing."""
+    found = [number(figures[seed], 2, signed) if seed in figures else NOTHING for seed in seeds]
+    return ", ".join(found) if figures else NOTHING
 
 
 def _verdict(gains: Iterable[float]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from sccg_bench.results import Row
 from sccg_bench.run import BenchResult
 from sccg_bench.scale import to_u8
 from sccg_runtime.direction import modalities
-from sccg_runtime.files import write_bytes
 from sccg_runtime.intensity import FloatArray
 
 DIFFERENCE_U8 = 40.0
@@ -176,17 +174,6 @@ def stacked_png(pngs: Sequence[bytes]) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-def save_strips(folder: Path, made: Sequence[Strip]) -> list[Path]:
-    """Write strips as ``<row>-<which>.png``, names made safe; the paths in order."""
-    paths = []
-    for strip in made:
-        name = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in strip.row)
-        path = folder / f"{name.lstrip('.') or 'model'}-{strip.which}.png"
-        write_bytes(path, strip.png)
-        paths.append(path)
-    return paths
 
 
 def _frame(axes: Any, spot: Mapping[str, Any] | None, colour: str) -> None:

@@ -59,7 +59,7 @@ class Anatomy:
             self._draw_face(canvas, points, cavity, egg)
         self._brain.draw(canvas, points, cavity)
         if z_mm < -12:
-            self._draw_petrous(canvas, points, cavity, egg)
+            self._draw_petrous(canvas, points, egg)
         return canvas
 
     def _to_head(self, z_mm: float, size: tuple[int, int], spacing_mm: tuple[float, float]) -> Points:
@@ -142,7 +142,7 @@ class Anatomy:
         canvas.paint(t.BONE, np.maximum(frontal - 2.2, skin_depth + 5))
         canvas.paint(t.AIR, np.maximum(np.maximum(frontal, 0.6 - np.abs(x + 2)), 1.2 - cavity))
 
-    def _draw_petrous(self, canvas: Canvas, points: Points, cavity: FloatArray, egg: FloatArray) -> None:
+    def _draw_petrous(self, canvas: Canvas, points: Points, egg: FloatArray) -> None:
         _, _, z = points
         inside = egg - self._skull_mm + 0.5
         cells = self._cells.value(points)

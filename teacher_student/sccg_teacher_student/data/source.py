@@ -79,10 +79,6 @@ class DataSource:
             _log.warning("%s: %d slices have no partner and are left out: %s", case, len(unpaired), some(unpaired))
         return paired
 
-    def unpaired_slices(self, case: str) -> tuple[str, ...]:
-        """``mr/NAME`` and ``ct/NAME`` of the slices of a case that have no partner."""
-        return self.reader.names(self._folder(case)).unpaired
-
     def load(self, case: str, slice: str) -> Pair:  # noqa: A002
         """Read one pair; ``mr`` and ``ct`` are (1, H, W) float32 in [-1, 1], or None where the case has none.
 

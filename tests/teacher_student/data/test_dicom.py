@@ -74,7 +74,6 @@ def test_a_slice_without_partner_is_named(case: Path) -> None:
     (case / "mr/0002.dcm").unlink()
     source = opened(case)
     assert source.slices("case01") == ("0001", "0003")
-    assert source.unpaired_slices("case01") == ("ct/0002",)
     assert source.load("case01", "0002").mr is None
 
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data.png import PngReader
 from sccg_teacher_student.data.settings import assumed_settings
-from sccg_teacher_student.data.size import check_stride, fitting_sizes
 from sccg_teacher_student.data.source import DataSource, open_data
-from sccg_teacher_student.data.splits import bench_cases, choose_cases, training_cases
+from sccg_teacher_student.data.splits import bench_cases, training_cases
 
 PngCases = Callable[..., Path]
 
@@ -29,7 +28,7 @@ def test_bench_takes_test_else_val_else_all(png_cases: PngCases) -> None:
     assert bench_cases(open_data(png_cases("train/a", "val/b", "test/c", root="1"))) == ("c",)
     assert bench_cases(open_data(png_cases("train/a", "val/b", root="2"))) == ("b",)
     whole = open_data(png_cases("a", "b", root="3"))
-    assert bench_cases(whole) == choose_cases(whole, "test", seed=0) == ("a", "b")
+    assert bench_cases(whole) == ("a", "b")
     only_train = open_data(png_cases("train/a", root="4"))
     with pytest.raises(InputError, match="has train/ but no test/ or val/"):
         bench_cases(only_train)
@@ -41,7 +40,6 @@ def test_bench_takes_test_else_val_else_all(png_cases: PngCases) -> None:
 def test_training_takes_the_folders_that_are_there(png_cases: PngCases) -> None:
     full = open_data(png_cases("train/a", "train/b", "val/c", "test/d", root="1"))
     assert training_cases(full, seed=3) == (("a", "b"), ("c",))
-    assert choose_cases(full, "val", seed=0) == ("c",)
     no_val = open_data(png_cases("train/a", "train/b", "train/c", "test/d", root="2"))
     train, val = training_cases(no_val, seed=3)
     assert sorted((*train, *val)) == ["a", "b", "c"]
@@ -50,16 +48,15 @@ def test_training_takes_the_folders_that_are_there(png_cases: PngCases) -> None:
         training_cases(open_data(png_cases("val/a", root="3")), seed=0)
 
 
-@given(count=st.integers(2, 40), seed=st.integers(0, 2**31), fraction=st.floats(0.01, 0.99))
-def test_split_is_a_partition_and_repeats(count: int, seed: int, fraction: float) -> None:
+@given(count=st.integers(2, 40), seed=st.integers(0, 2**31))
+def test_split_is_a_partition_and_repeats(count: int, seed: int) -> None:
     source = source_of(count)
-    train, val = training_cases(source, seed=seed, val_fraction=fraction)
+    train, val = training_cases(source, seed=seed)
     assert train
     assert val
     assert not set(train) & set(val)
     assert sorted((*train, *val)) == sorted(source.cases)
-    assert training_cases(source, seed=seed, val_fraction=fraction) == (train, val)
-    assert choose_cases(source, "train", seed=seed, val_fraction=fraction) == train
+    assert training_cases(source, seed=seed) == (train, val)
 
 
 def test_the_seed_matters() -> None:
@@ -70,23 +67,8 @@ def test_a_single_case_trains_alone(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert training_cases(source_of(1), seed=0) == (("case0",), ())
     assert "one case only" in caplog.text
-    with pytest.raises(InputError, match="cannot be split"):
-        choose_cases(source_of(1), "val", seed=0)
 
 
-def test_unknown_splits_and_fractions_are_refused() -> None:
+def test_unknown_splits_are_refused() -> None:
     with pytest.raises(InputError, match="'dev' is none of train, val, test, all"):
-        choose_cases(source_of(3), "dev", seed=0)
-    with pytest.raises(InputError, match="'dev' is none of"):
         bench_cases(source_of(3), "dev")
-    with pytest.raises(InputError, match="val_fraction"):
-        training_cases(source_of(3), seed=0, val_fraction=1.0)
-
-
-def test_sizes_that_the_stride_divides_pass() -> None:
-    check_stride((256, 320), 4)
-    assert fitting_sizes((250, 256), 8) == ((248, 256), (256, 256))
-    with pytest.raises(InputError, match="case01/003: 250x256 is no multiple of 8; 248x256 or 256x256 would fit"):
-        check_stride((250, 256), 8, "case01/003")
-    with pytest.raises(InputError, match="2x2 is no multiple of 4; 4x4 would fit"):
-        check_stride((2, 2), 4)
