@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from sccg_runtime.dicom.decoder import close_workers
 from sccg_runtime.dicom.geometry import arrange, choose_echo
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.pixels import Plane, StoredHistogram, read_plane
+from sccg_runtime.dicom.quiet import QUIET_PYDICOM
 from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_series
 from sccg_runtime.dicom.write import Derivation, derived, new_uid, write_file
 from sccg_runtime.engine import Description, Session, open_session
@@ -79,7 +79,7 @@ def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | N
     check_output(out, source, force=chosen.force, file=chosen.format == "nifti")
     with signals_between_items():
         try:
-            with _quiet_pydicom():
+            with QUIET_PYDICOM:
                 return _Conversion(source, bundle, chosen).run(out)
         finally:
             close_workers()
@@ -93,20 +93,6 @@ def _check_format(out: Path, chosen: Format) -> None:
         import_nibabel()
     if out.name.endswith(SUFFIX) != (chosen == "nifti"):
         raise InputError(f"{out.name}: --format nifti writes a file called {SUFFIX}, --format dicom a folder")
-
-
-@contextlib.contextmanager
-def _quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom's warnings and log records to itself: they quote values, and those may be a patient's."""
-    source = logging.getLogger("pydicom")
-    propagated = source.propagate
-    source.propagate = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    finally:
-        source.propagate = propagated
 
 
 class _Conversion:

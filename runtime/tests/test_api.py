@@ -1,6 +1,9 @@
 import ast
+import contextlib
+import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 import sccg_runtime
 from sccg_runtime import Contract, convert_series, load
 from sccg_runtime.bundle import Bundle
+from sccg_runtime.dicom.quiet import QUIET_PYDICOM
 from sccg_runtime.errors import BundleError, SeriesError
 
 
@@ -72,3 +76,16 @@ assert main(["selftest", path, "--threads", "1"]) == 0
 assert not heavy & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, bundle_file()], check=True)
+
+
+def test_pydicom_is_quiet_until_the_last_of_overlapping_conversions_ends():
+    logger = logging.getLogger("pydicom")
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    for conversion in (first, second):
+        conversion.enter_context(QUIET_PYDICOM)
+    with warnings.catch_warnings(record=True) as caught:
+        first.close()
+        warnings.warn("Invalid value: Muster", UserWarning, stacklevel=1)
+        assert (logger.propagate, caught) == (False, [])
+    second.close()
+    assert logger.propagate
