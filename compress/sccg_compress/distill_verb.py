@@ -41,7 +41,7 @@ def distill(
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Wall time, labels included. [default: 30]")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --minutes.")] = None,
-    views: Annotated[int | None, typer.Option(help="Labelled views; default: a quarter of the minutes' worth.")] = None,
+    views: Annotated[int | None, typer.Option(help="Labelled views; default: half of the minutes' worth.")] = None,
     cache_gib: Annotated[float, typer.Option(help="Largest size of the label cache in GiB.")] = 4.0,
     batch: Annotated[int, typer.Option(min=1, help="Slices per step.")] = 4,
     learning_rate: Annotated[float, typer.Option(help="Peak of AdamW.")] = 2e-3,

@@ -35,7 +35,7 @@ class DistillConfig:
     minutes, steps
         One of both: wall time with the labels included, or optimiser steps.
     views
-        Labelled views; None: as many as fit into a quarter of the minutes, or two per slice with ``steps``.
+        Labelled views; None: as many as fit into half of the minutes, or two per slice with ``steps``.
     cache_gib
         Largest size of the label cache in GiB.
     batch, learning_rate, seed
