@@ -85,7 +85,7 @@ def run_models(
         "teacher_sha256": None if teacher_path is None else sha256(teacher_path),
         "seed": SEED,
         "data": source.path.name,
-        "split": split or ("test" if "test" in source.splits else "val" if "val" in source.splits else "all"),
+        "split": next((name for name, those in source.splits.items() if those == cases), "all"),
         "cases": list(cases),
         "simulated_data": source.simulated,
     }

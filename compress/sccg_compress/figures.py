@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,21 +58,20 @@ def filled(text: str, results: Path) -> str:
 
 
 def render(results: Results) -> str:
-    """Markdown table of one bench run, with the line that says where it was measured."""
+    """Markdown table of one bench run, with the line that says where it was measured, and what must be known of it."""
     other = [row.name for row in results.rows if row.latency_ms and row.size != _SIZE]
     if other:
         raise InputError(f"{', '.join(other)}: latency is not of 512x512: bench again without --size")
     lines = [*_HEAD, *(_line(row) for row in results.rows if row.status in ("measured", "cited"))]
-    return "\n".join([*lines, "", _origin(results, "bench")]) + "\n"
+    return "\n".join([*lines, "", _told(results, "bench")]) + "\n"
 
 
 def render_study(results: Results) -> str:
     """Markdown table of a study's engines, and what must be known of them."""
-    from sccg_bench.report.markdown import escape, grid
+    from sccg_bench.report.markdown import grid
     from sccg_bench.report.study import study_table
 
-    warned = [f"Warning: {escape(text)}." for text in results.warnings]
-    return "\n".join([*grid(study_table(results)), "", " ".join([_origin(results, "study"), *warned])]) + "\n"
+    return "\n".join([*grid(study_table(results)), "", _told(results, "study")]) + "\n"
 
 
 def render_gains(results: Results, against: str) -> str:
@@ -79,7 +79,8 @@ def render_gains(results: Results, against: str) -> str:
     from sccg_bench.report.gains import gains_table
     from sccg_bench.report.markdown import grid
 
-    return "\n".join([*grid(gains_table(results, against)), "", _origin(results, "study")]) + "\n"
+    told = _told(replace(results, warnings=()), "study")  # warnings are of times
+    return "\n".join([*grid(gains_table(results, against)), "", told]) + "\n"
 
 
 def render_plan(path: Path) -> str:
@@ -105,21 +106,26 @@ def render_plan(path: Path) -> str:
     return "\n".join([*lines, "", f"Measured by `sccg-compress plan` on {told}"]) + "\n"
 
 
-def _origin(results: Results, verb: str) -> str:
+def _told(results: Results, verb: str) -> str:
+    """Where it was measured, and its warnings."""
+    from sccg_bench.report.markdown import escape
+
     machine, provenance = results.machine, results.provenance
     cpu = f"{machine.get('cpu') or 'CPU not named'}, {_cores(machine)} cores"
     data = "simulated data" if provenance.get("simulated_data") else "real slices"
     patients = len(provenance.get("cases") or [])
     slices = next((row.counts["slices"] for row in results.rows if row.counts), None)
     measured = f"{data}, patients: {patients}, slices: {slices or 0}"
-    return f"Measured by `sccg-compress {verb}` on {cpu}; {results.direction}; {measured}."
+    origin = f"Measured by `sccg-compress {verb}` on {cpu}; {results.direction}; {measured}."
+    return " ".join([origin, *(f"Warning: {escape(text)}." for text in results.warnings)])
 
 
 def _line(row: Row) -> str:
     latency = "" if row.latency_ms is None or row.latency_ms.p50 is None else f"{row.latency_ms.p50:.1f} ms"
     if row.status == "cited":
         latency += " (cited, RTX 3080 Ti)"
-    times = "" if row.speedup_vs_teacher is None else f"{row.speedup_vs_teacher:.0f}"
+    faster = row.speedup_vs_teacher
+    times = "" if faster is None else f"{faster:.0f}" if faster >= 10 else f"{faster:.1f}"
     cells = [
         row.name.replace("|", "\\|"),
         row.precision or "",

@@ -48,8 +48,8 @@ class Known:
     def check_size(self, size: tuple[int, int]) -> None:
         """InputError if a model cannot run at ``size`` (rows, columns)."""
         networks = [one for one in (*self.checkpoints.values(), self.teacher) if one is not None]
-        strides = {one.path.name: one.spec.stride for one in networks}
-        strides |= {path.name: contract.stride for path, contract in self.contracts.items() if contract is not None}
+        strides = {str(one.path): one.spec.stride for one in networks}
+        strides |= {str(path): contract.stride for path, contract in self.contracts.items() if contract is not None}
         for name, stride in strides.items():
             if any(side % stride for side in size):
                 raise InputError(f"--size {size[0]}x{size[1]}: both sides must be multiples of {stride} for {name}")
@@ -65,11 +65,9 @@ class Known:
             if one is not None:
                 say_other_intensities(path.name, one, source)
                 say_other_scale(path.name, one, size, spacing_mm)
-        for path, contract in self.contracts.items():
-            if contract is not None and self.teacher is not None:
-                own = contract.teacher_sha256
-                if own is not None and own != self.teacher.sha256:
-                    say(f"{path.name} learned from another teacher; drift is to {self.teacher.path.name}")
+            own = None if one is None else one.teacher_sha256
+            if own and self.teacher is not None and path != self.teacher.path and own != self.teacher.sha256:
+                say(f"{path} learned from another teacher; drift is to {self.teacher.path.name}")
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every file by name, with the folder's name before it where a name occurs twice."""
@@ -112,8 +110,8 @@ def learn(found: Sequence[Model], teacher: Path | None, asked: str | None) -> Kn
     networks = [one for one in (*checkpoints.values(), guide) if one is not None]
     if failures and not networks and not any(contracts.values()):
         raise failures[0]
-    told: dict[str, Direction] = {one.path.name: one.record.direction for one in networks if one.record is not None}
-    told |= {path.name: contract.direction for path, contract in contracts.items() if contract is not None}
+    told: dict[str, Direction] = {str(one.path): one.record.direction for one in networks if one.record is not None}
+    told |= {str(path): contract.direction for path, contract in contracts.items() if contract is not None}
     if asked_direction is not None:
         told["--direction"] = asked_direction
     if len(set(told.values())) > 1:

@@ -301,7 +301,8 @@ def test_models_of_both_directions_are_not_benched_together(lab: Lab) -> None:
     kept = load_checkpoint(lab.run / "student.safetensors")
     assert kept.record is not None
     record = kept.record
-    other = lab.root / "other.safetensors"
+    other = lab.root / "other" / "student.safetensors"  # as every run calls it
+    other.parent.mkdir()
     turned = replace(
         record,
         direction="ct2mr",
@@ -310,7 +311,7 @@ def test_models_of_both_directions_are_not_benched_together(lab: Lab) -> None:
     )
     save_checkpoint(other, kept.generator, kept.spec, turned)
     models = [find_model(lab.run), find_model(other)]
-    with pytest.raises(InputError, match=r"student.safetensors is mr2ct, other.safetensors is ct2mr"):
+    with pytest.raises(InputError, match=r"student.safetensors is mr2ct, .*other/student.safetensors is ct2mr"):
         learn(models, None, None)
     with pytest.raises(InputError, match="one direction at a time"):
         learn(models[:1], other, None)
@@ -332,6 +333,14 @@ def test_another_teacher_than_the_bundles_own_is_told(
     assert capsys.readouterr().err == ""
     learn(models, lab.run / "student.safetensors", None).compare(source, source.cases)
     assert "small.sccg learned from another teacher" in capsys.readouterr().err
+    learn([find_model(lab.run)], lab.teacher, None).compare(source, source.cases)
+    assert "another teacher" not in capsys.readouterr().err
+    kept = load_checkpoint(lab.teacher)
+    assert kept.record is not None
+    other = lab.root / "other.safetensors"
+    save_checkpoint(other, kept.generator, kept.spec, replace(kept.record, simulated_data=False))
+    learn([find_model(lab.run)], other, None).compare(source, source.cases)
+    assert "student.safetensors learned from another teacher" in capsys.readouterr().err, "without a bundle, too"
 
 
 def test_data_have_the_size_that_the_first_network_knows(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
