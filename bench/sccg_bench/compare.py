@@ -231,6 +231,10 @@ def apart_in(a: Results, b: Results, before: Row, after: Row, metric: str) -> st
         teacher, other = (run.provenance.get("teacher_sha256") for run in (a, b))
         if (group == "drift" or name in DETAIL) and teacher is not None and other is not None:
             facts.append(("teachers", teacher, other))
+        if name in DETAIL:
+            facts.append(("what detail is held against", before.detail_against, after.detail_against))
+        if group == "engine_drift":
+            facts.append(("origins of engine drift", before.engine_drift_from, after.engine_drift_from))
     for label, one, other in facts:
         if one != other:
             return f"{label} differ ({_text(one)}; {_text(other)})"

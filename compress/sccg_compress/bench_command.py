@@ -120,10 +120,10 @@ def run_models(
     if json_out not in (None, "-"):
         write_results(Path(str(json_out)), made.results)
     folder = report or (found[0].run or Path()) / "report"
+    write_results(folder / "result.json", made.results)  # first: all else can be made from it
     write_html(folder / "report.html", made.results, strips(made))
     write_markdown(folder / "report.md", made.results)
     write_csv(folder, made.results)
-    write_results(folder / "result.json", made.results)
     say(f"report: {folder / 'report.html'}")
     if not any(row.status == "measured" and row.role != "control" for row in made.results.rows):
         raise InputError("no model could be measured; the report says why of each")

@@ -140,6 +140,18 @@ def test_drift_from_another_teacher_is_no_ratio(rule: str) -> None:
     assert held(measured("aa"), measured("bb"), "ssim < 0.9x"), "the reference is the same"
 
 
+def test_figures_of_two_kinds_are_no_ratio() -> None:
+    teacher, reference = (row(quality={"hf_ratio": 0.9}, detail_against=kind) for kind in ("teacher", "reference"))
+    with pytest.raises(InputError, match=r"what detail is held against differ \(teacher; reference\)"):
+        held(run(teacher), run(reference), "hf_ratio < 0.9x")
+    here, exported = (
+        row(engine_drift={"engine_to_fp32_psnr_db": 45.0}, engine_drift_from=kind) for kind in ("this run", "export")
+    )
+    with pytest.raises(InputError, match=r"origins of engine drift differ \(this run; export\)"):
+        held(run(here), run(exported), "engine_to_fp32_psnr_db < 0.9x")
+    assert held(run(here), run(here), "engine_to_fp32_psnr_db < 0.9x")
+
+
 def test_as_many_slices_of_the_same_cases_are_needed() -> None:
     a, b = run(row(counts={"slices": 17})), run(row(counts={"slices": 9}))
     with pytest.raises(InputError, match=r"slices differ \(17; 9\)"):
