@@ -80,8 +80,13 @@ def export_model(
         say_other_intensities(found.checkpoint.name, request.record, source)
     teacher_path = teacher or found.run_teacher()
     if teacher_path is not None and teacher_path != found.checkpoint:
+        loaded = load_checkpoint(teacher_path)
+        if loaded.direction not in (None, chosen):
+            raise InputError(
+                f"--teacher {teacher_path.name} is {loaded.direction}, {found.checkpoint.name} is {chosen}"
+            )
         images = [side(pair, chosen) for pair in request.pairs]
-        request = replace(request, teacher_outputs=run_network(load_checkpoint(teacher_path), images))
+        request = replace(request, teacher_outputs=run_network(loaded, images))
     folder = found.run or found.checkpoint.parent
     path = out or folder / f"{checkpoint.spec.name}-{target}-{precision}.sccg"
     try:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 from sccg_compress.export_command import drift_lines
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.files import sha256
-from sccg_teacher_student.checkpoint import load_checkpoint
+from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_without_arguments_the_newest_run_is_exported_in_float32_beside_its_student(run: Cli, lab: Lab) -> None:
@@ -145,6 +146,16 @@ def test_a_teacher_that_is_gone_is_told_in_one_line_and_done_without(run: Cli, l
     told = [line for line in said.err.splitlines() if "/gone/teacher.pth" in line]
     assert len(told) == 1
     assert "to_teacher_psnr_db" not in said.out
+
+
+def test_a_teacher_of_the_other_direction_is_refused(run: Cli, lab: Lab) -> None:
+    other = lab.root / "net_ct2mr.safetensors"
+    shutil.copy(lab.teacher, other)
+    record = load_checkpoint(other).record
+    assert record is not None
+    kept = load_checkpoint(other)
+    save_checkpoint(other, kept.generator, kept.spec, replace(record, direction="ct2mr"))
+    run("export", "--teacher", other).refused("net_ct2mr.safetensors is ct2mr", "is mr2ct")
 
 
 def test_data_of_another_intensity_is_told(run: Cli, lab: Lab, tmp_path: Path) -> None:
