@@ -153,7 +153,8 @@ def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...],
 
     if {*record.train_cases, *record.val_cases} <= set(source.cases):
         return record.train_cases, record.val_cases
-    return training_cases(source, seed=0)
+    train, val = training_cases(source, seed=0)
+    return train, tuple(case for case in val if case not in record.train_cases)
 
 
 def _print(path: Path, made: ExportResult, served: Path | None, json_out: str | None) -> None:

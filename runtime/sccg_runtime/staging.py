@@ -50,10 +50,10 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
 def _check_earlier(out: Path) -> None:
     """InputError unless the folder holds nothing but synthetic images, as an earlier conversion leaves it."""
     try:
-        foreign = next((item for item in out.iterdir() if not _is_synthetic(item)), None)
+        earlier = all(map(_is_synthetic, out.iterdir()))
     except OSError as error:
         raise InputError(f"{out.name} cannot be looked into: {error.strerror}: give another folder") from None
-    if foreign is not None:
+    if not earlier:
         raise InputError(
             f"{out.name} holds something else than synthetic images of an earlier conversion: it is not replaced; give "
             "another folder"
