@@ -177,7 +177,7 @@ class Measuring:
         source = self._options.series
         if source is None:
             return
-        first = min(path for path in source.iterdir() if path.is_file())
+        first = min(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
         for name in list(self.workers):
             runnable = self._runnables[name]
             if not isinstance(runnable, Converter):

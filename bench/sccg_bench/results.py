@@ -24,6 +24,7 @@ Role = Literal["teacher", "teacher engine", "model", "control", "cited"]
 FIGURES = ("throughput", "series", "quality", "drift", "engine_drift")
 """Fields of a row that hold figures by name."""
 PAPER_MS = 2730.0
+PAPER_SIZE = (512, 512)
 PAPER_NAME = "paper, RTX 3080 Ti"
 PAPER_NOTE = (
     "Cited, not measured here: 2.73 s per image as published for scCycleGAN (Jeong et al. 2024). What that time "
@@ -284,7 +285,7 @@ def paper_row() -> Row:
         note=PAPER_NOTE,
         engine="torch",
         device="cuda",
-        size=(512, 512),
+        size=PAPER_SIZE,
         latency_ms=Latency(p50=PAPER_MS, p90=None, p99=None, min=None, mean=None, n=None),
     )
 
@@ -314,7 +315,7 @@ def with_speedups(rows: Sequence[Row], teacher: str | None) -> tuple[Row, ...]:
         if row.latency_ms is None or row.status != "measured":
             found.append(row)
             continue
-        paper = PAPER_MS / row.latency_ms.p50 if row.size == (512, 512) else None
+        paper = PAPER_MS / row.latency_ms.p50 if row.size == PAPER_SIZE else None
         base = bases.get((row.device, row.size))
         ratio = None if base is None else base / row.latency_ms.p50
         found.append(replace(row, speedup_vs_paper=paper, speedup_vs_teacher=ratio))

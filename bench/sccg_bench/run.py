@@ -51,6 +51,7 @@ def run_bench(
     provenance: Mapping[str, Any] | None = None,
     extra_rows: Sequence[Row] = (),
     progress: Callable[[str], None] | None = None,
+    remarks: Sequence[str] = (),
 ) -> BenchResult:
     """Measure models; one that fails keeps its row, marked, and the others go on.
 
@@ -69,6 +70,8 @@ def run_bench(
         Rows of what cannot be measured here (:func:`sccg_bench.results.not_measured_row`).
     progress
         Called with one line per step.
+    remarks
+        What is known beforehand and makes figures mean less: the first of the results' warnings.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def run_bench(
     given = list(pairs)
     _check_shapes(given)
     usable = [pair for pair in given if _input(pair, source) is not None]
-    warnings = []
+    warnings = list(remarks)
     if len(usable) < len(given):
         warnings.append(f"{len(given) - len(usable)} of {len(given)} slices have no {source} and were left out")
 

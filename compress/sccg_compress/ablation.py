@@ -52,7 +52,7 @@ def main(
     """Train mr2ct with the preset cpu and the paper's weights once per row, keep the figures, fill the table."""
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.teaching import HybridWeights
-    from sccg_teacher_student.train import CONFIG, PRESETS, TrainConfig
+    from sccg_teacher_student.train_config import CONFIG, PRESETS, TrainConfig
 
     if not table:
         if data is None or unpaired is None:
@@ -81,7 +81,7 @@ def main(
 
 def keep_figures(run: Path, path: Path) -> None:
     """What a finished run measured and how it was configured, without folders of this machine, as JSON."""
-    from sccg_teacher_student.train import CONFIG
+    from sccg_teacher_student.train_config import CONFIG
 
     config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))

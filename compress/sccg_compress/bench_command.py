@@ -75,7 +75,7 @@ def run_models(
     source = choose_data(data, known.record, intensity)
     cases = bench_cases(source, split)
     say(f"{known.direction}; measured on {len(cases)} cases: {', '.join(cases)}")
-    known.compare(source, cases)
+    remarks = known.compare(source, cases)
     runnables, fp32_of = _runnables(found, known, device)
     used = threads or physical_cores()
     provenance: dict[str, Any] = {
@@ -110,6 +110,7 @@ def run_models(
             provenance=provenance,
             extra_rows=[] if device == "cpu" else _engines_not_given(known),
             progress=say,
+            remarks=remarks,
         )
     if json_out == "-":
         from sccg_compress.console import write_json
@@ -135,6 +136,7 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
 
     CUDA rows are always there unless the CPU alone was asked for; without a GPU they say why they are empty.
     """
+    from sccg_compress.known import free_name
     from sccg_export.runnables import BundleRunnable, OpenVinoRunnable
     from sccg_runtime.files import sha256
     from sccg_teacher_student.runnables import TorchRunnable
@@ -142,6 +144,9 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
     rows: list[Runnable] = []
     rows_of: dict[str, str] = {}  # hash of a checkpoint -> its row
     fp32_of: dict[str, str] = {}
+
+    def free(name: str, path: Path) -> str:
+        return free_name(name, path, {row.name for row in rows})
 
     def add_network(name: str, path: Path, readable: bool) -> None:
         rows.append(TorchRunnable(name, path))
@@ -163,13 +168,13 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
         if model.checkpoint is not None and sha256(model.checkpoint) not in rows_of:
             one = known.checkpoints[model.checkpoint]
             known_as = model.checkpoint.stem if one is None else one.spec.name
-            name = _free(f"{known_as}, PyTorch{label}", rows, model.checkpoint)
+            name = free(f"{known_as}, PyTorch{label}", model.checkpoint)
             add_network(name, model.checkpoint, one is not None)
         for path in model.bundles:
             if path.resolve() in done:
                 continue
             done.add(path.resolve())
-            name = _free(f"{path.stem}{label}", rows, path)
+            name = free(f"{path.stem}{label}", path)
             rows.append(BundleRunnable(name, path))
             contract = known.contracts[path]
             if contract is not None and contract.generator_sha256 in rows_of:
@@ -207,7 +212,7 @@ def _series(source: DataSource, case: str, direction: Direction, folder: Path) -
     if own is not None:
         return own, f"{case}/{name}"
     told = f"phantom, {SERIES_SLICES} slices of {SERIES_PX}x{SERIES_PX}"
-    say(f"DICOM to DICOM is measured on a series of the {told}: the data set holds no DICOM")
+    say(f"DICOM to DICOM is measured on a series of the {told}: {case} has no folder {name} of DICOM files")
     phantom = write_phantom(folder / "phantom", patients=1, slices=SERIES_SLICES, size=SERIES_PX, split=False)
     return phantom / case_name(0) / name, told
 
@@ -220,12 +225,3 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _free(name: str, rows: Sequence[Runnable], path: Path) -> str:
-    """``name``, or where a row has it already, with the folder's name or a number behind it."""
-    taken = {row.name for row in rows}
-    choices = [name, f"{name} ({path.resolve().parent.name})"]
-    return next(
-        choice for choice in (*choices, *(f"{name} {n}" for n in range(2, len(taken) + 3))) if choice not in taken
-    )

@@ -21,11 +21,11 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(line: str) -> None:
-    """One line on stderr."""
+def say(*lines: str) -> None:
+    """Lines on stderr."""
     if not first_process():
         return
-    sys.stderr.write(line + "\n")
+    sys.stderr.writelines(f"{line}\n" for line in lines)
     sys.stderr.flush()
 
 

@@ -34,7 +34,7 @@ def run_demo(out: Path) -> None:
     from sccg_teacher_student.data.phantom_dicom import write_phantom
     from sccg_teacher_student.distill_config import DistillConfig
     from sccg_teacher_student.teaching import HybridWeights
-    from sccg_teacher_student.train import TrainConfig
+    from sccg_teacher_student.train_config import TrainConfig
 
     started = time.monotonic()
     if out.exists():

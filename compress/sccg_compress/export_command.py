@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sccg_compress.console import result, say, write_json
 from sccg_compress.models import find_model
-from sccg_compress.sources import choose_data, choose_direction, record_of, say_other_intensities
+from sccg_compress.sources import choose_data, choose_direction, other_intensities, other_teacher, record_of
 from sccg_runtime.contract import Precision
 from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError, RefusedError
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sccg_teacher_student.checkpoint import Checkpoint
     from sccg_teacher_student.data.source import DataSource
     from sccg_teacher_student.record import TrainingRecord
+
+HELD_OUT: Mapping[bool | None, str] = {True: "held-out", False: "training", None: "validation"}
+"""What the slices that drift is measured on are called; without a record nobody knows what the network learned from."""
 
 
 def export_model(
@@ -77,7 +80,7 @@ def export_model(
         quantizer=chosen_quantizer,
     )
     if checkpoint.record is not None:
-        say_other_intensities(found.checkpoint.name, request.record, source)
+        say(*other_intensities(found.checkpoint.name, request.record, source))
     teacher_path = teacher or found.run_teacher()
     if teacher_path is not None and teacher_path != found.checkpoint:
         loaded = load_checkpoint(teacher_path)
@@ -85,10 +88,12 @@ def export_model(
             raise InputError(
                 f"--teacher {teacher_path.name} is {loaded.direction}, {found.checkpoint.name} is {chosen}"
             )
+        say(*other_teacher(found.checkpoint.name, request.record, loaded))
         images = [side(pair, chosen) for pair in request.pairs]
-        request = replace(request, teacher_outputs=run_network(loaded, images))
+        request = replace(request, teacher_outputs=run_network(loaded, images), teacher_sha256=loaded.sha256)
     folder = found.run or found.checkpoint.parent
-    path = out or folder / f"{checkpoint.spec.name}-{target}-{precision}.sccg"
+    name = checkpoint.spec.name if found.run else found.checkpoint.stem
+    path = out or folder / f"{name}-{target}-{precision}.sccg"
     try:
         made = export(request, path, say)
     except DriftRefusedError as error:
@@ -140,7 +145,7 @@ def request_of(
         size=size or record.trained_size,
         calibration=choose_calibration(source, train, direction, seed=seed) if precision == "int8" else None,
         pairs=list(source.pairs(val or train)),
-        held_out=bool(val),
+        held_out=None if val and checkpoint.record is None else bool(val),
         measured_on=source.path.resolve().name,
         measured_on_simulated=source.simulated,
         **more,
@@ -192,8 +197,7 @@ def _print(path: Path, made: ExportResult, served: Path | None, json_out: str | 
     shown = ("engine_to_fp32_psnr_db", "engine_delta_psnr_db", "engine_delta_ssim", "to_teacher_psnr_db")
     told = [f"{name} {value:.3f}" for name in shown if (value := figures.get(name)) is not None]
     where = "" if contract.drift_measured_on == "engine" else " (measured on the graph, not the engine)"
-    kind = "held-out" if contract.drift["held_out"] else "training"
-    result(f"on {len(made.outputs)} {kind} slices{where}: {', '.join(told)}")
+    result(f"on {len(made.outputs)} {HELD_OUT[contract.drift['held_out']]} slices{where}: {', '.join(told)}")
     for line in drift_lines(contract.drift):
         result(line)
     if served is not None:

@@ -36,7 +36,11 @@ def export(
     ] = None,
     size: Annotated[str | None, typer.Option(help="Engine size as ROWSxCOLUMNS; default: the trained size.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Bundle to write; default: RUN/STUDENT-TARGET-PRECISION.sccg.")
+        Path | None,
+        typer.Option(
+            help="Bundle to write; default: RUN/STUDENT-TARGET-PRECISION.sccg, or beside a checkpoint outside of a "
+            "run CHECKPOINT-TARGET-PRECISION.sccg."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration slices.")] = 0,
     min_psnr: Annotated[float, typer.Option(help="Least mean PSNR in dB, engine to its FP32 network.")] = 40.0,

@@ -40,7 +40,7 @@ def filled(text: str, results: Path) -> str:
     Raises
     ------
     InputError
-        A result is missing or cannot be read.
+        A result is missing or cannot be read, or a block says ``over ROW`` that is not of gains, or the reverse.
     """
     from sccg_bench.results import read_results
 
@@ -52,6 +52,8 @@ def filled(text: str, results: Path) -> str:
     }
 
     def table(found: re.Match[str]) -> str:
+        if (found["kind"] == "gains") != (found["against"] is not None):
+            raise InputError(f"{found['head'].strip()}: only gains are held over a row, and they must be")
         return f"{found['head']}{kinds[found['kind']](found['name'], found['against'] or '')}{found['end']}"
 
     return _BLOCK.sub(table, text)

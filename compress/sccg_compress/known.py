@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from sccg_compress.console import say
 from sccg_compress.models import Model
-from sccg_compress.sources import choose_direction, say_other_intensities, say_other_scale
+from sccg_compress.sources import choose_direction, other_intensities, other_scale, other_teacher
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.contract import Contract
 from sccg_runtime.direction import Direction, parse_direction
@@ -54,30 +54,41 @@ class Known:
             if any(side % stride for side in size):
                 raise InputError(f"--size {size[0]}x{size[1]}: both sides must be multiples of {stride} for {name}")
 
-    def compare(self, source: DataSource, cases: Sequence[str]) -> None:
-        """Say what makes figures on ``cases`` mean less: intensities, a scale or a teacher that a model did not see."""
+    def compare(self, source: DataSource, cases: Sequence[str]) -> list[str]:
+        """Say and give what makes figures on ``cases`` mean less: an intensity, scale or teacher new to a model."""
         pair = source.load(cases[0], source.slices(cases[0])[0])
         size = next((image.shape[1], image.shape[2]) for image in (pair.mr, pair.ct) if image is not None)
         spacing_mm = source.spacing_mm(cases[:1])
         networks = [one for one in (self.teacher, *self.checkpoints.values()) if one is not None]
         learned = {one.path: one.record for one in networks} | dict(self.contracts)
+        remarks: list[str] = []
         for path, one in learned.items():
-            if one is not None:
-                say_other_intensities(path.name, one, source)
-                say_other_scale(path.name, one, size, spacing_mm)
-            own = None if one is None else one.teacher_sha256
-            if own and self.teacher is not None and path != self.teacher.path and own != self.teacher.sha256:
-                say(f"{path} learned from another teacher; drift is to {self.teacher.path.name}")
+            if one is None:
+                continue
+            remarks += other_intensities(path.name, one, source)
+            remarks += other_scale(path.name, one, size, spacing_mm)
+            if self.teacher is not None and path != self.teacher.path:
+                remarks += other_teacher(path.name, one, self.teacher)
+        say(*remarks)
+        return remarks
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of every file by name, with the folder's name before it where a name occurs twice."""
+        """SHA-256 of every file by name, with the folder's name or a number where a name occurs twice."""
         found: dict[str, str] = {}
         teacher = [] if self.teacher_path is None else [self.teacher_path]
         for path in dict.fromkeys([*teacher, *self.checkpoints, *self.contracts]):
             digest = sha256(path)
-            name = path.name if found.get(path.name, digest) == digest else f"{path.resolve().parent.name}/{path.name}"
-            found[name] = digest
+            if found.get(path.name) != digest:
+                found[free_name(path.name, path, found)] = digest
         return found
+
+
+def free_name(name: str, path: Path, taken: Collection[str]) -> str:
+    """``name``, or where it is taken, with the folder's name of ``path`` or a number behind it."""
+    choices = [name, f"{name} ({path.resolve().parent.name})"]
+    return next(
+        choice for choice in (*choices, *(f"{name} {n}" for n in range(2, len(taken) + 3))) if choice not in taken
+    )
 
 
 def learn(found: Sequence[Model], teacher: Path | None, asked: str | None) -> Known:

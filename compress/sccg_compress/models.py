@@ -64,11 +64,7 @@ def find_model(path: Path | None) -> Model:
     """
     where = runs.latest_run() if path is None else path
     if where.is_dir():
-        student = where / STUDENT
-        checkpoint = student if student.is_file() else where / "last.pt"
-        if not checkpoint.is_file():
-            raise InputError(f"{where} is not a run folder: it has neither {STUDENT} nor last.pt")
-        return Model(where, checkpoint, tuple(sorted(where.glob("*.sccg"))))
+        return Model(where, _checkpoint(where), tuple(sorted(where.glob("*.sccg"))))
     if not where.is_file():
         raise InputError(f"no model at {where}: give a .sccg bundle, a run folder or a checkpoint")
     run = where.parent if (where.parent / "config.json").is_file() else None
@@ -76,3 +72,16 @@ def find_model(path: Path | None) -> Model:
         student = where.parent / STUDENT
         return Model(run, student if run is not None and student.is_file() else None, (where,))
     return Model(run, where, ())
+
+
+def _checkpoint(run: Path) -> Path:
+    """What a run left: the student, the best teacher, or the last state of a run that has not ended."""
+    if (run / STUDENT).is_file():
+        return run / STUDENT
+    teachers = sorted(run.glob("teacher_*.safetensors"))
+    if len(teachers) > 1:
+        raise InputError(f"{run} holds {len(teachers)} teachers: name {' or '.join(map(str, teachers))}")
+    checkpoint = teachers[0] if teachers else run / "last.pt"
+    if not checkpoint.is_file():
+        raise InputError(f"{run} is not a run folder: it has neither {STUDENT} nor last.pt")
+    return checkpoint

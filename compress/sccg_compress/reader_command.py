@@ -57,7 +57,7 @@ def make_reader_study(
         The bundle, the data or ``out`` cannot be used, or there are not as many pairs.
     """
     from sccg_bench.reader.study import key_json, make_study, page
-    from sccg_compress.sources import choose_data, say_other_intensities
+    from sccg_compress.sources import choose_data, other_intensities
     from sccg_runtime.bundle import read_bundle
     from sccg_teacher_student.data.splits import bench_cases
 
@@ -68,7 +68,7 @@ def make_reader_study(
         raise InputError(f"{there[0]} exists, and answers may depend on it: choose another --out, or say --force")
     read = read_bundle(bundle)
     source = choose_data(data, None, intensity)
-    say_other_intensities(bundle.name, read.contract, source)
+    say(*other_intensities(bundle.name, read.contract, source))
     drawn = secrets.randbelow(2**31) if seed is None else seed
     cases = bench_cases(source, split)
     study = make_study(_levels(read, source, cases, slices, drawn), read.contract.direction, drawn, read.sha256)
@@ -83,7 +83,7 @@ def make_reader_study(
 def _levels(bundle: Bundle, source: DataSource, cases: Sequence[str], slices: int | None, seed: int) -> list[Level]:
     """Random levels of the cases, with what the bundle makes of them."""
     from sccg_bench.reader.study import Level
-    from sccg_compress.sources import say_other_scale
+    from sccg_compress.sources import other_scale
     from sccg_runtime.direction import modalities
     from sccg_runtime.engine import Session, open_session
 
@@ -102,7 +102,7 @@ def _levels(bundle: Bundle, source: DataSource, cases: Sequence[str], slices: in
             raise InputError(f"{pair.case}/{pair.slice} has no {missing}: a reader study needs pairs of MR and CT")
         size = (given.shape[1], given.shape[2])
         if size not in sessions:
-            say_other_scale(bundle.name, bundle.contract, size, source.spacing_mm([pair.case]))
+            say(*other_scale(bundle.name, bundle.contract, size, source.spacing_mm([pair.case])))
             sessions[size] = open_session(bundle, size=size)
         levels.append(Level(pair.case, pair.slice, real, sessions[size](given)))
     return levels

@@ -72,17 +72,26 @@ def _opened(asked: Path | None, recorded: str | None, intensity: Path | None, ro
     return open_data(folder, settings=intensity)
 
 
-def say_other_intensities(name: str, learned: TrainingRecord | Contract, source: DataSource) -> None:
-    """Say so where grey values of the data mean something else than in the data that a network learned from."""
-    for part in (learned.input_intensity, learned.output_intensity):
-        if source.settings.intensity(part.modality) != part:
-            say(f"{name} learned from {part.modality} of another intensity than {source.path} has: judge with care")
+def other_intensities(name: str, learned: TrainingRecord | Contract, source: DataSource) -> list[str]:
+    """Where grey values of the data mean something else than in the data that a network learned from, in words."""
+    return [
+        f"{name} learned from {part.modality} of another intensity than {source.path.name} has: judge with care"
+        for part in (learned.input_intensity, learned.output_intensity)
+        if source.settings.intensity(part.modality) != part
+    ]
 
 
-def say_other_scale(
+def other_teacher(name: str, learned: TrainingRecord | Contract, teacher: Checkpoint) -> list[str]:
+    """That a network learned from another teacher than the one at hand, in words, if it did."""
+    if learned.teacher_sha256 in (None, teacher.sha256):
+        return []
+    return [f"{name} learned from another teacher; drift is to {teacher.path.name}"]
+
+
+def other_scale(
     name: str, learned: TrainingRecord | Contract, size: tuple[int, int], spacing_mm: tuple[float, float] | None
-) -> None:
-    """Say so where slices have another scale than a network knows: mm per pixel, or where one is unknown, pixels.
+) -> list[str]:
+    """Where slices have another scale than a network knows, in words: mm per pixel, or where one is unknown, pixels.
 
     ``size`` is (rows, columns), ``spacing_mm`` (row, column).
     """
@@ -90,10 +99,11 @@ def say_other_scale(
     if trained_mm is not None and spacing_mm is not None:
         if any(abs(ours / theirs - 1) > SCALE_TOLERANCE for ours, theirs in zip(spacing_mm, trained_mm, strict=True)):
             known, here = (f"{rows:g} x {columns:g} mm" for rows, columns in (trained_mm, spacing_mm))
-            say(f"{name} learned at {known} per pixel; slices of {here}: judge with care")
+            return [f"{name} learned at {known} per pixel; slices of {here}: judge with care"]
     elif size != learned.trained_size:
         trained = "x".join(map(str, learned.trained_size))
-        say(f"{name} learned at {trained} pixels; slices of {size[0]}x{size[1]}: judge with care")
+        return [f"{name} learned at {trained} pixels; slices of {size[0]}x{size[1]}: judge with care"]
+    return []
 
 
 def record_of(checkpoint: Checkpoint, direction: Direction, source: DataSource) -> TrainingRecord:

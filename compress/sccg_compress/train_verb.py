@@ -15,7 +15,7 @@ from sccg_compress.verb_options import parse_size, refuse_beside_resume
 from sccg_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from sccg_teacher_student.train import TrainConfig
+    from sccg_teacher_student.train_config import TrainConfig
 
 
 def train(
@@ -101,7 +101,7 @@ def train(
         return
     from sccg_compress.sources import choose_data
     from sccg_teacher_student.teaching import HybridWeights
-    from sccg_teacher_student.train import PRESETS, TrainConfig
+    from sccg_teacher_student.train_config import PRESETS, TrainConfig
 
     if preset not in PRESETS:
         raise InputError(f"--preset {preset!r} is none of {', '.join(PRESETS)}")
@@ -182,7 +182,7 @@ def new_training(config: TrainConfig, out: Path | None, *, json_out: str | None 
     """Train into a new folder; gives it."""
     from sccg_teacher_student import parallel
     from sccg_teacher_student.precision import choose_device
-    from sccg_teacher_student.train import CONFIG
+    from sccg_teacher_student.train_config import CONFIG
 
     with (
         parallel.joined(choose_device(config.device)),
@@ -201,7 +201,7 @@ def resume_training(folder: Path, *, json_out: str | None = None) -> Path:
     """
     from sccg_teacher_student import parallel
     from sccg_teacher_student.precision import choose_device
-    from sccg_teacher_student.train import CONFIG, TrainConfig
+    from sccg_teacher_student.train_config import CONFIG, TrainConfig
 
     path = folder / CONFIG
     if not path.is_file():

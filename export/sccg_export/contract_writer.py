@@ -36,6 +36,7 @@ def drift_figures(
     if fp32_to_teacher_db is not None:
         drift["teacher"] = {
             "measured": True,
+            "sha256": request.teacher_sha256,
             "engine_psnr_db": summary.drift["to_teacher_psnr_db"],
             "fp32_psnr_db": fp32_to_teacher_db,
             "drop_db": teacher_drop_db(result, fp32_to_teacher_db),

@@ -34,11 +34,11 @@ class ExportRequest:
     calibration
         Needed for ``int8``.
     pairs, held_out
-        Slices that drift is measured on, and whether the network did not learn from them.
+        Slices that drift is measured on, and whether the network did not learn from them; None where nobody knows.
     measured_on, measured_on_simulated
         Name of the data set that they come from (no path: the bundle travels), and whether it is the phantom.
-    teacher_outputs
-        What the teacher made of them, or None where no teacher is at hand.
+    teacher_outputs, teacher_sha256
+        What the teacher made of them, and the hash of its file, or None where no teacher is at hand.
     budget
         Of the gate.
     saturation_safe
@@ -60,8 +60,9 @@ class ExportRequest:
     pairs: Sequence[Pair]
     measured_on: str
     measured_on_simulated: bool
-    held_out: bool = True
+    held_out: bool | None = True
     teacher_outputs: Sequence[FloatArray] | None = None
+    teacher_sha256: str | None = None
     budget: DriftBudget = field(default_factory=DriftBudget)
     saturation_safe: bool = False
     old_cpu_check: bool = False

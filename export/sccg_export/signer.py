@@ -44,6 +44,8 @@ def sign_bundle(bundle: Path, private_key: Path, ask_password: Callable[[], str]
 
 def _signer(private_key: Path, ask_password: Callable[[], str]) -> Any:
     config = import_model_signing().signing.Config()
+    from cryptography.exceptions import UnsupportedAlgorithm  # model-signing stands on it
+
     try:
         try:
             return config.use_elliptic_key_signer(private_key=private_key)
@@ -55,5 +57,5 @@ def _signer(private_key: Path, ask_password: Callable[[], str]) -> Any:
             raise InputError(f"{private_key.name} does not open with this password") from None
     except OSError as error:
         raise InputError(f"{private_key.name}: {error.strerror}") from None
-    except (AttributeError, TypeError, ValueError):  # another kind of key or curve, a public key
+    except (AttributeError, TypeError, ValueError, UnsupportedAlgorithm):  # another kind of key or curve, a public key
         raise InputError(f"{private_key.name} is no private key in PEM form of curve P-256, P-384 or P-521") from None

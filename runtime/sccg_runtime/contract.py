@@ -211,6 +211,9 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, kind in (("opset", int), ("teacher_sha256", str), ("calibration", dict), ("precision_ran", dict)):
         if values[name] is not None:
             _checked(values, name, kind)
+    ran = values["precision_ran"]
+    if ran is not None and not (ran and all(type(count) is int for count in ran.values())):
+        raise BundleError("contract: precision_ran must count convolutions by precision")
     for name in ("members", "unknown"):
         if not all(isinstance(value, str) for value in values[name].values()):
             raise BundleError(f"contract: {name} must map names to text")

@@ -84,6 +84,8 @@ def test_what_is_not_known_needs_a_reason(make, name):
         {"trained_spacing_mm": [10**400, 1]},
         {"target": "cuda"},
         {"precision_asked": "int4"},
+        {"precision_ran": {}},
+        {"precision_ran": {"int8": "3"}},
         {"drift_measured_on": "graph"},  # a CPU engine is always run where it is exported
         {"members": {"model.xml": "abc"}},
         {"members": {"model.xml": 1}},

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_runtime.files import sha256, write_bytes
-from sccg_teacher_student.cyclegan import read_cyclegan
+from sccg_teacher_student.cyclegan import check_dense, read_cyclegan
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.networks.spec import GeneratorSpec
@@ -149,7 +149,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return _safetensors(path)[0]
     content = load_tensors_only(path)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise CheckpointError(f"{path.name} is not a plain state dict")
     return content
 
@@ -166,6 +168,8 @@ def load_state(generator: nn.Module, state: Mapping[str, Tensor], name: str) -> 
 def check_fit(generator: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Refuse weights that are not this network's, with the names, shapes and types that differ (CheckpointError)."""
     wanted = generator.state_dict()
+    for key, value in state.items():
+        check_dense(value, f"{name}: {key}")
     wrong = [f"{key} missing" for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     wrong += [f"{key} unknown" for key in state if key not in wanted]
     wrong += [

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sccg_runtime.errors import CheckpointError, InputError
@@ -105,10 +106,17 @@ def _unwrap(content: Any, name: str) -> tuple[dict[str, Tensor], list[str]]:
         notes.append(f"weights taken from the key {key!r}")
     state: dict[str, Tensor] = {}
     for key, value in found.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"{name}: {key} is a {type(value).__name__}, not a tensor")
+        check_dense(value, f"{name}: {key}")
         state[re.sub(r"^(module\.|netG\.|generator\.)+", "", str(key))] = value
     return state, notes
+
+
+def check_dense(value: Any, name: str) -> None:
+    """Refuse all but tensors whose numbers are all there: what is sparse, or of shapes alone (CheckpointError)."""
+    if not isinstance(value, Tensor):
+        raise CheckpointError(f"{name} is a {type(value).__name__}, not a tensor")
+    if value.layout != torch.strided or value.is_meta:
+        raise CheckpointError(f"{name} is {'without numbers' if value.is_meta else 'sparse'}, not a dense tensor")
 
 
 def _refuse_others(state: Mapping[str, Tensor], name: str) -> None:

@@ -105,5 +105,5 @@ class DistillConfig:
             values["unpaired"] = tuple(values["unpaired"])
             parse_direction(values["direction"])
             return cls(**values)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"config.json is damaged: {one_line(error)}") from None

@@ -18,12 +18,12 @@ from sccg_teacher_student.checkpoint import load_discriminator, one_line
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
-from sccg_teacher_student.loop import WHOLE, Part
 from sccg_teacher_student.loss_weights import LossWeights
 from sccg_teacher_student.losses import charbonnier, head_weight, least_squares, sharpened, ssim, wavelet_l1
 from sccg_teacher_student.networks.frozen import frozen
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.objective import discriminator_loss
+from sccg_teacher_student.task import WHOLE, Part
 
 _log = logging.getLogger(__name__)
 SHARPEN_FROM = 0.5  # share of the run; before, a student learns where detail lies

@@ -13,12 +13,12 @@ from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import InputError
 from sccg_teacher_student import parallel
 from sccg_teacher_student.extractors import make_extractor
-from sccg_teacher_student.loop import Part
 from sccg_teacher_student.losses import least_squares
 from sccg_teacher_student.networks.frozen import frozen
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.objective import cycle_consistency, discriminator_loss, pixel_translation, pixel_weights
 from sccg_teacher_student.structure import Structure
+from sccg_teacher_student.task import Part
 from sccg_teacher_student.teaching_slices import BOTH, Batch, TeachingSlices
 
 REVERSE: Mapping[Direction, Direction] = {"mr2ct": "ct2mr", "ct2mr": "mr2ct"}

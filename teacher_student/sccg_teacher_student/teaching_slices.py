@@ -19,7 +19,7 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Modality
 from sccg_teacher_student.augment import moved_together
 from sccg_teacher_student.bases import Loaded
-from sccg_teacher_student.loop import Part
+from sccg_teacher_student.task import Part
 from sccg_teacher_student.views import Base, contrast
 
 BOTH: tuple[Modality, ...] = ("MR", "CT")

@@ -69,7 +69,9 @@ class Bundle(Fake):
     def convert(self, series: Path, out: Path, threads: int) -> int:
         if self.fault:
             raise InputError(self.fault)
-        files = sorted(series.iterdir()) if series.is_dir() else [series]
+        if series.name.startswith("."):
+            raise InputError(f"{series.name} is no DICOM file")
+        files = sorted(series.glob("*.dcm")) if series.is_dir() else [series]
         out.mkdir()
         for file in files:
             (out / file.name).write_bytes(file.read_bytes())

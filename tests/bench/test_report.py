@@ -22,18 +22,19 @@ from sccg_bench.latency import Latency
 from sccg_bench.page import script_hash
 from sccg_bench.protocols import Pair
 from sccg_bench.quality import Judge, blurred
+from sccg_bench.report.cells import number
 from sccg_bench.report.charts import drift_chart, drift_figure, latency_chart, pareto
 from sccg_bench.report.csv import models_csv, slices_csv, write_csv
 from sccg_bench.report.html import html, write_html
 from sccg_bench.report.markdown import markdown
 from sccg_bench.report.sheets import strips
 from sccg_bench.report.summary import summarise
-from sccg_bench.report.tables import notes, number, tables
+from sccg_bench.report.tables import notes, tables
 from sccg_bench.report.terminal import show
 from sccg_bench.results import Results, Row, not_measured_row, paper_row, with_speedups
 from sccg_bench.run import CONTROL_NAME, BenchResult, with_quality
 
-EVIL = "<script>alert('x')</script>|`*&"
+EVIL = "<script>alert('x')</script>|`*&$\\foo$"
 
 
 def made(simulated: bool = False, name: str = "int8") -> BenchResult:

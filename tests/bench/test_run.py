@@ -162,10 +162,16 @@ def test_slices_of_two_sizes_are_both_judged() -> None:
     assert any("1 of 3 slices are not 48x48" in warning for warning in found.results.warnings)
 
 
+def test_what_is_known_beforehand_is_the_first_warning() -> None:
+    found = run_bench([fakes.Fake("network")], [], options(), remarks=["it learned from another teacher"])
+    assert found.results.warnings[0] == "it learned from another teacher"
+
+
 def series_of(folder: Path, files: int) -> Path:
     folder.mkdir()
     for index in range(files):
         (folder / f"{index}.dcm").write_bytes(b"slice")
+    (folder / ".DS_Store").write_bytes(b"of the file manager")
     return folder
 
 

@@ -40,7 +40,14 @@ STUDY = Results(
     provenance={},
     direction="mr2ct",
     rows=(
-        Row(name="teacher", role="teacher", engine="torch", latency_ms=summarise_blocks([[800.0]])),
+        Row(
+            name="teacher",
+            role="teacher",
+            engine="torch",
+            latency_ms=summarise_blocks([[800.0]]),
+            quality={"hf_ratio": 0.5, "hf_corr": 0.1, "phase_ratio": 1.1},
+            detail_against="reference",
+        ),
         replace(GOOD, name="teacher fp32", role="teacher engine", precision="fp32", precision_ran=None),
         replace(GOOD, name="teacher int8", role="teacher engine"),
         Row(name="blurred", role="control", drift={"to_teacher_psnr_db": 30.0}),
@@ -66,6 +73,9 @@ def test_students_are_their_engines_fastest_first() -> None:
     assert lines["good"][5:7] == ("30.00", "25.00 (a/2)")
     assert lines["blurred"][2:4] == ("–", "–")
     assert lines["teacher"][-1] == "–"
+    detail = slice(8, 11)
+    assert lines["good"][detail] == ("1.000", "0.950", "1.10")
+    assert lines["teacher"][detail] == ("–", "–", "–"), "it is held against the real image"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sccg_compress.ablation import DOCS, STEPS, filled, keep_figures, main
 from sccg_compress.phantom_sheets import drawn
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.teaching import HybridWeights
-from sccg_teacher_student.train import TrainConfig
+from sccg_teacher_student.train_config import TrainConfig
 
 
 def test_every_step_adds_a_part_and_the_last_has_all() -> None:

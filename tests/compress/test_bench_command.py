@@ -22,6 +22,7 @@ from sccg_compress.known import learn
 from sccg_compress.models import find_model
 from sccg_compress.sources import choose_data
 from sccg_runtime.errors import InputError
+from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import open_data
 
@@ -92,7 +93,7 @@ def test_bench_of_the_newest_run_measures_teacher_student_and_every_bundle(run: 
         assert rows[name]["quality"]["hf_ratio"] < 0.8
     assert rows[STUDENT]["drift"]["to_teacher_psnr_db"] > 10
     told = json.loads(said.out)
-    assert told["provenance"]["simulated_data"] is True
+    assert (told["provenance"]["simulated_data"], told["provenance"]["split"]) == (True, "test")
     assert told["provenance"]["series"] == f"{told['provenance']['cases'][0]}/mr"
     assert told["provenance"]["cases"] == [path.name for path in (data / "test").iterdir()]
     assert set(told["provenance"]["hashes"]) == {
@@ -190,6 +191,7 @@ def test_a_bundle_alone_outside_any_run_is_measured_without_a_teacher(
     assert said.code == 0, said
     rows = rows_of(out)
     assert set(rows) == {"at the clinic", PAPER}
+    assert json.loads(out.read_text(encoding="utf-8"))["provenance"]["split"] == "all"
     row = rows["at the clinic"]
     assert row["drift"] is None
     assert row["engine_drift_from"] == "export", "no FP32 network was run beside it"
@@ -280,7 +282,20 @@ def test_every_row_has_a_name_of_its_own(lab: Lab, bundles: Path) -> None:
     assert len(set(names)) == len(names) == 8, names
     hashes = known.hashes()
     assert len(set(hashes.values())) == len(hashes) == 4, "the bundles are the same file, the students are not"
-    assert {"student.safetensors", "first/student.safetensors", "small.sccg"} < set(hashes)
+    assert {"student.safetensors", "student.safetensors (first)", "small.sccg"} < set(hashes)
+
+
+def test_no_hash_of_many_files_of_one_name_is_lost(lab: Lab) -> None:
+    folders = [lab.run, *(lab.root / part / "first" for part in "abc")]
+    for number, folder in enumerate(folders[1:]):
+        shutil.copytree(lab.run, folder)
+        kept = load_checkpoint(folder / "student.safetensors")
+        assert kept.record is not None
+        (folder / "student.safetensors").unlink()
+        record = replace(kept.record, data=f"data {number}")
+        save_checkpoint(folder / "student.safetensors", kept.generator, kept.spec, record)
+    hashes = learn([find_model(folder) for folder in folders], None, None).hashes()
+    assert sorted(hashes.values()) == sorted(sha256(folder / "student.safetensors") for folder in folders)
 
 
 def test_the_teacher_as_a_model_is_one_row(lab: Lab) -> None:
@@ -329,10 +344,11 @@ def test_another_teacher_than_the_bundles_own_is_told(
 ) -> None:
     models = [find_model(bundles / "small.sccg")]
     source = open_data(lab.phantom)
-    learn(models, lab.teacher, None).compare(source, source.cases)
+    assert learn(models, lab.teacher, None).compare(source, source.cases) == []
     assert capsys.readouterr().err == ""
-    learn(models, lab.run / "student.safetensors", None).compare(source, source.cases)
-    assert "small.sccg learned from another teacher" in capsys.readouterr().err
+    told = learn(models, lab.run / "student.safetensors", None).compare(source, source.cases)
+    assert told == ["small.sccg learned from another teacher; drift is to student.safetensors"]
+    assert capsys.readouterr().err.splitlines() == told
     learn([find_model(lab.run)], lab.teacher, None).compare(source, source.cases)
     assert "another teacher" not in capsys.readouterr().err
     kept = load_checkpoint(lab.teacher)

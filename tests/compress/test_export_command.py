@@ -132,9 +132,42 @@ def test_a_cyclegan_teacher_exports_with_the_direction_of_its_name(run: Cli, lab
     assert said.code == 0, said
     assert "direction: ct2mr, from the name" in said.err
     assert "carries no record" in said.err
-    contract = read_bundle(lab.root / "resnet-8x1-in-openvino-fp32.sccg").contract
+    contract = read_bundle(lab.root / "latest_net_G_ct2mr-openvino-fp32.sccg").contract
     assert contract.direction == "ct2mr"
     assert contract.teacher_sha256 is None
+    assert contract.drift["held_out"] is None, "nobody knows what it learned from"
+    assert "on 4 validation slices" in said.out
+
+
+def test_teachers_of_one_folder_do_not_overwrite_each_others_bundles(run: Cli, lab: Lab) -> None:
+    kept = load_checkpoint(lab.teacher)
+    assert kept.record is not None
+    (lab.root / "made").mkdir()
+    given, made = kept.record.input_intensity, kept.record.output_intensity
+    turned = replace(kept.record, direction="ct2mr", input_intensity=made, output_intensity=given)
+    for direction, record in (("mr2ct", kept.record), ("ct2mr", turned)):
+        save_checkpoint(lab.root / "made" / f"teacher_{direction}.safetensors", kept.generator, kept.spec, record)
+        assert run("export", f"made/teacher_{direction}.safetensors").code == 0
+        bundle = read_bundle(lab.root / "made" / f"teacher_{direction}-openvino-fp32.sccg")
+        assert bundle.contract.direction == direction
+    run("export", "made").refused("made holds 2 teachers", "made/teacher_mr2ct.safetensors", "teacher_ct2mr")
+    (lab.root / "made" / "teacher_ct2mr.safetensors").unlink()
+    (lab.root / "made" / "last.pt").write_bytes(b"of the last step")
+    assert run("export", "made", "--target", "ort").code == 0, "the best one, not the last one"
+
+
+def test_another_teacher_is_told_and_the_contract_says_which(run: Cli, lab: Lab) -> None:
+    own = run("export")
+    assert "another teacher" not in own.err
+    bundle = lab.run / "s2d-16x2-openvino-fp32.sccg"
+    assert read_bundle(bundle).contract.drift["teacher"]["sha256"] == sha256(lab.teacher)
+    kept = load_checkpoint(lab.teacher)
+    assert kept.record is not None
+    other = lab.root / "other.safetensors"
+    save_checkpoint(other, kept.generator, kept.spec, replace(kept.record, simulated_data=False))
+    said = run("export", "--teacher", other)
+    assert "student.safetensors learned from another teacher; drift is to other.safetensors" in said.err
+    assert read_bundle(bundle).contract.drift["teacher"]["sha256"] == sha256(other)
 
 
 def test_a_teacher_that_is_gone_is_told_in_one_line_and_done_without(run: Cli, lab: Lab) -> None:

@@ -95,6 +95,9 @@ def test_an_ablation_becomes_the_table_of_its_gains(results: Path) -> None:
     assert filled(text, results) == text
     with pytest.raises(InputError, match=r"no row is called s2d-8x1-30min; there are s2d-8x1-8min, "):
         filled(text.replace("over s2d-8x1-8min", "over s2d-8x1-30min"), results)
+    for block in ("gains: mr2ct", "plan: plan over s2d-8x1-8min"):
+        with pytest.raises(InputError, match="only gains are held over a row"):
+            filled(f"<!-- {block} -->\nold\n<!-- end of {block.split(':')[0]} -->\n", results)
 
 
 def test_a_plan_becomes_the_table_of_its_candidates(results: Path) -> None:

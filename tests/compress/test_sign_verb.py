@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ PASSWORD = "correct horse"  # noqa: S105
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``ours`` with its public half and an encrypted copy, ``other``, and an RSA key."""
+    """``ours`` with its public half and an encrypted copy, ``other``, an RSA key, and one whose curve is not known."""
     pytest.importorskip("model_signing", reason="model-signing is not installed: pip install '.[sign]'")
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -33,6 +34,11 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.pub.pem").write_bytes(public)
     locked = serialization.BestAvailableEncryption(PASSWORD.encode())
     (folder / "locked.pem").write_bytes(ours.private_bytes(pem, form, locked))
+    p256, p192 = (bytes.fromhex(f"06082a8648ce3d0301{number}") for number in ("07", "01"))
+    der = ours.private_bytes(serialization.Encoding.DER, form, plain).replace(p256, p192)
+    armour = "-----{} PRIVATE KEY-----\n"
+    text = armour.format("BEGIN") + base64.encodebytes(der).decode() + armour.format("END")
+    (folder / "curve.pem").write_text(text, encoding="ascii")
     return folder
 
 
@@ -94,7 +100,7 @@ def test_without_a_terminal_an_encrypted_key_is_bad_input(run: Cli, bundle: Path
     assert not signature_path(bundle).exists()
 
 
-@pytest.mark.parametrize("name", ["none.pem", "rsa.pem", "ours.pub.pem"])
+@pytest.mark.parametrize("name", ["none.pem", "rsa.pem", "ours.pub.pem", "curve.pem"])
 def test_a_key_that_cannot_sign_is_bad_input(run: Cli, bundle: Path, keys: Path, name: str) -> None:
     run("sign", bundle, "--key", keys / name).refused(name)
     assert not signature_path(bundle).exists()

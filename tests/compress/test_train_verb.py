@@ -17,7 +17,7 @@ from command_line import Cli, Lab, Said
 from sccg_compress.train_verb import unpaired_folders
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import load_checkpoint
-from sccg_teacher_student.train import PRESETS, TrainConfig
+from sccg_teacher_student.train_config import PRESETS, TrainConfig
 
 TINY = (
     "--generator",

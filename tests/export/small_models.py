@@ -17,10 +17,11 @@ from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, save_ch
 from sccg_teacher_student.data.phantom_dicom import write_phantom
 from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.data.splits import training_cases
-from sccg_teacher_student.loop import Part, Schedule, Trainer
+from sccg_teacher_student.loop import Schedule, Trainer
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import GeneratorSpec, resnet_spec, student_spec
 from sccg_teacher_student.record import TrainingRecord
+from sccg_teacher_student.task import Part
 
 SIDE = 64
 TEACHER = resnet_spec(8, 1, "instance")

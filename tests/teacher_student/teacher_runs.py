@@ -8,7 +8,8 @@ from typing import Any
 from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.reporter import Reporter
 from sccg_teacher_student.teaching import HybridWeights
-from sccg_teacher_student.train import TrainConfig, TrainResult, train
+from sccg_teacher_student.train import TrainResult, train
+from sccg_teacher_student.train_config import TrainConfig
 
 LIGHT = HybridWeights(adversarial=0, structure=0, uniform_pixels=True)
 

@@ -20,7 +20,7 @@ from teacher_fakes import little_room, save_teacher, training_record
 from torch import nn
 
 from sccg_runtime.errors import CheckpointError, InputError
-from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
+from sccg_teacher_student.checkpoint import load_checkpoint, load_discriminator, save_checkpoint
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.patchgan import PatchDiscriminator
 from sccg_teacher_student.networks.spec import resnet_spec, s2d_spec, student_spec
@@ -290,6 +290,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a tensor": (lambda: torch.zeros(3), "Tensor"),
     "empty dict": (dict, "no tensors"),
     "a number inside": (lambda: changed() | {"step": 3}, "step is a int"),
+    "sparse": (lambda: changed(model_1_weight=STEM.to_sparse()), "model.1.weight is sparse"),
+    "shapes alone": (lambda: changed(model_1_weight=STEM.to("meta")), "model.1.weight is without numbers"),
+    "numbered": (lambda: {0: torch.zeros(3), 1: torch.zeros(3)}, "no CycleGAN generator layout: 0, 1"),
     "too wide": (
         lambda: {"model.1.weight": torch.zeros(2000, 1, 7, 7), "model.4.weight": torch.zeros(1, 2000, 7, 7)},
         "width 2000",
@@ -395,6 +398,18 @@ def test_metadata_that_names_another_network_is_refused_before_it_is_built(tmp_p
     path = tmp_path / "student.safetensors"
     safetensors.torch.save_file(build_generator(spec).state_dict(), path, {"sccg": content})
     assert "does not fit its network" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({3: torch.zeros(2)}, "is not a plain state dict"),
+        ({"model.0.weight": torch.zeros(64, 2, 4, 4).to_sparse()}, "model.0.weight is sparse"),
+    ],
+)
+def test_a_discriminator_of_other_content_is_refused(tmp_path: Path, content: Any, words: str) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        load_discriminator(saved(tmp_path, content))
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:

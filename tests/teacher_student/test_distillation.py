@@ -23,12 +23,13 @@ from sccg_teacher_student.distillation import DistillTask, beyond
 from sccg_teacher_student.features import Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache
-from sccg_teacher_student.loop import Part, Schedule, Trainer
+from sccg_teacher_student.loop import Schedule, Trainer
 from sccg_teacher_student.loss_weights import LossWeights
 from sccg_teacher_student.losses import charbonnier, head_weight, sharpened
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.s2d import CLIP_MARGIN
 from sccg_teacher_student.networks.spec import resnet_spec, s2d_spec, student_spec
+from sccg_teacher_student.task import Part
 from sccg_teacher_student.views import Base
 
 ONLY = dict.fromkeys(LossWeights.__dataclass_fields__, 0.0)

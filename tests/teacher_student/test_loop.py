@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sccg_runtime.errors import CheckpointError, InputError
-from sccg_teacher_student.loop import Part, Progress, Schedule, Trainer
+from sccg_teacher_student.loop import Progress, Schedule, Trainer
 from sccg_teacher_student.precision import choose_amp, choose_device
+from sccg_teacher_student.task import Part
 
 
 class Regression:

@@ -24,7 +24,8 @@ from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.loss_weights import LossWeights
 from sccg_teacher_student.networks.patchgan import JointBatchNorm2d
 from sccg_teacher_student.reporter import Reporter
-from sccg_teacher_student.train import TrainConfig, train
+from sccg_teacher_student.train import train
+from sccg_teacher_student.train_config import TrainConfig
 
 pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="this torch has no gloo"

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.loop import WHOLE, Part
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import resnet_spec
 from sccg_teacher_student.objective import pixel_translation, pixel_weights
+from sccg_teacher_student.task import WHOLE, Part
 from sccg_teacher_student.teaching import HybridWeights, TeacherTask
 from sccg_teacher_student.teaching_slices import TeachingSlices
 from sccg_teacher_student.views import Base

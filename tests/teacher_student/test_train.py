@@ -29,7 +29,7 @@ from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.loop import Progress
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.teaching import HybridWeights
-from sccg_teacher_student.train import PRESETS, TrainConfig, teacher_spec
+from sccg_teacher_student.train_config import PRESETS, TrainConfig, teacher_spec
 from sccg_teacher_student.validation import Validator
 
 
@@ -311,6 +311,11 @@ def test_the_configuration_survives_json(config: TrainConfig) -> None:
     for text in ("{", "[]", whole.to_json().replace('"seed"', '"sead"'), whole.to_json().replace('"mr2ct"', '"up"')):
         with pytest.raises(InputError):
             TrainConfig.from_json(text)
+    for name in ("direction", "losses", "structure_features", "generator"):
+        values = json.loads(whole.to_json())
+        values["losses"] |= {"structure": 1.0}
+        with pytest.raises(InputError):
+            TrainConfig.from_json(json.dumps(values | {name: None}))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sccg_teacher_student.checkpoint import load_checkpoint
 from sccg_teacher_student.extractors import MindFeatures
 from sccg_teacher_student.loop import Progress, Trainer
 from sccg_teacher_student.teaching_slices import TeachingSlices
-from sccg_teacher_student.train import TrainConfig
+from sccg_teacher_student.train_config import TrainConfig
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from sccg_bench.report.tables import milliseconds, pixels
-from sccg_bench.results import PAPER_MS, Results, Row
+from sccg_bench.report.cells import milliseconds, pixels
+from sccg_bench.results import PAPER_MS, PAPER_SIZE, Results, Row
 
 DPI = 150
 _INK, _GRID, _CITED = "#1b2733", "#d5dbe1", "#a03000"
@@ -27,6 +27,11 @@ def png_bytes(figure: Figure, dpi: int = DPI) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return stream.getvalue()
+
+
+def literal(text: str) -> str:
+    """Text as it stands: matplotlib reads what lies between dollar signs as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def latency_chart(results: Results) -> bytes | None:
@@ -52,12 +57,13 @@ def latency_chart(results: Results) -> bytes | None:
         )  # fmt: skip
     axes.axvline(PAPER_MS, color=_CITED, linestyle="--", linewidth=1.4)
     axes.annotate(
-        "paper, RTX 3080 Ti: 2730 ms (cited)", (PAPER_MS, 1.0), (0, 4), xycoords=("data", "axes fraction"),
+        f"paper, RTX 3080 Ti, {pixels(PAPER_SIZE)}: {PAPER_MS:.0f} ms (cited)",
+        (PAPER_MS, 1.0), (0, 4), xycoords=("data", "axes fraction"),
         textcoords="offset points", ha="right", va="bottom", fontsize=9, color=_CITED,
     )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(min(p50) / 2.5, max(PAPER_MS, *p50) * 2.2)
-    axes.set_yticks(list(places), [row.name for row in rows])
+    axes.set_yticks(list(places), [literal(row.name) for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel(f"latency per slice{_at(row.size for row in rows)}, p50, ms (logarithmic; whisker: p90)")
     _plain(axes, "x")
@@ -100,15 +106,15 @@ def drift_figure(results: Results, *, teacher: bool = False) -> Figure | None:
     axes.plot([x for x, _ in front], [y for _, y in front], color=_INK, linewidth=1, zorder=2, label="Pareto front")
     for index, ((x, y), row) in enumerate(zip(points, rows, strict=True)):
         marker, colour = _MARKERS[index % len(_MARKERS)], _POINTS[index % len(_POINTS)]
-        axes.plot([x], [y], marker, color=colour, markersize=8, zorder=3, label=row.name)
+        axes.plot([x], [y], marker, color=colour, markersize=8, zorder=3, label=literal(row.name))
     controls = [row for row in results.rows if row.role == "control"]
     for row, style in zip(controls, cycle((":", "-.", "--")), strict=False):
         level = row.figure("drift", "to_teacher_psnr_db")
         if level is not None:
-            axes.axhline(level, color=_CITED, linestyle=style, linewidth=1.4, label=row.name)
+            axes.axhline(level, color=_CITED, linestyle=style, linewidth=1.4, label=literal(row.name))
     for row in results.rows:
         if teacher and row.role == "teacher" and row.latency_ms is not None:
-            axes.axvline(row.latency_ms.p50, color=_COLOURS["teacher"], linewidth=1.4, label=row.name)
+            axes.axvline(row.latency_ms.p50, color=_COLOURS["teacher"], linewidth=1.4, label=literal(row.name))
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.15)
     axes.set_xlabel(f"latency per slice{_at(row.size for row in rows)}, p50, ms (logarithmic)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from sccg_bench.report.tables import NOTHING, Table, number
+from sccg_bench.report.cells import NOTHING, Table, number
 from sccg_bench.results import Results
 from sccg_runtime.errors import InputError
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sccg_bench.checks import control_warning
+from sccg_bench.report.cells import Table
 from sccg_bench.report.summary import summarise
-from sccg_bench.report.tables import Table, notes, tables
+from sccg_bench.report.tables import notes, tables
 from sccg_bench.results import Results
 from sccg_runtime.files import write_text
 

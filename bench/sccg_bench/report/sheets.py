@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from sccg_bench.report.charts import png_bytes
+from sccg_bench.report.charts import literal, png_bytes
 from sccg_bench.results import Row
 from sccg_bench.run import BenchResult
 from sccg_bench.scale import to_u8
@@ -134,7 +134,7 @@ def strip_png(
     figure = Figure(figsize=(_PANEL_INCH * count + 0.7, _PANEL_INCH * rows / columns + 0.35), layout="constrained")
     axes = figure.subplots(1, count)
     for place, (title, image) in zip(axes, panels, strict=False):
-        place.set_title(title, fontsize=9)
+        place.set_title(literal(title), fontsize=9)
         place.set_axis_off()
         if image is None:
             place.text(0.5, 0.5, "none", ha="center", va="center", fontsize=9, color="#5b6b7a")
@@ -144,7 +144,7 @@ def strip_png(
     if base is not None:
         last = axes[-1]
         last.set_axis_off()
-        last.set_title(f"model − {base_name}", fontsize=9)
+        last.set_title(f"model − {literal(base_name)}", fontsize=9)
         shown = last.imshow(
             to_u8(output) - to_u8(base), cmap="RdBu_r", vmin=-DIFFERENCE_U8, vmax=DIFFERENCE_U8, interpolation="nearest"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sccg_bench.checks import FRONTIER, WORST_SLICE_DB, outcomes
-from sccg_bench.report.tables import NOTHING, Table, milliseconds, number, times
+from sccg_bench.report.cells import NOTHING, Table, milliseconds, number, times
 from sccg_bench.results import Results, Row
 
 
@@ -44,9 +44,9 @@ def study_table(results: Results) -> Table:
                 number(row.figure("drift", "to_teacher_psnr_head_db"), 2),
                 NOTHING if worst is None else f"{number(worst[1], 2)} ({worst[0]})",
                 number(row.figure("drift", "to_teacher_psnr_db"), 2),
-                number(row.figure("quality", "hf_ratio"), 3),
-                number(row.figure("quality", "hf_corr"), 3),
-                number(row.figure("quality", "phase_ratio"), 2),
+                number(_against_teacher(row, "hf_ratio"), 3),
+                number(_against_teacher(row, "hf_corr"), 3),
+                number(_against_teacher(row, "phase_ratio"), 2),
                 number(row.figure("engine_drift", "engine_to_fp32_psnr_head_db"), 1),
                 NOTHING if row.role == "teacher" else missed(row),
             )
@@ -95,6 +95,11 @@ def _worst(row: Row) -> tuple[str, float] | None:
         if (value := (part.get("drift") or {}).get("to_teacher_psnr_head_db")) is not None
     ]
     return min(found, key=lambda each: each[1], default=None)
+
+
+def _against_teacher(row: Row, name: str) -> float | None:
+    """A figure of detail; the teacher's own is held against the real image, and has no place in the column."""
+    return row.figure("quality", name) if row.detail_against == "teacher" else None
 
 
 def _share_of_teacher(row: Row) -> float:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sccg_bench.checks import best_row, limits, outcomes
-from sccg_bench.report.tables import milliseconds, number, pixels, times
-from sccg_bench.results import PAPER_MS, Results, Row
+from sccg_bench.report.cells import milliseconds, number, pixels, times
+from sccg_bench.results import PAPER_MS, PAPER_SIZE, Results, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def _fast(row: Row) -> Card:
         )
     if row.speedup_vs_teacher is not None:
         parts.append(f"{times(row.speedup_vs_teacher)} the teacher in PyTorch FP32, same machine and run.")
-    parts.append(f"Paper: {PAPER_MS:.0f} ms on an RTX 3080 Ti (cited, not measured).")
+    parts.append(f"Paper: {PAPER_MS:.0f} ms at {pixels(PAPER_SIZE)} on an RTX 3080 Ti (cited, not measured).")
     unsteady = row.latency_ms is not None and row.latency_ms.is_unsteady
     if unsteady:
         parts.append("The machine was not quiet: see the warnings.")

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sccg_bench.checks import PAPER_REMARK, PAPER_TARGETS, Outcome, limits, outcomes
-from sccg_bench.latency import Latency
 from sccg_bench.metrics import CAP_DB
 from sccg_bench.quality import TISSUES
+from sccg_bench.report.cells import (
+    NOTHING,
+    Table,
+    device,
+    digits_of_time,
+    milliseconds,
+    number,
+    operations,
+    percent,
+    pixels,
+    times,
+)
 from sccg_bench.results import Results, Row
 from sccg_bench.spot import SHARE
 
-NOTHING = "–"
 SPOT_SLICES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Title, header and cells; ``marks`` gives one word per line (a status or role) for colours.
-
-    ``text`` gives the columns that hold words; the rest are figures and set flush right.
-    """
-
-    title: str
-    caption: str
-    header: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    marks: tuple[str, ...]
-    text: tuple[int, ...] = (0,)
-
-
 Column = tuple[str, Callable[[Row], str]]
 
 
@@ -298,51 +290,6 @@ def notes(results: Results) -> list[tuple[str, str, str]]:
         if row.note:
             grouped.setdefault((row.status, row.note), []).append(row.name)
     return [("; ".join(names), status, note) for (status, note), names in grouped.items()]
-
-
-def number(value: Any, digits: int, signed: bool = False) -> str:
-    """A figure with so many decimals, or a dash where there is none."""
-    if value is None:
-        return NOTHING
-    rounded = round(value, digits) + 0.0  # no negative zero
-    text = f"{rounded:+.{digits}f}" if signed else f"{rounded:.{digits}f}"
-    return text.replace("-", "−")
-
-
-def milliseconds(latency: Latency | None, name: str) -> str:
-    """One figure of a latency in ms, see :func:`digits_of_time`."""
-    return digits_of_time(getattr(latency, name, None))
-
-
-def digits_of_time(value_ms: float | None) -> str:
-    """Three significant digits."""
-    return NOTHING if value_ms is None else f"{value_ms:.{2 if value_ms < 10 else 1 if value_ms < 100 else 0}f}"
-
-
-def times(value: float | None) -> str:
-    """A ratio such as ``273x``."""
-    return NOTHING if value is None else f"{value:.{2 if value < 10 else 0}f}×"
-
-
-def percent(value: float | None) -> str:
-    """A share in per cent."""
-    return NOTHING if value is None else f"{value:.0%}"
-
-
-def pixels(size: tuple[int, int] | None) -> str:
-    """Rows by columns."""
-    return NOTHING if size is None else f"{size[0]}×{size[1]}"
-
-
-def device(row: Row) -> str:
-    """Device and threads, such as ``cpu, 2 threads``."""
-    threads = f"{row.threads} thread{'' if row.threads == 1 else 's'}" if row.threads else None
-    return ", ".join(filter(None, (row.device, threads))) or NOTHING
-
-
-def operations(row: Row) -> str:
-    """Operations by the precision that the engine says ran, such as ``13 int8, 1 fp32``."""
-    return ", ".join(f"{count} {kind}" for kind, count in (row.precision_ran or {}).items()) or NOTHING
 
 
 _CLOSE = (

@@ -10,7 +10,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sccg_bench.checks import control_warning
-from sccg_bench.report.tables import Table, drift_table, engine_table, latency_table, notes, quality_table, series_table
+from sccg_bench.report.cells import Table
+from sccg_bench.report.tables import drift_table, engine_table, latency_table, notes, quality_table, series_table
 from sccg_bench.results import Results
 
 _STYLES = {"failed": "bold red", "not measured": "dim", "cited": "dim", "teacher": "bold", "control": "yellow"}
