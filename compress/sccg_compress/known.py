@@ -65,10 +65,11 @@ class Known:
         for path, one in learned.items():
             if one is None:
                 continue
-            remarks += other_intensities(path.name, one, source)
-            remarks += other_scale(path.name, one, size, spacing_mm)
+            name = f"{path.resolve().parent.name}/{path.name}"  # students of all runs are called alike
+            remarks += other_intensities(name, one, source)
+            remarks += other_scale(name, one, size, spacing_mm)
             if self.teacher is not None and path != self.teacher.path:
-                remarks += other_teacher(path.name, one, self.teacher)
+                remarks += other_teacher(name, one, self.teacher)
         say(*remarks)
         return remarks
 

@@ -67,6 +67,7 @@ def run_study(
         A name or row is not known, the folder holds rows or runs of another teacher, other data or other options, or
         data or options cannot be used.
     """
+    from sccg_bench.report.gains import check_row
     from sccg_bench.results import write_results
     from sccg_teacher_student.networks.spec import student_spec
 
@@ -77,7 +78,8 @@ def run_study(
         for seed, name in product(seeds, names)
         if name != TEACHER or seed == seeds[0]
     ]
-    _check_row(against, config.direction, points, out)
+    if against is not None:  # told before hours of training
+        check_row(against, _row_names(config.direction, points, out))
     for point in points:
         _check_run(point, out / runs.RUNS / label(point))
     models: dict[str, Path] = {}
@@ -215,12 +217,10 @@ def _check_teacher(config: DistillConfig, out: Path) -> None:
             raise InputError(f"{path} is of another teacher: choose another --out")
 
 
-def _check_row(against: str | None, direction: str, points: Sequence[DistillConfig], out: Path) -> None:
-    """InputError if no row that there is or will be is called so: told before hours of training."""
+def _row_names(direction: str, points: Sequence[DistillConfig], out: Path) -> set[str]:
+    """What rows that there are or will be are called, without direction and seed."""
     names = {*(path.stem for path in _rows(direction, out)), *map(label, points)}
-    known = sorted({name.removeprefix(f"{direction}-").rpartition("-seed")[0] for name in names} - {""})
-    if against is not None and against not in known:
-        raise InputError(f"--against {against}: no row is called so; there are {', '.join(known) or 'none'}")
+    return {name.removeprefix(f"{direction}-").rpartition("-seed")[0] for name in names} - {""}
 
 
 def _rows(direction: str, out: Path) -> list[Path]:

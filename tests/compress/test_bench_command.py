@@ -347,7 +347,8 @@ def test_another_teacher_than_the_bundles_own_is_told(
     assert learn(models, lab.teacher, None).compare(source, source.cases) == []
     assert capsys.readouterr().err == ""
     told = learn(models, lab.run / "student.safetensors", None).compare(source, source.cases)
-    assert told == ["small.sccg learned from another teacher; drift is to student.safetensors"]
+    name = f"{bundles.name}/small.sccg"
+    assert told == [f"{name} learned from another teacher; drift is to student.safetensors"]
     assert capsys.readouterr().err.splitlines() == told
     learn([find_model(lab.run)], lab.teacher, None).compare(source, source.cases)
     assert "another teacher" not in capsys.readouterr().err

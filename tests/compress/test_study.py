@@ -150,7 +150,9 @@ def test_rows_say_what_differs_from_the_usual_recipe(run: Cli, lab: Lab, log: li
 
 
 def test_gains_over_a_row_stand_behind_the_table(run: Cli, lab: Lab, log: list[str]) -> None:
-    study(run, lab, "--student", "s2d-8x1", "--against", "s2d-8x1").refused("--against s2d-8x1: no row is called so")
+    study(run, lab, "--student", "s2d-8x1", "--against", "s2d-8x1").refused(
+        "no row is called s2d-8x1; there are s2d-8x1-"
+    )
     assert log == [], "told before anything is trained"
     said = study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1", "--against", "s2d-8x1-5steps")
     assert said.code == 0, said
@@ -231,12 +233,14 @@ def test_the_default_list_has_the_presets_what_others_would_ship_and_six_of_ours
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_a_study_of_one_student_is_really_trained_and_measured(run: Cli, lab: Lab) -> None:
-    said = run("study", "--teacher", lab.teacher, "--out", "study", "--steps", 10, "--student", "s2d-8x1")
+    said = run(
+        "study", "--teacher", lab.teacher, "--out", "study", "--steps", 10, "--student", "s2d-8x1", "--views", 48
+    )
     assert said.code == 0, said
     merged = read_results(Path("study/study-mr2ct.json"))
     assert merged.is_simulated
     assert {row.role for row in merged.rows} >= {"teacher", "control", "model"}
-    row = merged.row("s2d-8x1, PyTorch, s2d-8x1-10steps-seed0")
+    row = merged.row("s2d-8x1, PyTorch, s2d-8x1-10steps-48views-seed0")
     assert row is not None
     assert row.latency_ms is not None
     assert (row.figure("drift", "to_teacher_psnr_head_db") or 0) > 5

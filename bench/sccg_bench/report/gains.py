@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from sccg_bench.report.cells import NOTHING, Table, number
 from sccg_bench.results import Results
@@ -38,8 +38,7 @@ def gains_table(results: Results, against: str) -> Table:
         if seeded and near is not None:
             (networks if row.engine == "torch" else engines)[name][seed] = near
     names = {*networks, *engines}
-    if against not in names:
-        raise InputError(f"no row is called {against}; there are {', '.join(sorted(names)) or 'none'}")
+    check_row(against, names)
     lines = []
     for name in sorted(names, key=lambda name: (name != against, name)):
         gains = _gains(networks[name], networks[against])
@@ -61,6 +60,12 @@ def gains_table(results: Results, against: str) -> Table:
         f"takes two seeds or more that all show {MATTERS_DB:g} dB to one side in PyTorch."
     )
     return Table("Gains", caption, header, tuple(lines), tuple("model" for _ in lines), (0, 1, len(header) - 1))
+
+
+def check_row(row: str, names: Collection[str]) -> None:
+    """InputError if ``row`` is none of ``names``."""
+    if row not in names:
+        raise InputError(f"no row is called {row}; there are {', '.join(sorted(names)) or 'none'}")
 
 
 def _gains(one: Near, base: Near) -> dict[str, float]:

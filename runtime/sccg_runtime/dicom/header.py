@@ -79,6 +79,10 @@ _KEYWORDS = (
 )
 
 
+_GE_CREATOR, _GE_IMAGE_TYPE = "00430010", "0043102F"
+_GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}  # 0: magnitude
+
+
 _SEQUENCE_KEYWORDS = (
     "ScanningSequence",
     "SequenceVariant",
@@ -188,7 +192,7 @@ def read_header(entry: Entry) -> Header | None:
                 return None
             _check_inflated_size(stream, entry.name)
             stream.seek(0)
-            dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(_KEYWORDS))
+            dataset = dcmread(stream, stop_before_pixels=True, specific_tags=[*_KEYWORDS, _GE_CREATOR, _GE_IMAGE_TYPE])
             header = header_of(entry, dataset)
             complete = stream.read(4) in _PIXEL_TAGS or str(dataset.file_meta.TransferSyntaxUID) == DEFLATED
         except SeriesError:
@@ -248,7 +252,9 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         frame_of_reference_uid=text("FrameOfReferenceUID"),
         patient=(text("PatientID"), text("PatientName")),
         modality=text("Modality"),
-        image_type=words(dataset.get("ImageType")) + words(dataset.get("ComplexImageComponent")),
+        image_type=words(dataset.get("ImageType"))
+        + words(dataset.get("ComplexImageComponent"))
+        + _ge_component(dataset),
         series_number=whole("SeriesNumber"),
         instance_number=whole("InstanceNumber"),
         rescaled="RescaleSlope" in dataset,
@@ -270,6 +276,15 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         if text("ConcatenationUID")
         else None,
     )
+
+
+def _ge_component(dataset: Dataset) -> tuple[str, ...]:
+    """What scanners of GE say in a private attribute instead of ImageType: phase, real or imaginary part."""
+    if _GE_IMAGE_TYPE not in dataset or _GE_CREATOR not in dataset:
+        return ()
+    is_ge = str(dataset[_GE_CREATOR].value).strip() == "GEMS_PARM_01"
+    found = dataset[_GE_IMAGE_TYPE].value
+    return (_GE_COMPONENTS[found],) if is_ge and found in (1, 2, 3) else ()
 
 
 def is_lossy(dataset: Dataset) -> bool:

@@ -2,6 +2,8 @@ import shutil
 import zipfile
 
 import pytest
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_series
 from sccg_runtime.errors import SeriesError
@@ -58,6 +60,21 @@ def test_one_image_that_does_not_fit_rejects_its_series_with_the_reason(series, 
     found, _ = find_series(folder, "MR")
     with pytest.raises(SeriesError, match=reason):
         choose_series(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [(0, None), (1, "a phase image"), (2, "the real part"), (3, "the imaginary part")]
+)
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_what_scanners_of_ge_say_in_private_counts_too(series, value, reason, syntax):
+    folder = series()
+    for path in folder.iterdir():
+        image = dcmread(path)
+        image.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", value)
+        image.file_meta.TransferSyntaxUID = syntax
+        image.save_as(path, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    found = find_series(folder, "MR")[0][0]
+    assert found.rejected is None if reason is None else reason in found.rejected
 
 
 @pytest.mark.parametrize("names", ["IM{:03d}", "1.2.840.{}"])
