@@ -40,6 +40,7 @@ from sccg_teacher_student.reporter import Reporter
 from sccg_teacher_student.views import RECIPE, Base
 
 LABEL_SHARE = 0.5  # of the minutes; see docs/compression.md
+FEW_DRAWS = 4  # of each view; more views than that gain nothing over more steps
 FREE_SHIFT = 16
 
 
@@ -196,6 +197,9 @@ def distill(
     trainer.run(reporter.training)
     if parallel.rank() > 0:
         return None
+    draws = trainer.step * config.batch / made_views
+    if config.minutes and not config.views and draws < FEW_DRAWS:
+        reporter.say(f"each labelled view was drawn {draws:.1f} times: a smaller --views leaves more time for steps")
 
     trained = trainer.averaged().cpu()
     path = folder / "student.safetensors"

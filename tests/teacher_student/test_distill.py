@@ -247,6 +247,23 @@ def test_labels_of_a_run_without_a_gauge_are_not_those_of_one_with(config: Disti
     assert len(list((tmp_path / "cache").iterdir())) == 2, "the kept-out case is among the views of one only"
 
 
+def test_more_views_than_the_steps_use_are_told(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "a smaller --views leaves more time for steps"
+    timed = replace(config, steps=None, minutes=0.1)
+    monkeypatch.setattr("sccg_teacher_student.distill.FEW_DRAWS", 1e6)
+    made = run(replace(timed, views=None), tmp_path / "many").facts
+    draws = made["steps"] * config.batch / made["views"]
+    assert f"each labelled view was drawn {draws:.1f} times: {told}" in made["said"]
+    monkeypatch.setattr("sccg_teacher_student.distill.FEW_DRAWS", draws / 1e6)
+    enough = run(replace(timed, views=None), tmp_path / "enough").facts["said"]
+    assert not any(line.endswith(told) for line in enough)
+    monkeypatch.setattr("sccg_teacher_student.distill.FEW_DRAWS", 1e6)
+    few = run(replace(timed, views=16), tmp_path / "few").facts["said"]
+    assert not any(line.endswith(told) for line in few), "that many were asked for"
+
+
 def test_fewer_views_than_asked_for_are_told(config: DistillConfig, tmp_path: Path) -> None:
     said = run(replace(config, views=64, cache_gib=1e-6, steps=1), tmp_path / "run").facts["said"]
     assert any(line.startswith("16 instead of 64 views") for line in said)
