@@ -9,7 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sccg_runtime.errors import InputError
+from sccg_runtime.dicom.header import read_header
+from sccg_runtime.dicom.source import Entry
+from sccg_runtime.errors import InputError, SeriesError
 
 
 def check_output(out: Path, source: Path, *, force: bool, file: bool = False) -> None:
@@ -61,17 +63,13 @@ def _check_earlier(out: Path) -> None:
 
 
 def _is_synthetic(path: Path) -> bool:
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
     if path.suffix != ".dcm" or path.is_symlink() or not path.is_file():
         return False
     try:
-        with path.open("rb") as file:
-            told = dcmread(file, stop_before_pixels=True, specific_tags=["SyntheticData"]).get("SyntheticData")
-    except (InvalidDicomError, ValueError, NotImplementedError, EOFError):
-        return False
-    return bool(told == "YES")
+        header = read_header(Entry(path.name, lambda: path.open("rb")))
+    except SeriesError:
+        return False  # damaged: nobody knows what it is
+    return header is not None and header.synthetic
 
 
 def _may_be_taken(path: Path) -> bool:

@@ -108,7 +108,7 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path, synthetic):
         check_output(out / "thesis.docx", source, force=True)
 
 
-@pytest.mark.parametrize("content", ["acquired", "text", "link"])
+@pytest.mark.parametrize("content", ["acquired", "text", "damaged", "link"])
 def test_a_folder_of_anything_but_synthetic_images_is_not_replaced(tmp_path, make, synthetic, content):
     source, out = tmp_path / "source", tmp_path / "out"
     for folder in (source, out):
@@ -120,6 +120,9 @@ def test_a_folder_of_anything_but_synthetic_images_is_not_replaced(tmp_path, mak
         (source / "1.dcm").symlink_to(path)
     elif content == "text":
         path.write_text("no image")
+    elif content == "damaged":  # the length of the first element
+        whole = (out / "0001.dcm").read_bytes()
+        path.write_bytes(whole[:138] + b"\x03\x00" + whole[140:])
     else:
         path.symlink_to(out / "0001.dcm")
     with pytest.raises(InputError, match="something else than synthetic images"):

@@ -40,7 +40,7 @@ from sccg_teacher_student.reporter import Reporter
 from sccg_teacher_student.views import RECIPE, Base
 
 LABEL_SHARE = 0.5  # of the minutes; see docs/compression.md
-FEW_DRAWS = 4  # of each view; more views than that gain nothing over more steps
+FEW_DRAWS = 4  # of each view; below, labels took the time that steps lacked
 FREE_SHIFT = 16
 
 
