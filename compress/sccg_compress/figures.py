@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = (Path("README.md"), Path("docs/compression.md"))
 _BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>figures|study|gains|plan): (?P<name>[\w-]+)(?: over (?P<against>[\w.-]+))? -->\n)"
+    r"(?P<head><!-- (?P<kind>figures|study|gains|plan): (?P<name>[\w/-]+)(?: over (?P<against>[\w.-]+))? -->\n)"
     r".*?(?P<end><!-- end of (?P=kind) -->)",
     re.DOTALL,
 )
@@ -33,9 +33,9 @@ _HEAD = (
 def filled(text: str, results: Path) -> str:
     """``text`` with every block ``<!-- KIND: NAME -->`` filled.
 
-    A bench run is ``figures`` (``results/NAME.json``), the merged rows of a study ``study``
-    (``results/study/study-NAME.json``), the ablation's ``gains: NAME over ROW`` (``results/ablation/study-NAME.json``),
-    the table of plan ``plan`` (``results/NAME.json``).
+    A bench run is ``figures`` (``results/NAME.json``), the merged rows of a study ``study: FOLDER/DIRECTION``
+    (``results/FOLDER/study-DIRECTION.json``), what they gain ``gains: FOLDER/DIRECTION over ROW``, the table of plan
+    ``plan`` (``results/NAME.json``).
 
     Raises
     ------
@@ -44,10 +44,14 @@ def filled(text: str, results: Path) -> str:
     """
     from sccg_bench.results import read_results
 
+    def rows(name: str) -> Results:
+        folder, _, direction = name.rpartition("/")
+        return read_results(results / folder / f"study-{direction}.json")
+
     kinds: dict[str, Callable[[str, str], str]] = {
         "figures": lambda name, _: render(read_results(results / f"{name}.json")),
-        "study": lambda name, _: render_study(read_results(results / "study" / f"study-{name}.json")),
-        "gains": lambda name, row: render_gains(read_results(results / "ablation" / f"study-{name}.json"), row),
+        "study": lambda name, _: render_study(rows(name)),
+        "gains": lambda name, row: render_gains(rows(name), row),
         "plan": lambda name, _: render_plan(results / f"{name}.json"),
     }
 

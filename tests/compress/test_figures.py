@@ -71,7 +71,7 @@ def test_a_study_becomes_the_table_of_its_engines(results: Path) -> None:
     path = results / "study" / "study-mr2ct.json"
     path.parent.mkdir()
     path.write_bytes((results / "phantom.json").read_bytes())
-    text = filled("<!-- study: mr2ct -->\nold\n<!-- end of study -->\n", results)
+    text = filled("<!-- study: study/mr2ct -->\nold\n<!-- end of study -->\n", results)
     assert "| small\\|int8 | int8 | 9.88 | – | 123× |" in text
     assert "Measured by `sccg-compress study` on Abacus 3000, 2 cores; mr2ct; simulated data" in text
     assert "old" not in text
@@ -88,14 +88,14 @@ def test_an_ablation_becomes_the_table_of_its_gains(results: Path) -> None:
         ),
     )
     write_results(results / "ablation" / "study-mr2ct.json", found)
-    text = filled("<!-- gains: mr2ct over s2d-8x1-8min -->\nold\n<!-- end of gains -->\n", results)
+    text = filled("<!-- gains: ablation/mr2ct over s2d-8x1-8min -->\nold\n<!-- end of gains -->\n", results)
     assert "| s2d-8x1-8min-wavelet0.5 | 0 | 26.50 | −0.50 | – | – | – |" in text
     assert "Measured by `sccg-compress study` on Abacus 3000" in text
     assert "old" not in text
     assert filled(text, results) == text
     with pytest.raises(InputError, match=r"no row is called s2d-8x1-30min; there are s2d-8x1-8min, "):
         filled(text.replace("over s2d-8x1-8min", "over s2d-8x1-30min"), results)
-    for block in ("gains: mr2ct", "plan: plan over s2d-8x1-8min"):
+    for block in ("gains: ablation/mr2ct", "plan: plan over s2d-8x1-8min"):
         with pytest.raises(InputError, match="only gains are held over a row"):
             filled(f"<!-- {block} -->\nold\n<!-- end of {block.split(':')[0]} -->\n", results)
 

@@ -146,6 +146,7 @@ def test_candidates_are_names_of_every_form_and_the_presets_are_among_them() -> 
     specs = {name: student_spec(name) for name in (*CANDIDATES, *FILM, *CONTROLS)}
     assert all(spec.name == name for name, spec in specs.items())
     assert set(PRESETS.values()) <= set(CANDIDATES)
+    assert all(specs[name].tanh for name in (*CANDIDATES, *FILM)), "what may be chosen ends as the teacher does"
     assert not set(CANDIDATES) & {*FILM, *CONTROLS}
     assert {spec.factor for spec in specs.values()} >= {4, 8}
     for part in ("branch", "half_width", "inner_width", "refine", "norm_once"):

@@ -43,8 +43,9 @@ def outputs(model: Any) -> FloatArray:
     return np.concatenate([engine(image[None])[0] for image in IMAGES])
 
 
-def test_a_shift_of_each_channel_is_taken_back() -> None:
-    network = student()
+@pytest.mark.parametrize("end", ["", "-tanh"])
+def test_a_shift_of_each_channel_is_taken_back(end: str) -> None:
+    network = student(f"s2d-8x2-nostd-in{end}")
     shifted = copy.deepcopy(network)
     with torch.no_grad():
         shifted.tail.bias += torch.linspace(-0.05, 0.05, 16)
@@ -55,8 +56,9 @@ def test_a_shift_of_each_channel_is_taken_back() -> None:
     np.testing.assert_allclose(outputs(model), wanted, atol=1e-4)
 
 
-def test_what_the_clip_of_the_float_output_hides_does_not_count() -> None:
-    network = student()
+@pytest.mark.parametrize("end", ["", "-tanh"])
+def test_what_saturation_of_the_float_output_hides_does_not_count(end: str) -> None:
+    network = student(f"s2d-8x2-nostd-in{end}")
     with torch.no_grad():
         network.tail.bias[3] = 50
     shifted = copy.deepcopy(network)

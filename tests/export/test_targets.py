@@ -81,7 +81,7 @@ def test_float_layers_of_a_reflecting_teacher_are_those_that_really_run_in_float
     assert made.precision_ran["int8"] > made.precision_ran[rest] == len(made.drift["float_layers"])
 
 
-@pytest.fixture(scope="module", params=["resnet-4x1-in", "s2d-16x1-in", "s2d-16x2-h8-nostd-in1"])
+@pytest.fixture(scope="module", params=["resnet-4x1-in", "s2d-16x1-in", "s2d-16x2-h8-nostd-in1-tanh"])
 def normalising(request: pytest.FixtureRequest) -> tuple[Built, list[Any]]:
     """An untrained network with instance norm as INT8 OpenVINO engine, and its operations."""
     graph = export_graph(fresh(request.param), (32, 32))
@@ -116,7 +116,7 @@ def test_openvino_sums_what_a_norm_gives_unrounded(normalising: tuple[Built, lis
     assert any("MVN" in kinds for kinds in summed)
 
 
-@pytest.mark.parametrize("normalising", ["s2d-16x2-h8-nostd-in1"], indirect=True)
+@pytest.mark.parametrize("normalising", ["s2d-16x2-h8-nostd-in1-tanh"], indirect=True)
 def test_openvino_computes_both_steps_of_a_stem_in_float(normalising: tuple[Built, list[Any]]) -> None:
     made, nodes = normalising
     convolutions = [node for node in nodes if node.get_type_name() == "Convolution"]

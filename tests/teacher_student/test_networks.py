@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,7 @@ OPTIONS = [
     *("s2d-8x2-h4", "s2d-8x2-h4-u12-plain", "s2d-8x2-h4-in"),
     *("s2d-8x2-in", "s2d-8x2-o3-nostd-nodil-in", "s2d-8x2-u12-branch-dw3-in-notail"),
     *("s2d-8x2-in1", "s2d-8x3-h4-nostd-in1", "s2d-8x2-u12-branch-dw3-in1"),
+    *("s2d-8x2-tanh", "s2d-8x2-plain-notail-tanh", "s2d-8x3-h4-nostd-in1-tanh"),
 ]
 SPECS = [
     student_spec("resnet-4x2"),
@@ -105,6 +107,7 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
     nodil=st.sampled_from(["", "-nodil"]),
     norm=st.sampled_from(["", "-nofilm", "-in", "-in1"]),
     tail=st.sampled_from(["", "-notail"]),
+    tanh=st.sampled_from(["", "-tanh"]),
 )
 def test_s2d_names_with_options_are_the_spec_and_back(
     width: int,
@@ -120,19 +123,20 @@ def test_s2d_names_with_options_are_the_spec_and_back(
     nodil: str,
     norm: str,
     tail: str,
+    tanh: str,
 ) -> None:
     off = "-plain" if plain else f"{nostd}{nodil}{norm}"
     outer = "" if plain or off == "-nostd-nodil-nofilm" else outer  # with it, the latter is called plain
     half = "" if factor else half
     tail = "" if off.endswith("-in1") else tail
-    name = f"s2d-{width}x{blocks}{factor}{outer}{half}{inner}{branch}{kernel}{off}{tail}"
+    name = f"s2d-{width}x{blocks}{factor}{outer}{half}{inner}{branch}{kernel}{off}{tail}{tanh}"
     spec = student_spec(name)
     assert spec.name == name
     assert (spec.factor, spec.half_width, spec.inner_width) == tuple(
         int(text[2:] or usual) for text, usual in ((factor, 4), (half, 0), (inner, 0))
     )
     assert spec.outer_kernel == (3 if outer or plain else 1)
-    assert (spec.branch, spec.refine) == (bool(branch), not tail)
+    assert (spec.branch, spec.refine, spec.tanh) == (bool(branch), not tail, bool(tanh))
     assert (spec.kernel, spec.depthwise) == (int(kernel[-1:] or 3), "dw" in kernel)
     assert spec.standardise == (not plain and not nostd)
     assert bool(spec.film_after) == (not plain and not norm)
@@ -247,7 +251,7 @@ def test_spec_from_json_refuses_what_cannot_be_built(change: dict[str, Any]) -> 
         GeneratorSpec.from_dict(s2d_spec(8, 3).to_dict() | change)
 
 
-ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once")
+ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once", "tanh")
 
 
 @pytest.mark.parametrize("missing", sorted(s2d_spec(8, 3).to_dict().keys() - set(ADDED)))
@@ -277,6 +281,7 @@ def test_a_resnet_has_none_of_the_s2d_parts() -> None:
         {"outer_kernel": 1},
         {"half_width": 8},
         {"norm_once": True},
+        {"tanh": True},
     ]
     for change in changes:
         with pytest.raises(InputError, match="resnet"):
@@ -367,6 +372,20 @@ def test_no_loss_can_push_a_clipped_pixel_further_out() -> None:
         network.zero_grad()
         (away * network(torch.zeros(1, 1, 16, 16)).mean()).backward()
         assert network.tail.bias.grad.abs().sum() == 0
+
+
+def test_the_tangent_and_the_clip_are_of_the_same_sums() -> None:
+    networks = [used(student_spec(name)) for name in ("s2d-8x2-tanh", "s2d-8x2")]
+    with torch.no_grad():
+        networks[0].tail.weight.mul_(10)
+    networks[1].load_state_dict(networks[0].state_dict())
+    image = torch.randn(1, 1, 32, 32).clamp(-1, 1)
+    with torch.inference_mode():
+        tangent, clipped = (network(image) for network in networks)
+    within = clipped.abs() < 1
+    assert 0 < int(within.sum()) < within.numel(), "there is something to clip"
+    torch.testing.assert_close(tangent[within], torch.tanh(clipped[within]))
+    assert tangent[~within].abs().min() >= np.tanh(1) - 1e-6
 
 
 def test_film_starts_as_identity_and_depends_on_the_whole_slice() -> None:

@@ -127,16 +127,16 @@ class SpaceToDepthStem(nn.Module):
 
 
 class S2DGenerator(nn.Module):
-    """Space-to-depth stem, residual blocks, convolutions and pixel shuffle; output clipped to [-1, 1].
+    """Space-to-depth stem, residual blocks, convolutions, hyperbolic tangent and pixel shuffle.
 
-    In training the clip lies ``clip_margin`` further out, and the loss asks for saturated pixels there: rounding to
-    eight bits then leaves air as black as it was. The sums of blocks are rounded in training, too.
+    With a clip in the place of the tangent: in training it lies ``clip_margin`` further out, and the loss asks for
+    saturated pixels there; rounding to eight bits then leaves air as black as it was. The sums of blocks are rounded in
+    training.
     """
-
-    clip_margin = CLIP_MARGIN
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
+        self.tanh, self.clip_margin = spec.tanh, 0.0 if spec.tanh else CLIP_MARGIN
         norm, width, inner, once = spec.norm, spec.width, spec.inner_width or spec.width, spec.norm_once
         self.standardise, self.norm_once = spec.standardise, once
         outer, half, bias = spec.outer_kernel, spec.half_width, norm == "none"
@@ -167,7 +167,7 @@ class S2DGenerator(nn.Module):
         _equal_subpixels(self.tail, spec.factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) in [-1, 1] -> (N, 1, H, W) in [-1, 1] (in training: with the margin)."""
+        """(N, in_channels, H, W) in [-1, 1] -> (N, 1, H, W) in [-1, 1] (a clip in training: with the margin)."""
         if self.standardise:
             x = x - torch.mean(x, dim=(1, 2, 3), keepdim=True)
             x = x * torch.rsqrt(torch.mean(x * x, dim=(1, 2, 3), keepdim=True) + 1e-4)
@@ -179,9 +179,15 @@ class S2DGenerator(nn.Module):
         x = self._trunk(x) if self.unet is None else self.unet(x, self._trunk)
         if self.tail_in is not None:
             x = F.relu(self.tail_norm(self.tail_in(x)))
-        y: Tensor = self.shuffle(self.tail(x))
-        clipped: Tensor = _inward_clip(y, 1 + self.clip_margin) if self.training else torch.clamp(y, -1, 1)
-        return clipped
+        x = self.tail(x)
+        if self.tanh:
+            x = torch.tanh(x)  # engines compute it in one go with the convolution before it
+        elif self.training:
+            x = _inward_clip(x, 1 + self.clip_margin)
+        else:
+            x = torch.clamp(x, -1, 1)
+        y: Tensor = self.shuffle(x)
+        return y
 
     def _trunk(self, x: Tensor) -> Tensor:
         for number, block in enumerate(self.blocks, start=1):

@@ -15,13 +15,13 @@ Padding = Literal["reflect", "zeros"]
 
 # The best known students by purpose; every command that takes a student name takes these.
 PRESETS: dict[str, str] = {
-    "fast": "s2d-64x2-h16-nostd-in1",
-    "balanced": "s2d-64x5-h16-nostd-in1",
-    "faithful": "s2d-96x4-h16-nostd-in",
+    "fast": "s2d-64x2-h16-nostd-in1-tanh",
+    "balanced": "s2d-64x5-h16-nostd-in1-tanh",
+    "faithful": "s2d-96x4-h16-nostd-in-tanh",
 }
 DEFAULT_STUDENT = "balanced"
 _WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in|-in1]]"
-S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7]{_WHOLE_SLICE}[-notail]"
+S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7]{_WHOLE_SLICE}[-notail][-tanh]"
 NAME_HELP = f"resnet-WxB[-bn|-in], s2d-CxB{S2D_OPTIONS}, {', '.join(PRESETS)}"
 BRANCH_STRIDE = 16
 _RESNET = re.compile(r"resnet-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-(?P<norm>bn|in))?")
@@ -30,11 +30,11 @@ _S2D = re.compile(
     r"(?:-h(?P<half>[1-9][0-9]{0,3}))?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
     r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357]))?"
     r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?:(?P<nofilm>-nofilm)|(?P<instance>-in1?))?)"
-    r"(?P<notail>-notail)?"
+    r"(?P<notail>-notail)?(?P<tanh>-tanh)?"
 )
 # Fields that specs written by earlier versions may lack; such a network has these parts in their default form.
 _ADDED = frozenset(
-    {"inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once"}
+    {"inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once", "tanh"}
 )
 _PLAIN = ("dilations", "standardise", "film_after", "outer_kernel")  # where a plain student differs from the usual one
 _S2D_PARTS = _ADDED.union(_PLAIN)
@@ -88,6 +88,8 @@ class GeneratorSpec:
     norm_once
         s2d with instance norm: blocks have one norm, after their first convolution, and what they add stays as it is;
         one more follows the last convolution but one.
+    tanh
+        s2d: a hyperbolic tangent brings the output into [-1, 1], as in every resnet; otherwise, a clip does.
     """
 
     family: Family
@@ -110,6 +112,7 @@ class GeneratorSpec:
     outer_kernel: int = 3
     half_width: int = 0
     norm_once: bool = False
+    tanh: bool = False
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -166,10 +169,9 @@ class GeneratorSpec:
             "in1": self.norm_once,
             "in": self.norm == "instance-affine" and not self.norm_once,
         }
-        without = [name for name, there in chosen.items() if there]
         plain = s2d_spec(self.width, self.blocks, plain=True)
         if self.norm != "instance-affine" and all(getattr(self, part) == getattr(plain, part) for part in _PLAIN):
-            usual, without = plain, ["plain"]
+            usual, chosen = plain, {"plain": True}
         given = {
             f"f{self.factor}": self.factor != usual.factor,
             f"o{self.outer_kernel}": self.outer_kernel != usual.outer_kernel,
@@ -178,8 +180,8 @@ class GeneratorSpec:
             "branch": self.branch,
             f"{'dw' if self.depthwise else 'k'}{self.kernel}": self.depthwise or self.kernel != usual.kernel,
         }
-        last = [] if self.refine else ["notail"]
-        return [*(name for name, there in given.items() if there), *without, *last]
+        last = {"notail": not self.refine, "tanh": self.tanh}
+        return [name for part in (given, chosen, last) for name, there in part.items() if there]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -268,4 +270,5 @@ def student_spec(name: str) -> GeneratorSpec:
         dilations=(1,) * usual.blocks if found["nodil"] else usual.dilations,
         film_after=() if found["nofilm"] else usual.film_after,
         refine=not found["notail"],
+        tanh=bool(found["tanh"]),
     )
