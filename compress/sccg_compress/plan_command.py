@@ -98,7 +98,7 @@ def _show(timed: Timing, budget_ms: float) -> None:
     from sccg_teacher_student.networks.spec import PRESETS
 
     presets = {name: preset for preset, name in PRESETS.items()}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("student", no_wrap=True)
     for header in ("parameters", "GMAC", "p50 ms", "p90 ms"):
         table.add_column(header, justify="right")
