@@ -97,8 +97,7 @@ def _show(timed: Timing, budget_ms: float) -> None:
     from sccg_compress.planning import MARGIN
     from sccg_teacher_student.networks.spec import PRESETS
 
-    presets = {name: preset for preset, name in PRESETS.items()}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("student", no_wrap=True)
     for header in ("parameters", "GMAC", "p50 ms", "p90 ms"):
         table.add_column(header, justify="right")
@@ -106,12 +105,12 @@ def _show(timed: Timing, budget_ms: float) -> None:
     for one in sorted(timed.candidates, key=lambda one: (one.control, one.gmac)):
         figures = ["–" if value is None else f"{value:.2f}" for value in (one.p50_ms, one.p90_ms)]
         verdict = "yes" if one.fits(budget_ms) else "no" if one.note is None else "–"
-        preset = f" ({presets[one.name]})" if one.name in presets else ""
         shown = "control" if one.control else verdict
-        table.add_row(one.name + preset, f"{one.parameters:,}", f"{one.gmac:.2f}", *figures, shown)
+        table.add_row(one.name, f"{one.parameters:,}", f"{one.gmac:.2f}", *figures, shown)
     setting = timed.setting
     where = f"{setting.cpu or 'CPU'}, {setting.threads} threads; INT8, {setting.target}"
     console = Console(highlight=False, markup=False)
     console.print(table)
     console.print(f"{where}; {setting.size[0]}x{setting.size[1]}, one slice at a time.")
     console.print(f"Fits: p50 and {MARGIN:.0%} of it are within {budget_ms:g} ms. The largest is that of most GMAC.")
+    console.print("Presets: " + ", ".join(f"{preset} {name}" for preset, name in PRESETS.items()) + ".", soft_wrap=True)

@@ -82,12 +82,13 @@ def test_the_table_and_the_command_that_comes_next(run: Cli, told: list[Setting]
     said = run("plan", "--budget-ms", 5)
     assert said.code == 0, said
     lines = {line.split()[0]: line.split() for line in said.out.splitlines() if line.strip()}
-    assert lines[BALANCED][1:] == ["(balanced)", "1,000", "3.30", "4.40", "5.28", "yes"]
+    assert lines[BALANCED][1:] == ["1,000", "3.30", "4.40", "5.28", "yes"]
     assert lines["s2d-64x6"][-3:] == ["9.00", "10.80", "no"]
     assert lines["s2d-48x4-k7"][-1] == "control"
     assert lines["s2d-64x4"][-3:] == ["–", "–", "–"]
     assert "s2d-64x4: not timed: its process was killed" in said.err
     assert "Fits: p50 and 10% of it are within 5 ms" in said.out
+    assert f"balanced {BALANCED}" in said.out
     assert said.out.splitlines()[-1].endswith(f"sccg-compress distill --student {BALANCED} --teacher FILE")
     assert "warning: other processes kept 1.0 cores busy" in said.err
     assert [(one.target, one.size) for one in told] == [("openvino", (512, 512))]
