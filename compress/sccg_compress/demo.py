@@ -69,12 +69,12 @@ def run_demo(out: Path) -> None:
     )
     teacher = new_training(lesson, out / "teacher") / "teacher_mr2ct.safetensors"
 
-    step(3, f"distill: the student s2d-32x4 learns from the teacher for {DISTILL_MINUTES:g} minutes")
+    step(3, f"distill: the student s2d-32x4-tanh learns from the teacher for {DISTILL_MINUTES:g} minutes")
     config = DistillConfig(
         teacher=str(teacher.resolve()),
         direction="mr2ct",
         data=str(data.resolve()),
-        student="s2d-32x4",
+        student="s2d-32x4-tanh",
         minutes=DISTILL_MINUTES,
         views=VIEWS,
         device="cpu",
