@@ -150,7 +150,7 @@ def test_candidates_are_names_of_every_form_and_the_presets_are_among_them() -> 
     assert all(specs[name].tanh for name in (*CANDIDATES, *FILM)), "what may be chosen ends as the teacher does"
     assert not set(CANDIDATES) & {*FILM, *CONTROLS}
     assert {spec.factor for spec in specs.values()} >= {4, 8}
-    for part in ("branch", "half_width", "inner_width", "refine", "norm_once"):
+    for part in ("branch", "half_width", "inner_width", "refine", "norm_once", "tanh"):
         assert {bool(getattr(spec, part)) for spec in specs.values()} == {False, True}
     assert any(specs[name].depthwise for name in CONTROLS)
     assert any(specs[name].kernel > 3 and not specs[name].depthwise for name in CONTROLS)

@@ -71,6 +71,24 @@ def test_what_saturation_of_the_float_output_hides_does_not_count(end: str) -> N
     np.testing.assert_allclose(outputs(model), before, atol=1e-4)
 
 
+def test_a_pixel_counts_by_the_slope_of_the_tangent() -> None:
+    network = student("s2d-8x2-nostd-in-tanh")
+    with torch.no_grad():
+        network.tail.weight *= 5
+    wider = copy.deepcopy(network)
+    with torch.no_grad():
+        wider.tail.weight *= 1.2
+    model, reference = model_of(wider), model_of(network)
+    wanted = outputs(reference).astype(np.float64)
+    correct_tail_bias(model, reference, IMAGES)
+    errors = np.arctanh(wanted) - np.arctanh(outputs(model).astype(np.float64))
+    slope = 1 - wanted**2
+    phases = [(slice(None), 0, slice(row, None, 4), slice(column, None, 4)) for row in range(4) for column in range(4)]
+    means = [np.average(errors[phase], weights=slope[phase]) for phase in phases]
+    np.testing.assert_allclose(means, 0, atol=1e-3)
+    assert max(abs(errors[phase].mean()) for phase in phases) > 1e-2, "all pixels alike give another bias"
+
+
 def test_a_network_without_a_last_bias_is_left_alone() -> None:
     network = student()
     plain = copy.deepcopy(network)
