@@ -41,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _say(f"error: {error}")
         return error.exit_code
+    except MemoryError:
+        if options.debug:
+            raise
+        _say("error: not enough memory: end other programs and try again")
+        return 2
     except Exception as error:
         if options.debug:
             raise

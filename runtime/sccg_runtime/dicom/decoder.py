@@ -185,7 +185,7 @@ def decode(name: str, dataset: Dataset) -> npt.NDArray[Any]:
             stored = pixel_array(dataset, correct_unused_bits=False)  # unlike the property, keeps no copy in it
             return stored.astype(stored.dtype.newbyteorder("="), copy=False)  # big endian in the file
         request = _request(dataset)
-    except SeriesError:
+    except (SeriesError, MemoryError):
         raise
     except Exception:
         raise _damaged(name, kind) from None

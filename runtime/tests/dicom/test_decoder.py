@@ -46,6 +46,17 @@ def test_uncompressed_pixels_need_no_process(make, monkeypatch):
     np.testing.assert_array_equal(decode("a.dcm", make.dataset("CT", 0, RAMP)), RAMP)
 
 
+def test_too_little_memory_is_not_called_damage(bundle_file, series, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("pydicom.pixels.utils.pixel_array", full)
+    assert main(["convert", str(series()), str(tmp_path / "out"), "--bundle", str(bundle_file())]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert errors == ["error: not enough memory: end other programs and try again"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_worker_serves_all_images_and_ends_when_closed(compressed):
     for _ in range(3):
         np.testing.assert_array_equal(decode("a.dcm", compressed), RAMP)
