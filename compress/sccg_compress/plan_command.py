@@ -37,11 +37,7 @@ def show_plan(budget_ms: float, *, target: str, size: tuple[int, int], fresh: bo
     write_json(json_out, timed.to_dict() | fits | {"candidates": rows})
     if json_out != "-":
         _show(timed, budget_ms)
-    for one in timed.candidates:
-        if one.note is not None:
-            say(f"{one.name}: not timed: {one.note}")
-    for warning in timed.warnings:
-        say(f"warning: {warning}")
+    _warn(timed)
     if chosen is None:
         raise _nothing_fits(timed, budget_ms)
     if json_out != "-":
@@ -59,6 +55,7 @@ def plan_student(budget_ms: float) -> str:
     from sccg_compress.planning import choose
 
     timed = _timing(budget_ms, "openvino", SIZE)
+    _warn(timed)
     chosen = choose(timed.candidates, budget_ms)
     if chosen is None:
         raise _nothing_fits(timed, budget_ms)
@@ -72,6 +69,14 @@ def _timing(budget_ms: float, target: str, size: tuple[int, int], *, fresh: bool
     if not (math.isfinite(budget_ms) and budget_ms > 0):
         raise InputError(f"--budget-ms {budget_ms:g}: say a time above zero")
     return timing(Setting.here(target, size), runs.RUNS / runs.CACHE / "plan", say, fresh=fresh)
+
+
+def _warn(timed: Timing) -> None:
+    for one in timed.candidates:
+        if one.note is not None:
+            say(f"{one.name}: not timed: {one.note}")
+    for warning in timed.warnings:
+        say(f"warning: {warning}")
 
 
 def _sentence(chosen: Timed, budget_ms: float) -> str:

@@ -174,7 +174,10 @@ def timing(setting: Setting, folder: Path, say: Callable[[str], None], *, fresh:
             say(f"measured before on this CPU with these versions ({path}); --fresh measures again")
             return kept
     measured = measure(setting, say)
-    write_text(path, json.dumps(measured.to_dict(), indent=2, allow_nan=False) + "\n")
+    try:
+        write_text(path, json.dumps(measured.to_dict(), indent=2, allow_nan=False) + "\n")
+    except OSError as error:  # minutes of measuring are not lost for want of a place
+        say(f"figures are not kept: {path}: {error.strerror}")
     return measured
 
 

@@ -9,8 +9,10 @@ import errno
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from sccg_compress.console import say
 from sccg_runtime.errors import InputError, SccgError
@@ -19,6 +21,7 @@ from sccg_runtime.files import write_text
 RUNS = Path("runs")
 LATEST = "latest"
 CACHE = "cache"
+LOCK = ".lock"
 PHANTOM = "phantom"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -104,11 +107,38 @@ def begun(out: Path | None, name: str, direction: str, config: tuple[str, str]) 
 
 
 @contextmanager
-def resumable(verb: str, folder: Path) -> Iterator[None]:
-    """Whatever ends a run from outside, say with which command it goes on: Ctrl-C, or a full disk (OSError)."""
-    command = f"sccg-compress {verb} --resume {shlex.quote(str(folder))}"
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of ``folder`` meanwhile.
+
+    Raises
+    ------
+    InputError
+        One is at work there.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another process is at work in {folder}: wait for its end") from None
     try:
         yield
+    finally:
+        lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
+
+
+@contextmanager
+def resumable(verb: str, folder: Path) -> Iterator[None]:
+    """Alone in the folder; whatever ends a run from outside, say with which command it goes on.
+
+    That is Ctrl-C, or a full disk (OSError).
+    """
+    from sccg_teacher_student import parallel
+
+    command = f"sccg-compress {verb} --resume {shlex.quote(str(folder))}"
+    try:
+        with alone(folder) if parallel.rank() == 0 else nullcontext():
+            yield
     except KeyboardInterrupt:
         say(f"interrupted; go on with: {command}")
         raise

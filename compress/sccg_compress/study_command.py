@@ -21,7 +21,7 @@ from sccg_compress.console import result, say
 from sccg_compress.distill_command import new_run, resume_run
 from sccg_compress.export_command import export_model
 from sccg_compress.models import STUDENT
-from sccg_runtime.errors import InputError, RefusedError
+from sccg_runtime.errors import InputError, RefusedError, SccgError
 from sccg_runtime.files import sha256, write_bytes
 from sccg_teacher_student.loss_weights import USUAL
 from sccg_teacher_student.networks.spec import DEFAULT_STUDENT
@@ -35,6 +35,7 @@ TEACHER = "teacher"
 VIEWS = 1024
 """Labelled views that all students of a seed learn from, if nobody says how many."""
 ROWS = "rows"
+CONDITIONS = "conditions"
 _NEARNESS = ("to_teacher_psnr_db", "to_teacher_psnr_head_db")
 
 
@@ -64,14 +65,24 @@ def run_study(
     Raises
     ------
     InputError
-        A name or row is not known, the folder holds rows or runs of another teacher, other data or other options, or
-        data or options cannot be used.
+        A name or row is not known, the folder holds rows or runs of another teacher, other data or other options,
+        another study is at work in it, data or options cannot be used, or some students could not be trained: told
+        after all others.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    with runs.alone(out):
+        _run_study(config, students, seeds, out, against)
+
+
+def _run_study(
+    config: DistillConfig, students: Sequence[str] | None, seeds: Sequence[int], out: Path, against: str | None
+) -> None:
     from sccg_bench.report.gains import check_row
     from sccg_bench.results import write_results
     from sccg_teacher_student.networks.spec import student_spec
 
-    _check_teacher(config, out)
+    conditions = _conditions(config)
+    _check_rows(config, conditions, out)
     names = [TEACHER, *STUDIED] if students is None else students
     points = [
         replace(config, student=name if name == TEACHER else student_spec(name).name, seed=seed)
@@ -84,6 +95,7 @@ def run_study(
         _check_run(point, out / runs.RUNS / label(point))
     models: dict[str, Path] = {}
     refused: dict[str, list[str]] = {}
+    failed: list[str] = []
     for number, point in enumerate(points, start=1):
         name = label(point)
         row = out / ROWS / f"{name}.json"
@@ -91,9 +103,13 @@ def run_study(
             say(f"[{number}/{len(points)}] {row} is there already")
             continue
         say(f"[{number}/{len(points)}] {name}")
-        if point.student != TEACHER:
-            _label(point, out / runs.RUNS / "-".join((point.direction, "labels", *_views(point), f"seed{point.seed}")))
-        models[name], refused[name] = _made(point, out / runs.RUNS / name)
+        try:
+            if point.student != TEACHER:
+                _label(point, _labels_folder(point, out))
+            models[name], refused[name] = _made(point, out / runs.RUNS / name)
+        except SccgError as error:  # hours of others are not lost for one
+            say(f"{name}: no row, to be tried again: {error}")
+            failed.append(f"{name}: {error}")
     if models:
         found = run_models(
             list(models.values()),
@@ -106,12 +122,16 @@ def run_study(
         ).results
         for name in models:
             figures = _of_point(found, name, refused[name], alone=len(models) == 1)
-            failed = [one for one in figures.rows if one.role != "control" and one.status in ("failed", "not measured")]
-            if failed:
-                say(f"{name}: no row, to be tried again: {failed[0].name} {failed[0].status}: {failed[0].note}")
+            figures = replace(figures, provenance={**figures.provenance, CONDITIONS: conditions})
+            lost = [one for one in figures.rows if one.role != "control" and one.status in ("failed", "not measured")]
+            if lost:
+                say(f"{name}: no row, to be tried again: {lost[0].name} {lost[0].status}: {lost[0].note}")
             else:
                 write_results(out / ROWS / f"{name}.json", figures)
-    _summarise(config.direction, out, against)
+    if any(_rows(config.direction, out)):
+        _summarise(config.direction, out, None if failed else against)
+    if failed:
+        raise InputError(f"no row of {'; '.join(failed)}")
 
 
 def label(point: DistillConfig) -> str:
@@ -128,6 +148,10 @@ def _views(point: DistillConfig) -> list[str]:
     return [] if point.views == VIEWS else [f"{point.views}views"]
 
 
+def _labels_folder(point: DistillConfig, out: Path) -> Path:
+    return out / runs.RUNS / "-".join((point.direction, "labels", *_views(point), f"seed{point.seed}"))
+
+
 def _made(point: DistillConfig, folder: Path) -> tuple[Path, list[str]]:
     """Train where there is something to train and export to INT8: what to bench, and what the gate refused."""
     bundle = folder / f"{point.student}-openvino-int8.sccg"
@@ -135,6 +159,12 @@ def _made(point: DistillConfig, folder: Path) -> tuple[Path, list[str]]:
         model = Path(point.teacher)
     else:
         _train(point, folder)
+        made = _labelled(folder)
+        if made < (point.views or 0):
+            raise InputError(
+                f"{folder} learned from {made} instead of {point.views} views, made in its own minutes: those made "
+                f"before are gone or of another machine; delete it and {_labels_folder(point, folder.parent.parent)}"
+            )
         model = folder
     refused = [] if bundle.is_file() else _export(model, point, bundle)
     return (bundle if point.student == TEACHER and not refused else model), refused
@@ -145,9 +175,13 @@ def _label(point: DistillConfig, folder: Path) -> None:
     usual = replace(point, student=DEFAULT_STUDENT, losses=USUAL, steps=1, minutes=None)
     _check_run(usual, folder)
     _train(usual, folder)
-    made = int(json.loads((folder / "labels.json").read_text(encoding="utf-8"))["views"])
+    made = _labelled(folder)
     if made < (point.views or 0):
         raise InputError(f"{made} instead of {point.views} views: more take more than {point.cache_gib:g} GiB")
+
+
+def _labelled(folder: Path) -> int:
+    return int(json.loads((folder / "labels.json").read_text(encoding="utf-8"))["views"])
 
 
 def _check_run(point: DistillConfig, folder: Path) -> None:
@@ -208,13 +242,25 @@ def _export(model: Path, point: DistillConfig, out: Path) -> list[str]:
     return []
 
 
-def _check_teacher(config: DistillConfig, out: Path) -> None:
+def _conditions(config: DistillConfig) -> dict[str, Any]:
+    """What all rows of a study share beside the teacher; folders by name, as paths differ between machines."""
+    files = {"intensity": config.intensity, "reverse_teacher": config.reverse_teacher}
+    hashes = {name: None if path is None else sha256(Path(path)) for name, path in files.items()}
+    return {"data": Path(config.data).name, "unpaired": [Path(path).name for path in config.unpaired], **hashes}
+
+
+def _check_rows(config: DistillConfig, conditions: Mapping[str, Any], out: Path) -> None:
+    """InputError if rows are of another teacher or other conditions (those of earlier versions do not say which)."""
     from sccg_bench.results import read_results
 
     wanted = sha256(Path(config.teacher))
     for path in _rows(config.direction, out):
-        if wanted not in read_results(path).provenance.get("hashes", {}).values():
+        provenance = read_results(path).provenance
+        if wanted not in provenance.get("hashes", {}).values():
             raise InputError(f"{path} is of another teacher: choose another --out")
+        kept = provenance.get(CONDITIONS, conditions)
+        if other := [name for name, value in conditions.items() if kept.get(name) != value]:
+            raise InputError(f"{path} is of other data or options ({', '.join(other)}): choose another --out")
 
 
 def _row_names(direction: str, points: Sequence[DistillConfig], out: Path) -> set[str]:

@@ -16,7 +16,6 @@ from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.checkpoint import Checkpoint
-from sccg_teacher_student.data.settings import SETTINGS_NAME
 from sccg_teacher_student.data.source import DataSource, open_unpaired
 from sccg_teacher_student.labels import Labeller, make_labeller
 from sccg_teacher_student.views import Base
@@ -111,7 +110,8 @@ def collect_bases(
     Raises
     ------
     InputError
-        There is no slice, or sizes differ or do not fit.
+        There is no slice, sizes differ or do not fit, or an unpaired folder holds cases of ``source`` that are not
+        among ``cases``: what is held out is not to be learned from.
     """
     memory, digest = SliceMemory(), hashlib.sha256()
     found = [
@@ -133,11 +133,10 @@ def collect_bases(
     paired = len(found)
     label = make_labeller(reverse.generator, (rows, columns), device)[0] if reverse else None
     given, made = modalities(direction)
+    held_out = {source.folders[case].resolve() for case in source.cases if case not in cases}
     for folder in unpaired:
-        own = folder / SETTINGS_NAME  # a folder without settings has those of the paired data
-        chosen = settings or (None if own.is_file() else _settings_file(source))
-        extra = replace(open_unpaired(folder, made if reverse else given, chosen), size=source.size)
-        for where, name in _every_slice(extra):
+        extra = replace(open_unpaired(folder, made if reverse else given, settings, source.settings), size=source.size)
+        for where, name in _training_slices(extra, held_out):
             plain = partial(_load_unpaired, extra, where, name)
             load = plain if label is None else partial(_reversed, plain, label)
             base = Base(f"{folder.name}/{where}", name, memory.remember(load), synthetic=label is not None)
@@ -163,11 +162,6 @@ def check_pairs(pairs: Sequence[Pair], direction: Direction, size: tuple[int, in
             )
 
 
-def _settings_file(source: DataSource) -> Path | None:
-    path = source.path / SETTINGS_NAME
-    return path if path.is_file() else None
-
-
 def _take(digest: hashlib._Hash, base: Base, slices: Loaded, first: Base, size: tuple[int, int]) -> None:
     """Check the sizes of one base and add it to the fingerprint."""
     digest.update(f"\n{base.case}\n{base.slice}\n".encode())
@@ -180,8 +174,14 @@ def _take(digest: hashlib._Hash, base: Base, slices: Loaded, first: Base, size: 
         digest.update(b"none" if image is None else np.ascontiguousarray(image).tobytes())
 
 
-def _every_slice(source: DataSource) -> Iterator[tuple[str, str]]:
-    for case in source.cases:
+def _training_slices(source: DataSource, held_out: set[Path]) -> Iterator[tuple[str, str]]:
+    """(case, slice) of an unpaired folder: of its train split alone where it has splits."""
+    cases = source.splits.get("train", ()) if source.splits else source.cases
+    if not cases:
+        raise InputError(f"{source.path} has {' and '.join(source.splits)} cases, but none to train on")
+    for case in cases:
+        if source.folders[case].resolve() in held_out:
+            raise InputError(f"{source.path}: {case} is a held-out case of the paired data, not to be learned from")
         for name in source.slices(case):
             yield case, name
 

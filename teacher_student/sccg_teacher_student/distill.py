@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,12 +118,13 @@ def distill(
         device=device,
     )
     bases = made.slices
+    acquired = [base for base in bases if not base.synthetic]  # a reverse teacher takes seconds for each of the others
     pairs = list(source.pairs(val or train[:1]))
     check_pairs(pairs, config.direction, made.size)
     record = TrainingRecord.of(
         source,
         config.direction,
-        _spread(bases, 128),
+        _spread(acquired, 128),
         (train, val),
         teacher_sha256=teacher.sha256,
         unpaired=config.unpaired,
@@ -134,7 +137,7 @@ def distill(
         f"{len(bases)} input slices ({len(train)} training cases: {', '.join(train)}; {made.unpaired} unpaired "
         f"slices); validation: {', '.join(val) or 'none'}; teacher runs in {label_engine}"
     )
-    probe = probe_teacher(label, _fullest(bases)[None])
+    probe = probe_teacher(label, _fullest(acquired)[None])
     reporter.say("teacher follows " + ", ".join(f"{name} to {value:.0f} dB" for name, value in probe.items()))
     if spec.standardise and probe["affine"] < INVARIANT_DB:
         reporter.say("the teacher depends on brightness and contrast, the student's standardisation removes both")
@@ -182,8 +185,7 @@ def distill(
     )
     if _compiles(config, device):
         reporter.say("compiling student and losses before the first step")
-        # compiled code is kept where nobody else writes; PyTorch's own place is one that everybody may write to
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((cache_root / "compiled").resolve()))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _compiled_folder(cache_root))
         task.compile()
     left = None
     if config.minutes is not None:
@@ -246,6 +248,15 @@ def _compiles(config: DistillConfig, device: torch.device) -> bool:
     return long and device.type == "cpu" and parallel.processes() == 1 and not config.taps
 
 
+def _compiled_folder(cache_root: Path) -> str:
+    """Where compiled code is kept and nobody else writes; PyTorch's own place is one that everybody may write to.
+
+    PyTorch does not quote the path for the compiler: one that needs it gives way to a temporary folder.
+    """
+    folder = str((cache_root / "compiled").resolve())
+    return folder if shlex.quote(folder) == folder else tempfile.mkdtemp(prefix="sccg-compiled-")
+
+
 def _gauge(kept: Sequence[Base], label: Labeller, wanted: float, device: torch.device) -> DetailGauge:
     images = [base.load()[0][None] for base in kept]
     labels = [label(image) for image in images]
@@ -295,8 +306,12 @@ def _recorded_views(path: Path) -> int:
 
 
 def _reload_and_run(path: Path, trained: nn.Module, pairs: Sequence[Pair], direction: Direction) -> list[FloatArray]:
-    """Outputs of the student as read back from disk, after a check that they are those of the trained one."""
+    """Outputs of the student as read back from disk, after a check that they are those of the trained one.
+
+    Both are laid out alike in memory: instance norm of a blank slice makes any difference of rounding large.
+    """
     reloaded = load_checkpoint(path).generator
+    trained = trained.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     outputs = []
     with torch.inference_mode():
         for pair in pairs:

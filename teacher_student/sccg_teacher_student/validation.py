@@ -100,7 +100,9 @@ class Validator:
         if not self.rows or figures[BEST_BY] > self.best[1][BEST_BY]:
             save_checkpoint(self.checkpoint, generator, self.spec, self.record)
             image = side(self.pairs[0], self.direction)
-            trained = _output(copy.deepcopy(generator).cpu(), image)
+            plain = copy.deepcopy(generator).cpu()
+            plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as it is read back
+            trained = _output(plain, image)
             if not np.allclose(_output(load_checkpoint(self.checkpoint).generator, image), trained, atol=1e-4):
                 raise RefusedError(f"{self.checkpoint} read back differs from the generator that was trained")
         append_row(self._log, ["step", *FIGURES], [step, *(f"{value:.6g}" for value in figures.values())])

@@ -123,6 +123,14 @@ def test_figures_are_kept_until_something_changes_or_fresh_ones_are_wanted(run: 
     assert len(told) == 5
 
 
+def test_figures_that_cannot_be_kept_are_shown_all_the_same(run: Cli, told: list[Setting]) -> None:
+    Path("runs").write_text("a file where the folder should be", encoding="utf-8")
+    said = run("plan", "--budget-ms", 5)
+    assert said.code == 0, said
+    assert "s2d-64x6" in said.out
+    assert "figures are not kept" in said.err
+
+
 def test_another_processor_or_engine_is_another_setting() -> None:
     here = Setting.here("openvino", (512, 512))
     others = [
@@ -198,6 +206,7 @@ def test_distill_takes_the_student_that_fits(
     assert said.code == 0, said
     assert made == ["s2d-32x4-u96"]
     assert "student: s2d-32x4-u96, 4.00 ms, is the largest that fits 4.5 ms" in said.err
+    assert "warning: other processes kept 1.0 cores busy" in said.err
     run("distill", "--teacher", lab.teacher, "--budget-ms", 5, "--student", "fast").refused("--budget-ms", "--student")
     run("distill", "--teacher", lab.teacher, "--budget-ms", 0.1, "--steps", 1).refused("no student fits", code=3)
     run("distill", "--resume", lab.run, "--budget-ms", 5).refused("--budget-ms", "as the run began")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sccg_compress.runs import latest_run, mark_latest, root_of, run_folder
+from sccg_compress.runs import alone, latest_run, mark_latest, root_of, run_folder
 from sccg_runtime.errors import InputError
 
 
@@ -60,3 +60,12 @@ def test_run_folders_are_new_and_say_what_they_hold(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("time.strftime", lambda _: "20260101-120000")
     made = [run_folder(tmp_path / "runs", "balanced", "mr2ct").name for _ in range(3)]
     assert made == [f"20260101-120000-balanced-mr2ct{suffix}" for suffix in ("", "-1", "-2")]
+
+
+def test_a_folder_is_for_one_process_at_a_time_and_nothing_of_that_stays(here: Path) -> None:
+    for _ in range(2):
+        with alone(here):
+            with pytest.raises(InputError, match="another process is at work"), alone(here):
+                pass
+            assert list(here.iterdir()) != []
+        assert list(here.iterdir()) == []

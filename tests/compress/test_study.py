@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 from command_line import Cli, Lab
+from filelock import FileLock
 
 from sccg_bench.latency import summarise_blocks
 from sccg_bench.results import Results, Row, read_results
 from sccg_bench.run import BenchResult
 from sccg_compress import study_command
 from sccg_compress.candidates import STUDIED
-from sccg_runtime.errors import RefusedError
+from sccg_compress.runs import LOCK
+from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256
 from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.networks.spec import PRESETS, student_spec
@@ -220,6 +222,57 @@ def test_a_student_that_could_not_be_measured_has_no_row_and_is_tried_again(
     study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1")
     assert log[-1] == "bench mr2ct-s2d-16x1-5steps-seed0"
     assert len(list(Path("study/rows").iterdir())) == 2
+
+
+def test_a_student_that_cannot_be_trained_costs_its_own_row_alone(
+    run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = study_command.new_run
+
+    def new_run(config: DistillConfig, folder: Path) -> None:
+        if config.student == "s2d-8x1-branch":
+            raise InputError("both sides must be multiples of 16")
+        whole(config, folder)
+
+    monkeypatch.setattr(study_command, "new_run", new_run)
+    said = study(run, lab, "--student", "s2d-8x1-branch", "--student", "s2d-8x1", "--against", "s2d-8x1-branch-5steps")
+    said.refused("no row of mr2ct-s2d-8x1-branch-5steps-seed0", "multiples of 16")
+    assert [path.stem for path in Path("study/rows").iterdir()] == ["mr2ct-s2d-8x1-5steps-seed0"]
+    assert "s2d-8x1" in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+
+
+def test_a_student_that_made_labels_in_its_own_minutes_has_no_row(
+    run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = study_command.new_run
+
+    def new_run(config: DistillConfig, folder: Path) -> None:
+        whole(config, folder)
+        if "labels" not in folder.name:
+            (folder / "labels.json").write_text('{"views": 160}')
+
+    monkeypatch.setattr(study_command, "new_run", new_run)
+    study(run, lab, "--student", "s2d-8x1").refused("learned from 160 instead of 1024 views", "mr2ct-labels-seed0")
+    assert not Path("study/rows").exists()
+
+
+def test_rows_of_other_data_are_not_joined_by_new_ones(run: Cli, lab: Lab, log: list[str], tmp_path: Path) -> None:
+    study(run, lab, "--student", "s2d-8x1")
+    shutil.rmtree("study/runs")
+    log.clear()
+    (tmp_path / "more").mkdir()
+    said = study(run, lab, "--student", "s2d-8x1", "--seed", 1, "--unpaired", tmp_path / "more")
+    said.refused("other data or options (unpaired)", "--out")
+    assert log == []
+    study(run, lab, "--student", "s2d-8x1", "--seed", 1)
+    assert len(list(Path("study/rows").iterdir())) == 2
+
+
+def test_a_second_study_in_the_same_folder_is_refused(run: Cli, lab: Lab, log: list[str]) -> None:
+    Path("study").mkdir()
+    with FileLock(Path("study") / LOCK):
+        study(run, lab, "--student", "s2d-8x1").refused("another process is at work in study")
+    assert log == []
 
 
 def test_the_default_list_has_the_presets_what_others_would_ship_and_six_of_ours() -> None:

@@ -15,17 +15,19 @@ from cyclegan_reference import reference
 from PIL import Image
 from teacher_fakes import save_teacher, training_record, write_slices
 
+from sccg_bench.protocols import Pair
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256
 from sccg_teacher_student import bases
-from sccg_teacher_student.bases import SliceMemory
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import DataSource, open_data
-from sccg_teacher_student.distill import DistillResult, _compiles, distill
+from sccg_teacher_student.distill import DistillResult, _compiled_folder, _compiles, _reload_and_run, distill
 from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.features import Tap
 from sccg_teacher_student.loop import Progress
 from sccg_teacher_student.loss_weights import LossWeights
+from sccg_teacher_student.networks.build import build_generator
+from sccg_teacher_student.networks.spec import student_spec
 from sccg_teacher_student.reporter import Reporter
 
 
@@ -302,6 +304,10 @@ def test_a_reverse_teacher_makes_inputs_of_unpaired_outputs(config: DistillConfi
     made = run(chosen, tmp_path / "run")
     assert made.facts["steps"] == 6
     assert not any("reverse teacher" in line for line in made.facts["said"])
+    alone = run(config, tmp_path / "alone").student.record
+    assert made.student.record is not None
+    assert alone is not None
+    assert made.student.record.input_statistics == alone.input_statistics, "of acquired slices alone"
     kept = load_checkpoint(back)
     record = training_record(direction="ct2mr", trained_size=(64, 64))
     save_checkpoint(tmp_path / "other.safetensors", kept.generator, kept.spec, record)
@@ -468,21 +474,6 @@ def test_a_damaged_config_is_refused(config: DistillConfig, change: Any) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_slices_beyond_the_memory_limit_are_read_again() -> None:
-    reads = []
-
-    def load(name: str) -> tuple[np.ndarray, np.ndarray]:
-        reads.append(name)
-        return np.zeros((8, 8), np.float32), np.zeros((8, 8), np.float32)
-
-    memory = SliceMemory(limit_bytes=2 * 2 * 8 * 8 * 4 + 100)
-    loads = {name: memory.remember(lambda name=name: load(name)) for name in "abc"}
-    for _ in range(3):
-        for one in loads.values():
-            one()
-    assert sorted(reads) == ["a", "b", "c", "c", "c"]
-
-
 @pytest.mark.parametrize(
     ("length", "compiled"),
     [
@@ -498,3 +489,21 @@ def test_only_long_runs_on_a_cpu_are_compiled(config: DistillConfig, length: dic
     assert not _compiles(long, torch.device("cuda"))
     tapped = replace(long, taps=(Tap("model.10", "blocks.0"),), losses=LossWeights(features=1.0))
     assert not _compiles(tapped, torch.device("cpu"))
+
+
+def test_a_student_that_is_read_back_unchanged_is_not_refused_for_a_blank_slice(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = student_spec("resnet-16x9-in")
+    student = build_generator(spec).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    save_checkpoint(tmp_path / "student.safetensors", student, spec, training_record())
+    blank = Pair(case="a", slice="0", mr=np.full((1, 64, 64), -1, np.float32), ct=None)
+    (output,) = _reload_and_run(tmp_path / "student.safetensors", student, [blank], "mr2ct")
+    assert np.isfinite(output).all()
+
+
+def test_a_path_that_a_compiler_would_misread_is_not_given_to_it(tmp_path: Path) -> None:
+    assert _compiled_folder(tmp_path) == str(tmp_path / "compiled")
+    other = Path(_compiled_folder(tmp_path / "my runs"))
+    assert other.is_dir()
+    assert " " not in str(other)
+    other.rmdir()

@@ -193,8 +193,13 @@ def open_data(path: Path, *, settings: Path | None = None) -> DataSource:
     return _open(path, settings, only=None)
 
 
-def open_unpaired(path: Path, modality: Modality, settings: Path | None = None) -> DataSource:
+def open_unpaired(
+    path: Path, modality: Modality, settings: Path | None = None, paired: DataSettings | None = None
+) -> DataSource:
     """Open a folder of cases of one modality: ``CASE/*.png``, ``CASE/*.dcm``, or one side of a paired folder.
+
+    ``paired``: settings of the paired data, which a folder without a settings file of its own has, too, unless they
+    were assumed.
 
     Raises
     ------
@@ -203,15 +208,18 @@ def open_unpaired(path: Path, modality: Modality, settings: Path | None = None) 
     """
     if modality not in ("MR", "CT"):
         raise InputError(f"modality {modality!r} is not MR or CT")
-    return _open(path, settings, only=modality)
+    return _open(path, settings, only=modality, paired=paired)
 
 
-def _open(path: Path, settings: Path | None, only: Modality | None) -> DataSource:
+def _open(path: Path, settings: Path | None, only: Modality | None, paired: DataSettings | None = None) -> DataSource:
     if not path.is_dir():
         raise InputError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
     found = find_cases(path, only)
-    chosen = find_settings(found.root, settings, found.kind)
     own = found.root / SETTINGS_NAME
+    if paired is None or paired.assumed or settings is not None or own.is_file():
+        chosen = find_settings(found.root, settings, found.kind)
+    else:
+        chosen = paired
     if settings is not None and own.is_file():
         chosen = replace(chosen, simulated=chosen.simulated or read_settings(own).simulated)
     reader = make_reader(found.kind, chosen, only)

@@ -1,0 +1,80 @@
+"""Slices that views are made from: which are taken, at which scale, and what is kept in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from teacher_fakes import write_slices
+
+from sccg_runtime.errors import InputError
+from sccg_teacher_student import bases
+from sccg_teacher_student.bases import Bases, SliceMemory, collect_bases
+from sccg_teacher_student.data.settings import read_settings
+from sccg_teacher_student.data.source import DataSource, open_data, open_unpaired
+
+
+def collected(data: Path, unpaired: Path, cases: tuple[str, ...] = ("a", "b", "c")) -> Bases:
+    options: dict[str, Any] = {"strides": (4,), "reverse": None, "device": torch.device("cpu")}
+    return collect_bases(open_data(data), cases, "mr2ct", [unpaired], None, **options)
+
+
+def test_of_an_unpaired_folder_with_splits_only_the_train_split_is_taken(pairs_folder: Path) -> None:
+    found = collected(pairs_folder / "train", pairs_folder)
+    assert {base.case for base in found.slices[-found.unpaired :]} == {"pairs/a", "pairs/b", "pairs/c"}
+
+
+def test_an_unpaired_folder_without_a_train_split_is_refused(pairs_folder: Path, tmp_path: Path) -> None:
+    write_slices(tmp_path / "more" / "val" / "x", 1, (32, 48), seed=5)
+    with pytest.raises(InputError, match="has val cases, but none to train on"):
+        collected(pairs_folder, tmp_path / "more")
+
+
+@pytest.mark.parametrize("case", ["val/d", "train/c"])
+def test_held_out_cases_of_the_paired_data_do_not_come_back_as_unpaired_ones(
+    pairs_folder: Path, tmp_path: Path, case: str
+) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "x").symlink_to(pairs_folder / case)
+    with pytest.raises(InputError, match="x is a held-out case of the paired data"):
+        collected(pairs_folder, tmp_path / "more", cases=("a", "b"))
+
+
+@pytest.mark.parametrize("data", [".", "train"])
+def test_an_unpaired_folder_without_settings_has_those_of_the_paired_data(
+    pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    opened = []
+
+    def noted(*arguments: Any) -> DataSource:
+        opened.append(open_unpaired(*arguments))
+        return opened[-1]
+
+    monkeypatch.setattr(bases, "open_unpaired", noted)
+    write_slices(tmp_path / "more" / "x", 1, (32, 48), seed=5)
+    collected(pairs_folder / data, tmp_path / "more")
+    own = (pairs_folder / "sccg.toml").read_text(encoding="utf-8").replace("99.5", "98")
+    (tmp_path / "more" / "sccg.toml").write_text(own, encoding="utf-8")
+    collected(pairs_folder / data, tmp_path / "more")
+    assert opened[0].settings == open_data(pairs_folder / data).settings
+    assert opened[1].settings == read_settings(tmp_path / "more")
+    assert not opened[0].settings.assumed
+    assert opened[0].settings != opened[1].settings
+
+
+def test_slices_beyond_the_memory_limit_are_read_again() -> None:
+    reads = []
+
+    def load(name: str) -> tuple[np.ndarray, np.ndarray]:
+        reads.append(name)
+        return np.zeros((8, 8), np.float32), np.zeros((8, 8), np.float32)
+
+    memory = SliceMemory(limit_bytes=2 * 2 * 8 * 8 * 4 + 100)
+    loads = {name: memory.remember(lambda name=name: load(name)) for name in "abc"}
+    for _ in range(3):
+        for one in loads.values():
+            one()
+    assert sorted(reads) == ["a", "b", "c", "c", "c"]
