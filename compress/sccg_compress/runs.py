@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from sccg_compress.console import say
 from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_text
@@ -115,6 +113,8 @@ def alone(folder: Path) -> Iterator[None]:
     InputError
         One is at work there.
     """
+    from filelock import FileLock, Timeout
+
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
