@@ -9,7 +9,7 @@ import errno
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sccg_compress.console import say
@@ -123,8 +123,9 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows keeps open files; before the release, or it could be another's by then
+            (folder / LOCK).unlink()
         lock.release()
-        (folder / LOCK).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -103,9 +103,9 @@ def _run_study(
             say(f"[{number}/{len(points)}] {row} is there already")
             continue
         say(f"[{number}/{len(points)}] {name}")
+        if point.student != TEACHER:
+            _label(point, _labels_folder(point, out))
         try:
-            if point.student != TEACHER:
-                _label(point, _labels_folder(point, out))
             models[name], refused[name] = _made(point, out / runs.RUNS / name)
         except SccgError as error:  # hours of others are not lost for one
             say(f"{name}: no row, to be tried again: {error}")

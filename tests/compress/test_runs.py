@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sccg_compress.runs import alone, latest_run, mark_latest, root_of, run_folder
+from sccg_compress.runs import alone, latest_run, mark_latest, resumable, root_of, run_folder
 from sccg_runtime.errors import InputError
 
 
@@ -69,3 +69,10 @@ def test_a_folder_is_for_one_process_at_a_time_and_nothing_of_that_stays(here: P
                 pass
             assert list(here.iterdir()) != []
         assert list(here.iterdir()) == []
+
+
+def test_a_run_that_another_process_trains_is_not_trained_twice(here: Path) -> None:
+    with alone(here), pytest.raises(InputError, match="another process"), resumable("distill", here):
+        pytest.fail("entered")
+    with resumable("distill", here):
+        assert list(here.iterdir()) != []

@@ -187,7 +187,7 @@ def decode(name: str, dataset: Dataset) -> npt.NDArray[Any]:
         request = _request(dataset)
     except (SeriesError, MemoryError):
         raise
-    except Exception:
+    except Exception:  # pydicom reads attributes when they are first used, and raises many kinds
         raise _damaged(name, kind) from None
     try:
         with _borrowed() as worker:
