@@ -246,8 +246,11 @@ def _held(before: Row, after: Row, rule: Rule) -> Compared:
     ratio = _ratio(first, second)
     verdict: Verdict = "not checked"
     note = None
-    if second is None and (first is not None or (before.status, after.status) == ("measured", "failed")):
+    fails = (before.status, after.status) == ("measured", "failed")
+    if second is None and (first is not None or fails):
         verdict, note = "broken", f"null in B ({after.note or after.status}), {_text(first)} in A"
+    elif fails:  # what was measured before the failure is kept
+        verdict, note = "broken", f"failed in B ({after.note})"
     elif second is None:
         note = "null in A and in B"
     elif rule.is_ratio and first is None:

@@ -177,7 +177,8 @@ class Measuring:
         source = self._options.series
         if source is None:
             return
-        first = min(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
+        files = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
+        first = files[len(files) // 2]  # no DICOMDIR or note, and no empty slice at an end
         for name in list(self.workers):
             runnable = self._runnables[name]
             if not isinstance(runnable, Converter):

@@ -174,6 +174,8 @@ def unsteady(row: Row) -> str | None:
 def other_precision(row: Row) -> str | None:
     """One line if nothing ran in the precision that was asked for, or in FP32's place something else."""
     ran, asked = row.precision_ran, row.precision
+    if row.engine == "openvino" and asked == "fp16":
+        asked = "fp32"  # weights are stored in FP16, arithmetic is float32
     if not ran or asked is None or (set(ran) == {asked} if asked == "fp32" else asked in ran):
         return None
     listed = ", ".join(f"{count} {kind}" for kind, count in ran.items())

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sccg_compress.console import say
+from sccg_compress.console import say, write_json
 from sccg_compress.models import Model, find_model
 from sccg_compress.sources import choose_data
 from sccg_runtime.direction import Direction
@@ -67,6 +67,11 @@ def run_models(
 
     choose_device(device)  # a wrong name, or CUDA that is not here
     found = [find_model(path) for path in dict.fromkeys(models)] or [find_model(None)]
+    folder = report or (found[0].run or Path()) / "report"
+    if folder.exists() and not folder.is_dir():  # told before minutes of measuring
+        raise InputError(f"{folder} is a file: the report needs a folder, name another --report")
+    if json_out is not None and Path(json_out).is_dir():
+        raise InputError(f"--json {json_out} is a folder: name a file in it")
     teacher_path = teacher or next((path for model in found if (path := model.run_teacher()) is not None), None)
     if teacher_path is None:
         say("no --teacher and none recorded: rows show latency and quality, no drift against a teacher")
@@ -92,7 +97,7 @@ def run_models(
     with _ended_by_sigterm(), tempfile.TemporaryDirectory() as temporary:
         series = None
         if known.contracts:
-            series, provenance["series"] = _series(source, cases[0], known.direction, Path(temporary))
+            series, provenance["series"] = _series(source, cases, known.direction, Path(temporary))
         options = BenchOptions(
             direction=known.direction,
             teacher_name=TEACHER if teacher_path is not None else None,
@@ -112,16 +117,10 @@ def run_models(
             progress=say,
             remarks=remarks,
         )
-    if json_out == "-":
-        from sccg_compress.console import write_json
-
-        write_json("-", made.results.to_dict())
-    else:
-        show(made.results)
-    if json_out not in (None, "-"):
-        write_results(Path(str(json_out)), made.results)
-    folder = report or (found[0].run or Path()) / "report"
     write_results(folder / "result.json", made.results)  # first: all else can be made from it
+    write_json(json_out, made.results.to_dict())
+    if json_out != "-":
+        show(made.results)
     write_html(folder / "report.html", made.results, strips(made))
     write_markdown(folder / "report.md", made.results)
     write_csv(folder, made.results)
@@ -144,6 +143,7 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
     rows: list[Runnable] = []
     rows_of: dict[str, str] = {}  # hash of a checkpoint -> its row
     fp32_of: dict[str, str] = {}
+    made_of: dict[str, str] = {}  # row of a bundle -> hash of its checkpoint
 
     def free(name: str, path: Path) -> str:
         return free_name(name, path, {row.name for row in rows})
@@ -177,8 +177,9 @@ def _runnables(found: Sequence[Model], known: Known, device: str) -> tuple[list[
             name = free(f"{path.stem}{label}", path)
             rows.append(BundleRunnable(name, path))
             contract = known.contracts[path]
-            if contract is not None and contract.generator_sha256 in rows_of:
-                fp32_of[name] = rows_of[contract.generator_sha256]
+            if contract is not None:
+                made_of[name] = contract.generator_sha256
+    fp32_of |= {name: rows_of[made] for name, made in made_of.items() if made in rows_of}
     return rows, fp32_of
 
 
@@ -200,19 +201,20 @@ def _engines_not_given(known: Known) -> list[Row]:
     return rows
 
 
-def _series(source: DataSource, case: str, direction: Direction, folder: Path) -> tuple[Path, str]:
-    """A DICOM series that the direction takes, and its name: the case's own, or a phantom's, made in ``folder``."""
+def _series(source: DataSource, cases: Sequence[str], direction: Direction, folder: Path) -> tuple[Path, str]:
+    """A DICOM series that the direction takes, and its name: a case's own, or a phantom's, made in ``folder``."""
     from sccg_runtime.direction import modalities
     from sccg_teacher_student.data.phantom import case_name
     from sccg_teacher_student.data.phantom_dicom import write_phantom
-    from sccg_teacher_student.data.reader import child
+    from sccg_teacher_student.data.reader import child, visible
 
     name = modalities(direction)[0].lower()
-    own = child(source.folders[case], name) if source.kind == "dicom" else None
-    if own is not None:
-        return own, f"{case}/{name}"
+    for case in cases if source.kind == "dicom" else ():
+        own = child(source.folders[case], name)
+        if own is not None and visible(own):
+            return own, f"{case}/{name}"
     told = f"phantom, {SERIES_SLICES} slices of {SERIES_PX}x{SERIES_PX}"
-    say(f"DICOM to DICOM is measured on a series of the {told}: {case} has no folder {name} of DICOM files")
+    say(f"DICOM to DICOM is measured on a series of the {told}: no case has a folder {name} of DICOM files")
     phantom = write_phantom(folder / "phantom", patients=1, slices=SERIES_SLICES, size=SERIES_PX, split=False)
     return phantom / case_name(0) / name, told
 

@@ -23,7 +23,9 @@ def bench(
     size: Annotated[str, typer.Option(help="Size of the latency figures.")] = "512x512",
     profile: Annotated[
         str | None,
-        typer.Option(help="quick (64 queries and 3 s a model) or full (1024 and 600 s). [default: quick]"),
+        typer.Option(
+            help="quick (64 queries and 3 s a model) or full (1024 and 600 s); 10 above 250 ms. [default: quick]"
+        ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="The same as --profile full.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: physical cores.")] = None,
@@ -80,16 +82,17 @@ def report(
     from sccg_bench.results import read_results
 
     folders: list[Path] = []
+    runs = [read_results(path) for path in results]
     for path in results:
-        found = read_results(path)
         folder = out if len(results) == 1 else out / path.stem
         number = 1
         while folder in folders:  # every bench run calls its file result.json
             number += 1
             folder = out / f"{path.stem}-{number}"
-        if folder.resolve() == path.resolve().parent:
-            raise InputError(f"{folder} holds bench's own report of {path.name}, with pictures: name another --out")
+        if (folder / "result.json").is_file() or folder.resolve() == path.resolve().parent:
+            raise InputError(f"{folder} holds a report of bench itself, with pictures: name another --out")
         folders.append(folder)
+    for folder, found in zip(folders, runs, strict=True):
         write_html(folder / "report.html", found)
         write_markdown(folder / "report.md", found)
         write_csv(folder, found)

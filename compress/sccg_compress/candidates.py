@@ -12,7 +12,7 @@ _FORMS = (
     *("s2d-64x2-h16-nostd-in", "s2d-64x3-h16-nostd-in", "s2d-64x3-h32-nostd-in", "s2d-64x4-h16-nostd-in"),
     *("s2d-64x6-h16-nostd-in", "s2d-64x8-h16-nostd-in", "s2d-96x3-h16-nostd-in", "s2d-96x6-h16-nostd-in"),
     *("s2d-48x3-h16-nostd-in1", "s2d-64x3-nostd-in1", "s2d-64x3-h16-nostd-in1", "s2d-64x4-h16-nostd-in1"),
-    *("s2d-64x6-h16-nostd-in1", "s2d-64x10-h16-nostd-in1", "s2d-96x4-h16-nostd-in1"),
+    *("s2d-64x6-h16-nostd-in1", "s2d-64x10-h16-nostd-in1", "s2d-96x4-h16-nostd-in"),
 )
 CANDIDATES: tuple[str, ...] = (*(f"{form}-tanh" for form in _FORMS), *PRESETS.values())
 """Names of students that may be chosen, those of the presets among them."""

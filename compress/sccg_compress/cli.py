@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -76,6 +77,8 @@ app.add_typer(reader_study_app, name="reader-study")
 
 def main() -> None:
     """Run a command; one line and an exit code for what goes wrong (0 done, 2 bad input, 3 refused, 4 not trusted)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Windows' own encodings do not know every letter of a table
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # typer gives the exit code of an Exit, and 130 after Ctrl-C
         code = app(standalone_mode=False, prog_name="sccg-compress")

@@ -10,6 +10,7 @@ import typer
 from sccg_compress.verb_options import (
     AdversarialOption,
     DataOption,
+    DecayOption,
     DirectionOption,
     IntensityOption,
     JsonOption,
@@ -20,7 +21,7 @@ from sccg_compress.verb_options import (
     was_given,
 )
 from sccg_runtime.errors import InputError
-from sccg_teacher_student.loss_weights import USUAL, LossWeights
+from sccg_teacher_student.loss_weights import USUAL, USUAL_DECAY, LossWeights
 from sccg_teacher_student.networks.spec import DEFAULT_STUDENT, NAME_HELP
 
 
@@ -45,6 +46,7 @@ def distill(
     cache_gib: Annotated[float, typer.Option(help="Largest size of the label cache in GiB.")] = 4.0,
     batch: Annotated[int, typer.Option(min=1, help="Slices per step.")] = 4,
     learning_rate: Annotated[float, typer.Option(help="Peak of AdamW.")] = 2e-3,
+    weight_decay: DecayOption = USUAL_DECAY,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), off, bf16 or fp16.")] = "auto",
@@ -106,6 +108,7 @@ def distill(
         cache_gib=cache_gib,
         batch=batch,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
         seed=seed,
         device=device,
         amp=amp,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sccg_compress.console import result, say, write_json
-from sccg_compress.models import find_model
+from sccg_compress.models import find_model, is_own
 from sccg_compress.sources import choose_data, choose_direction, other_intensities, other_teacher, record_of
 from sccg_runtime.contract import Precision
 from sccg_runtime.direction import Direction
@@ -92,7 +92,8 @@ def export_model(
         images = [side(pair, chosen) for pair in request.pairs]
         request = replace(request, teacher_outputs=run_network(loaded, images), teacher_sha256=loaded.sha256)
     folder = found.run or found.checkpoint.parent
-    name = checkpoint.spec.name if found.run else found.checkpoint.stem
+    own = found.run is not None and is_own(found.run, found.checkpoint)
+    name = checkpoint.spec.name if own else found.checkpoint.stem
     path = out or folder / f"{name}-{target}-{precision}.sccg"
     try:
         made = export(request, path, say)
@@ -153,10 +154,14 @@ def request_of(
 
 
 def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(training, held-out) cases: as the network learned where the data has all of those, else by the data's splits."""
+    """(training, held-out) cases: as the network learned, else by the data's splits.
+
+    The latter where the data lacks some of those, or keeps one for tests: another patient may be called alike.
+    """
     from sccg_teacher_student.data.splits import training_cases
 
-    if {*record.train_cases, *record.val_cases} <= set(source.cases):
+    kept = {case for name in ("test", "val") for case in source.splits.get(name, ())}
+    if {*record.train_cases, *record.val_cases} <= set(source.cases) and kept.isdisjoint(record.train_cases):
         return record.train_cases, record.val_cases
     train, val = training_cases(source, seed=0)
     return train, tuple(case for case in val if case not in record.train_cases)

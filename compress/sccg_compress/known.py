@@ -55,7 +55,10 @@ class Known:
                 raise InputError(f"--size {size[0]}x{size[1]}: both sides must be multiples of {stride} for {name}")
 
     def compare(self, source: DataSource, cases: Sequence[str]) -> list[str]:
-        """Say and give what makes figures on ``cases`` mean less: an intensity, scale or teacher new to a model."""
+        """Say and give what makes figures on ``cases`` mean less.
+
+        An intensity, scale or teacher that is new to a model, or a case that is not.
+        """
         pair = source.load(cases[0], source.slices(cases[0])[0])
         size = next((image.shape[1], image.shape[2]) for image in (pair.mr, pair.ct) if image is not None)
         spacing_mm = source.spacing_mm(cases[:1])
@@ -68,6 +71,9 @@ class Known:
             name = f"{path.resolve().parent.name}/{path.name}"  # students of all runs are called alike
             remarks += other_intensities(name, one, source)
             remarks += other_scale(name, one, size, spacing_mm)
+            if isinstance(one, TrainingRecord) and one.data == str(source.path.resolve()):
+                seen = sum(case in one.train_cases for case in cases)
+                remarks += [f"{name} learned from {seen} of these {len(cases)} cases"] if seen else []
             if self.teacher is not None and path != self.teacher.path:
                 remarks += other_teacher(name, one, self.teacher)
         say(*remarks)
@@ -124,6 +130,8 @@ def learn(found: Sequence[Model], teacher: Path | None, asked: str | None) -> Kn
         raise failures[0]
     told: dict[str, Direction] = {str(one.path): one.record.direction for one in networks if one.record is not None}
     told |= {str(path): contract.direction for path, contract in contracts.items() if contract is not None}
+    if told and guide is not None and guide.direction is not None:
+        told[str(guide.path)] = guide.direction
     if asked_direction is not None:
         told["--direction"] = asked_direction
     if len(set(told.values())) > 1:

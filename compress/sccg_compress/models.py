@@ -64,7 +64,8 @@ def find_model(path: Path | None) -> Model:
     """
     where = runs.latest_run() if path is None else path
     if where.is_dir():
-        return Model(where, _checkpoint(where), tuple(sorted(where.glob("*.sccg"))))
+        bundles = (path for path in where.glob("*.sccg") if not path.name.startswith("."))  # those are being written
+        return Model(where, _checkpoint(where), tuple(sorted(bundles)))
     if not where.is_file():
         raise InputError(f"no model at {where}: give a .sccg bundle, a run folder or a checkpoint")
     run = where.parent if (where.parent / "config.json").is_file() else None
@@ -72,6 +73,14 @@ def find_model(path: Path | None) -> Model:
         student = where.parent / STUDENT
         return Model(run, student if run is not None and student.is_file() else None, (where,))
     return Model(run, where, ())
+
+
+def is_own(run: Path, checkpoint: Path) -> bool:
+    """Whether naming the run alone would name ``checkpoint``."""
+    try:
+        return _checkpoint(run).samefile(checkpoint)
+    except InputError:  # a run of two teachers
+        return False
 
 
 def _checkpoint(run: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -82,6 +83,8 @@ class Setting:
         Of the machine; what it does not tell is None.
     computes
         What OpenVINO uses of them, such as ``BF16``.
+    limited_to
+        What the environment keeps its kernels to, or None.
     versions
         Of this package, the engine and its quantiser.
     target, size
@@ -94,6 +97,7 @@ class Setting:
     instruction_sets: tuple[str, ...] | None
     threads: int
     computes: tuple[str, ...]
+    limited_to: str | None
     versions: Mapping[str, str]
     target: Target
     size: tuple[int, int]
@@ -125,6 +129,7 @@ class Setting:
             instruction_sets=machine.instruction_sets,
             threads=physical_cores(),
             computes=tuple(sorted(cpu_capabilities())),
+            limited_to=os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA"),
             versions={name: version(name) for name in ("sccg-compress", *REQUIREMENTS[known].packages)},
             target=known,
             size=size,

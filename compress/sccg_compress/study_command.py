@@ -23,7 +23,7 @@ from sccg_compress.export_command import export_model
 from sccg_compress.models import STUDENT
 from sccg_runtime.errors import InputError, RefusedError, SccgError
 from sccg_runtime.files import sha256, write_bytes
-from sccg_teacher_student.loss_weights import USUAL
+from sccg_teacher_student.loss_weights import USUAL, USUAL_DECAY
 from sccg_teacher_student.networks.spec import DEFAULT_STUDENT
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def label(point: DistillConfig) -> str:
     amount = f"{point.steps}steps" if point.minutes is None else f"{point.minutes:g}min"
     usual = asdict(USUAL)
     changed = [f"{name}{weight:g}" for name, weight in asdict(point.losses).items() if weight != usual[name]]
+    if point.weight_decay != USUAL_DECAY:
+        changed.append(f"decay{point.weight_decay:g}")
     return "-".join((point.direction, point.student, amount, *_views(point), *changed, f"seed{point.seed}"))
 
 
@@ -172,7 +174,7 @@ def _made(point: DistillConfig, folder: Path) -> tuple[Path, list[str]]:
 
 def _label(point: DistillConfig, folder: Path) -> None:
     """Make the labels that all students of a seed learn from; in no student's minutes."""
-    usual = replace(point, student=DEFAULT_STUDENT, losses=USUAL, steps=1, minutes=None)
+    usual = replace(point, student=DEFAULT_STUDENT, losses=USUAL, weight_decay=USUAL_DECAY, steps=1, minutes=None)
     _check_run(usual, folder)
     _train(usual, folder)
     made = _labelled(folder)

@@ -10,13 +10,14 @@ import typer
 from sccg_compress.verb_options import (
     AdversarialOption,
     DataOption,
+    DecayOption,
     DirectionOption,
     IntensityOption,
     ReferenceOption,
     SsimOption,
     WaveletOption,
 )
-from sccg_teacher_student.loss_weights import USUAL, LossWeights
+from sccg_teacher_student.loss_weights import USUAL, USUAL_DECAY, LossWeights
 
 
 def study(
@@ -41,6 +42,7 @@ def study(
     weight_ssim: SsimOption = USUAL.ssim,
     weight_reference: ReferenceOption = USUAL.reference,
     weight_adversarial: AdversarialOption = USUAL.adversarial,
+    weight_decay: DecayOption = USUAL_DECAY,
     minutes: Annotated[
         float | None, typer.Option(help="Training of each student, the labels not counted. [default: 8]")
     ] = None,
@@ -67,6 +69,7 @@ def study(
         minutes=8.0 if minutes is None and steps is None else minutes,
         steps=steps,
         views=views or VIEWS,
+        weight_decay=weight_decay,
         losses=LossWeights(
             wavelet=weight_wavelet, ssim=weight_ssim, reference=weight_reference, adversarial=weight_adversarial
         ),

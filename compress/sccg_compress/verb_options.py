@@ -25,6 +25,7 @@ ReferenceOption = Annotated[
     float, typer.Option("--weight-reference", help="Of L1 to the real image (it buys PSNR by blurring).")
 ]
 AdversarialOption = Annotated[float, typer.Option("--weight-adversarial", help="Of a least-squares GAN term.")]
+DecayOption = Annotated[float, typer.Option("--weight-decay", help="Of Muon and AdamW, decoupled.")]
 JsonOption = Annotated[str | None, typer.Option("--json", help="Write the result as JSON; - is stdout.")]
 
 

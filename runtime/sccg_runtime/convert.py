@@ -239,8 +239,8 @@ class _Conversion:
         def finish(index: int, plane: Plane, output: FloatArray) -> float:
             def written() -> None:
                 result = self.plan.to_source(output)
-                if plane.padding is not None:
-                    result[plane.padding] = BACKGROUND
+                if (outside := plane.outside) is not None:
+                    result[outside] = BACKGROUND
                 write(index, plane, result)
 
             return timed(written)[1]

@@ -14,9 +14,9 @@ import torch
 from sccg_bench.protocols import Pair
 from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import InputError
-from sccg_runtime.intensity import FloatArray
+from sccg_runtime.intensity import FloatArray, Modality
 from sccg_teacher_student.checkpoint import Checkpoint
-from sccg_teacher_student.data.source import DataSource, open_unpaired
+from sccg_teacher_student.data.source import SPACING_TOLERANCE, DataSource, open_unpaired
 from sccg_teacher_student.labels import Labeller, make_labeller
 from sccg_teacher_student.views import Base
 
@@ -94,6 +94,7 @@ def collect_bases(
     strides: Sequence[int],
     reverse: Checkpoint | None,
     device: torch.device,
+    say: Callable[[str], None],
 ) -> Bases:
     """Slices of ``cases``, then those of the ``unpaired`` folders; every one is read and checked.
 
@@ -106,6 +107,8 @@ def collect_bases(
     reverse
         Teacher of the other direction, or None. With it the unpaired folders hold the *output* modality, and what it
         makes of them is the input.
+    say
+        Is told of unpaired folders whose grey values or pixels mean something else than those of ``source``.
 
     Raises
     ------
@@ -135,7 +138,10 @@ def collect_bases(
     given, made = modalities(direction)
     held_out = {source.folders[case].resolve() for case in source.cases if case not in cases}
     for folder in unpaired:
-        extra = replace(open_unpaired(folder, made if reverse else given, settings, source.settings), size=source.size)
+        modality = made if reverse else given
+        extra = replace(open_unpaired(folder, modality, settings, source.settings), size=source.size)
+        for differs in _differences(extra, source, cases, modality):
+            say(f"{differs}: learned from all the same")
         for where, name in _training_slices(extra, held_out):
             plain = partial(_load_unpaired, extra, where, name)
             load = plain if label is None else partial(_reversed, plain, label)
@@ -172,6 +178,20 @@ def _take(digest: hashlib._Hash, base: Base, slices: Loaded, first: Base, size: 
                 f"{first.case}/{first.slice} {size[0]}x{size[1]}: all slices must be of one size"
             )
         digest.update(b"none" if image is None else np.ascontiguousarray(image).tobytes())
+
+
+def _differences(extra: DataSource, source: DataSource, cases: Sequence[str], modality: Modality) -> Iterator[str]:
+    """How slices of an unpaired folder differ in kind from those of ``cases``, in words."""
+    if extra.settings.intensity(modality) != source.settings.intensity(modality):
+        yield f"{extra.path} has {modality} of another intensity than {source.path}"
+    try:
+        theirs, ours = extra.spacing_mm(), source.spacing_mm(cases)
+    except InputError as error:
+        yield str(error)
+        return
+    if theirs and ours and any(abs(a / b - 1) > SPACING_TOLERANCE for a, b in zip(theirs, ours, strict=True)):
+        told = " and ".join(f"{rows:g} x {columns:g} mm" for rows, columns in (theirs, ours))
+        yield f"{extra.path} and {source.path} have pixels of {told}"
 
 
 def _training_slices(source: DataSource, held_out: set[Path]) -> Iterator[tuple[str, str]]:

@@ -116,6 +116,7 @@ def distill(
         strides=(teacher.spec.stride, spec.stride),
         reverse=reverse,
         device=device,
+        say=reporter.say,
     )
     bases = made.slices
     acquired = [base for base in bases if not base.synthetic]  # a reverse teacher takes seconds for each of the others
@@ -190,7 +191,9 @@ def distill(
     left = None
     if config.minutes is not None:
         left = parallel.agreed(max(1.0, config.minutes * 60 - (time.monotonic() - started) - 2))
-    schedule = Schedule(steps=config.steps, seconds=left, learning_rate=config.learning_rate)
+    schedule = Schedule(
+        steps=config.steps, seconds=left, learning_rate=config.learning_rate, weight_decay=config.weight_decay
+    )
     identity = {"spec": json.dumps(spec.to_dict()), "record": json.dumps(record.to_dict())}
     trainer = Trainer(task, schedule, config.batch, folder, identity, config.seed)
     if resume:

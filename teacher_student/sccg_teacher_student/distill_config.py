@@ -9,7 +9,7 @@ from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import one_line
 from sccg_teacher_student.features import Tap
-from sccg_teacher_student.loss_weights import LossWeights
+from sccg_teacher_student.loss_weights import USUAL_DECAY, LossWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,8 @@ class DistillConfig:
         Largest size of the label cache in GiB.
     batch, learning_rate, seed
         Of the training.
+    weight_decay
+        Decoupled, of Muon and AdamW.
     device, amp
         ``auto``, ``cpu``, ``cuda``; ``off``, ``bf16``, ``fp16`` or ``auto``.
     detail
@@ -65,6 +67,7 @@ class DistillConfig:
     cache_gib: float = 4.0
     batch: int = 4
     learning_rate: float = 2e-3
+    weight_decay: float = USUAL_DECAY
     seed: int = 0
     device: str = "auto"
     amp: str = "auto"
@@ -82,6 +85,8 @@ class DistillConfig:
             raise InputError("--batch, --views and --cache-gib must be above zero")
         if not 0 < self.learning_rate < 1 or self.seed < 0:
             raise InputError("--learning-rate must lie between 0 and 1, and --seed be 0 or more")
+        if not 0 <= self.weight_decay < 1:
+            raise InputError("--weight-decay must be 0 or more, and less than 1")
         if self.detail and not 0.25 <= self.detail <= 2:
             raise InputError("--detail must be 0, or lie between 0.25 and 2")
         if self.critic and not self.losses.adversarial:

@@ -58,7 +58,7 @@ class Schedule:
     constant: bool = False
     muon_ratio: float = 10.0
     first_moment: float = 0.9
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.0
     clip_norm: float | None = 1.0
     average_decay: float = 0.999
 

@@ -1,4 +1,4 @@
-"""How much each part of distillation's loss counts; without torch, so that the command line knows it at once."""
+"""Weights of the parts of distillation's loss, and their decay; without torch: the command line knows them at once."""
 
 from __future__ import annotations
 
@@ -41,3 +41,4 @@ class LossWeights:
 
 
 USUAL = LossWeights()
+USUAL_DECAY = 1e-4

@@ -179,7 +179,15 @@ def _collect(
     def collect(direction: Direction, folders: Sequence[str]) -> tuple[list[Base], list[Base], tuple[int, int]]:
         paths = [Path(folder) for folder in folders]
         found = collect_bases(
-            source, cases, direction, paths, settings, strides=(spec.stride,), reverse=None, device=device
+            source,
+            cases,
+            direction,
+            paths,
+            settings,
+            strides=(spec.stride,),
+            reverse=None,
+            device=device,
+            say=reporter.say,
         )
         count = len(found.slices) - found.unpaired
         return found.slices[:count], found.slices[count:], found.size

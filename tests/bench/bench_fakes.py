@@ -69,7 +69,7 @@ class Bundle(Fake):
     def convert(self, series: Path, out: Path, threads: int) -> int:
         if self.fault:
             raise InputError(self.fault)
-        if series.name.startswith("."):
+        if series.is_file() and series.suffix != ".dcm":
             raise InputError(f"{series.name} is no DICOM file")
         files = sorted(series.glob("*.dcm")) if series.is_dir() else [series]
         out.mkdir()

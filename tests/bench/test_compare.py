@@ -84,6 +84,8 @@ def test_what_became_null_is_broken_and_what_was_null_is_told() -> None:
     failed = Row(name="x", status="failed", note="ValueError: out of luck")
     broken = held(run(row("x")), run(failed), "p50 > 1.1x")["x p50 > 1.1x"]
     assert (broken.verdict, broken.note) == ("broken", "null in B (ValueError: out of luck), 10 in A")
+    broken = held(run(row("x")), run(row("x", status="failed", note="killed")), "p50 > 1.1x")["x p50 > 1.1x"]
+    assert (broken.verdict, broken.note) == ("broken", "failed in B (killed)"), "its time was measured before"
 
 
 def test_a_rule_that_no_row_could_be_held_against_is_no_pass() -> None:

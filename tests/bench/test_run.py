@@ -172,6 +172,7 @@ def series_of(folder: Path, files: int) -> Path:
     for index in range(files):
         (folder / f"{index}.dcm").write_bytes(b"slice")
     (folder / ".DS_Store").write_bytes(b"of the file manager")
+    (folder / "+DICOMDIR").write_bytes(b"the first by name, and no slice")
     return folder
 
 
@@ -329,6 +330,9 @@ def test_a_precision_that_did_not_run_is_warned_about() -> None:
     ran = {"int8": 10, "fp32": 7}
     assert other_precision(Row(name="m", precision="int8", precision_ran=ran)) is None
     assert other_precision(Row(name="m", precision="int8")) is None, "nothing is known"
+    half = Row(name="m", engine="openvino", precision="fp16", precision_ran={"fp32": 17})
+    assert other_precision(half) is None, "weights are stored in FP16"
+    assert "fp32" in (other_precision(replace(half, engine="tensorrt-rtx")) or "")
     told = other_precision(Row(name="m", precision="int8", precision_ran={"fp32": 17}))
     assert told == "m: int8 was asked for, but the operations that ran are 17 fp32"
     assert "bf16" in (other_precision(Row(name="m", precision="fp32", precision_ran={"bf16": 17, "fp32": 1})) or "")

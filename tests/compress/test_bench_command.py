@@ -17,7 +17,7 @@ from command_line import Cli, Lab
 from PIL import Image
 
 from sccg_bench.run import CONTROLS
-from sccg_compress.bench_command import TEACHER, TEACHER_OPENVINO, _ended_by_sigterm, _runnables
+from sccg_compress.bench_command import TEACHER, TEACHER_OPENVINO, _ended_by_sigterm, _runnables, _series
 from sccg_compress.known import learn
 from sccg_compress.models import find_model
 from sccg_compress.sources import choose_data
@@ -267,6 +267,40 @@ def test_a_bundle_in_its_run_brings_its_fp32_network_along(lab: Lab, bundles: Pa
     assert (model.checkpoint, model.run_teacher()) == (Path("runs/first/student.safetensors"), lab.teacher)
 
 
+def test_engine_drift_does_not_depend_on_the_order_of_models(lab: Lab, bundles: Path) -> None:
+    models = [find_model(path) for path in (bundles / "small.sccg", lab.run)]
+    assert _runnables(models, learn(models, None, None), "cpu")[1] == {"small": f"{STUDENT} (first)"}
+
+
+def test_a_bundle_that_is_still_being_written_is_none(lab: Lab) -> None:
+    (lab.run / ".small-1a2b.sccg").touch()
+    assert find_model(lab.run).bundles == ()
+
+
+def test_cases_that_a_network_learned_from_are_told(lab: Lab) -> None:
+    models, source = [find_model(lab.run)], open_data(lab.phantom)
+    known = learn(models, None, None)
+    assert known.compare(source, source.splits["test"]) == []
+    told = known.compare(source, [*source.splits["test"], source.splits["train"][0]])
+    assert told == ["first/student.safetensors learned from 1 of these 2 cases"]
+
+
+def test_what_would_lose_the_figures_is_told_before_measuring(run: Cli, lab: Lab) -> None:
+    run("bench", "--json", lab.root).refused("--json", "is a folder")
+    run("bench", "--report", lab.run / "student.safetensors").refused("is a file", "--report")
+
+
+def test_a_series_is_that_of_the_first_case_that_has_one(lab: Lab, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(lab.phantom / "train", data)
+    first, second = sorted(path.name for path in data.iterdir())[:2]
+    for path in (data / first / "mr").iterdir():
+        path.unlink()
+    source = open_data(lab.phantom)
+    moved = replace(source, folders={case: data / case for case in (first, second)})
+    assert _series(moved, (first, second), "mr2ct", tmp_path) == (data / second / "mr", f"{second}/mr")
+
+
 def test_every_row_has_a_name_of_its_own(lab: Lab, bundles: Path) -> None:
     """Two runs with one folder name, bundles with one file name, a model given twice."""
     other = lab.root / "elsewhere" / "first"
@@ -330,6 +364,13 @@ def test_models_of_both_directions_are_not_benched_together(lab: Lab) -> None:
         learn(models, None, None)
     with pytest.raises(InputError, match="one direction at a time"):
         learn(models[:1], other, None)
+    named = lab.root / "latest_net_G_ct2mr.pth"
+    torch.save(load_checkpoint(lab.teacher).generator.state_dict(), named)
+    with pytest.raises(InputError, match=r"latest_net_G_ct2mr\.pth is ct2mr"):
+        learn(models[:1], named, None)
+    assert learn([find_model(named)], named, "mr2ct").direction == "mr2ct", (
+        "a name alone is no word against --direction"
+    )
 
 
 def test_a_broken_bundle_alone_is_an_error(lab: Lab) -> None:
@@ -344,19 +385,20 @@ def test_another_teacher_than_the_bundles_own_is_told(
 ) -> None:
     models = [find_model(bundles / "small.sccg")]
     source = open_data(lab.phantom)
-    assert learn(models, lab.teacher, None).compare(source, source.cases) == []
+    cases = source.splits["test"]
+    assert learn(models, lab.teacher, None).compare(source, cases) == []
     assert capsys.readouterr().err == ""
-    told = learn(models, lab.run / "student.safetensors", None).compare(source, source.cases)
+    told = learn(models, lab.run / "student.safetensors", None).compare(source, cases)
     name = f"{bundles.name}/small.sccg"
     assert told == [f"{name} learned from another teacher; drift is to student.safetensors"]
     assert capsys.readouterr().err.splitlines() == told
-    learn([find_model(lab.run)], lab.teacher, None).compare(source, source.cases)
+    learn([find_model(lab.run)], lab.teacher, None).compare(source, cases)
     assert "another teacher" not in capsys.readouterr().err
     kept = load_checkpoint(lab.teacher)
     assert kept.record is not None
     other = lab.root / "other.safetensors"
     save_checkpoint(other, kept.generator, kept.spec, replace(kept.record, simulated_data=False))
-    learn([find_model(lab.run)], other, None).compare(source, source.cases)
+    learn([find_model(lab.run)], other, None).compare(source, cases)
     assert "student.safetensors learned from another teacher" in capsys.readouterr().err, "without a bundle, too"
 
 
@@ -371,9 +413,9 @@ def test_data_have_the_size_that_the_first_network_knows(lab: Lab, capsys: pytes
     assert choose_data(None, known.record, None).path == lab.phantom
     assert choose_data(lab.phantom, learn([find_model(lab.run)], other, None).record, None).size is None
     stored, seen = open_data(lab.phantom), choose_data(lab.phantom, known.record, None)
-    known.compare(stored, stored.cases)
+    known.compare(stored, stored.splits["test"])
     assert "other.safetensors learned at 32x32 pixels; slices of " in capsys.readouterr().err
-    known.compare(seen, seen.cases)
+    known.compare(seen, seen.splits["test"])
     assert capsys.readouterr().err == ""
     learn([find_model(lab.run)], None, None).compare(seen, seen.cases)
     assert "student.safetensors learned at " in (told := capsys.readouterr().err)

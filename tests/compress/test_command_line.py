@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -175,8 +176,27 @@ def test_bench_s_own_report_with_its_pictures_is_not_replaced(run: Cli, tmp_path
     path = tmp_path / "report" / "result.json"
     path.parent.mkdir()
     path.write_text('{"schema": "sccg-bench/1", "machine": {}, "provenance": {}, "rows": []}', encoding="utf-8")
-    run("report", path, "--out", path.parent).refused("with pictures", "--out")
+    other = tmp_path / "other.json"
+    other.write_bytes(path.read_bytes())
+    for one in (path, other):
+        run("report", one, "--out", path.parent).refused("with pictures", "--out")
+    (tmp_path / "out" / "result").mkdir(parents=True)
+    (tmp_path / "out" / "result" / "result.json").touch()
+    run("report", other, path, "--out", tmp_path / "out").refused("with pictures", "--out")
     assert [one.name for one in path.parent.iterdir()] == ["result.json"]
+    assert not (tmp_path / "out" / "other").exists(), "all or none"
+
+
+def test_letters_that_stdout_cannot_write_are_spelt_out(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sccg_compress", "phantom", "--out", tmp_path / "Δ"]
+    told = subprocess.run(
+        [*command, "--patients", "1", "--slices", "1", "--size", "32"],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )
+    assert (told.returncode, told.stderr) == (0, b"")
+    assert b"\\u0394: 1 cases" in told.stdout
 
 
 def test_several_results_get_a_report_each_though_all_are_called_result_json(run: Cli, tmp_path: Path) -> None:

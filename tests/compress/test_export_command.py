@@ -14,10 +14,11 @@ import torch
 from command_line import Cli, Lab
 from PIL import Image
 
-from sccg_compress.export_command import drift_lines
+from sccg_compress.export_command import _cases, drift_lines
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
+from sccg_teacher_student.data.source import open_data
 
 
 def test_without_arguments_the_newest_run_is_exported_in_float32_beside_its_student(run: Cli, lab: Lab) -> None:
@@ -30,6 +31,15 @@ def test_without_arguments_the_newest_run_is_exported_in_float32_beside_its_stud
     assert "to_teacher_psnr_db" in said.out, "the run's teacher was found"
     assert f"data: {lab.phantom}, as recorded" in said.err
     assert contract.drift["slices"] == 4
+
+
+def test_patients_kept_for_tests_never_calibrate_though_they_are_called_alike(lab: Lab) -> None:
+    record = load_checkpoint(lab.run / "student.safetensors").record
+    assert record is not None
+    source = open_data(lab.phantom)
+    assert _cases(record, source) == (record.train_cases, record.val_cases)
+    other = replace(record, train_cases=source.splits["test"], val_cases=source.splits["val"])
+    assert _cases(other, source) == (source.splits["train"], source.splits["val"])
 
 
 def test_json_on_stdout_is_valid_and_alone(lab: Lab) -> None:
@@ -122,7 +132,7 @@ def test_the_training_checkpoint_of_a_run_exports_too(run: Cli, lab: Lab) -> Non
     said = run("export", lab.run / "last.pt", "--target", "ort")
     assert said.code == 0, said
     assert "averaged weights are used" in said.err
-    assert read_bundle(lab.run / "s2d-16x2-ort-fp32.sccg").contract.generator_sha256 == sha256(lab.run / "last.pt")
+    assert read_bundle(lab.run / "last-ort-fp32.sccg").contract.generator_sha256 == sha256(lab.run / "last.pt")
 
 
 def test_a_cyclegan_teacher_exports_with_the_direction_of_its_name(run: Cli, lab: Lab) -> None:

@@ -131,7 +131,7 @@ def test_figures_that_cannot_be_kept_are_shown_all_the_same(run: Cli, told: list
     assert "figures are not kept" in said.err
 
 
-def test_another_processor_or_engine_is_another_setting() -> None:
+def test_another_processor_or_engine_is_another_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Setting.here("openvino", (512, 512))
     others = [
         replace(here, cpu="another"),
@@ -141,6 +141,8 @@ def test_another_processor_or_engine_is_another_setting() -> None:
     ]
     assert len({here.key, *(one.key for one in others)}) == 5
     assert Setting.here("openvino", (512, 512)).key == here.key
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert Setting.here("openvino", (512, 512)).key != here.key, "kernels of another time"
 
 
 def test_only_students_that_take_the_size_are_timed() -> None:

@@ -148,6 +148,9 @@ def test_rows_say_what_differs_from_the_usual_recipe(run: Cli, lab: Lab, log: li
     log.clear()
     study(run, lab, "--student", "s2d-8x1", "--weight-adversarial", 0.01, "--weight-ssim", 0)
     assert log[-1] == "bench mr2ct-s2d-8x1-5steps-ssim0-adversarial0.01-seed0"
+    log.clear()
+    study(run, lab, "--student", "s2d-8x1", "--weight-decay", 0.01)
+    assert log[0] == "distil mr2ct-s2d-8x1-5steps-decay0.01-seed0", "the same labels here, too"
     study(run, lab, "--weight-wavelet", -1).refused("loss weight wavelet")
 
 

@@ -17,8 +17,11 @@ from sccg_teacher_student.data.settings import read_settings
 from sccg_teacher_student.data.source import DataSource, open_data, open_unpaired
 
 
-def collected(data: Path, unpaired: Path, cases: tuple[str, ...] = ("a", "b", "c")) -> Bases:
-    options: dict[str, Any] = {"strides": (4,), "reverse": None, "device": torch.device("cpu")}
+def collected(
+    data: Path, unpaired: Path, cases: tuple[str, ...] = ("a", "b", "c"), told: list[str] | None = None
+) -> Bases:
+    say = ([] if told is None else told).append
+    options: dict[str, Any] = {"strides": (4,), "reverse": None, "device": torch.device("cpu"), "say": say}
     return collect_bases(open_data(data), cases, "mr2ct", [unpaired], None, **options)
 
 
@@ -48,6 +51,7 @@ def test_an_unpaired_folder_without_settings_has_those_of_the_paired_data(
     pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
     opened = []
+    told: list[str] = []
 
     def noted(*arguments: Any) -> DataSource:
         opened.append(open_unpaired(*arguments))
@@ -55,14 +59,27 @@ def test_an_unpaired_folder_without_settings_has_those_of_the_paired_data(
 
     monkeypatch.setattr(bases, "open_unpaired", noted)
     write_slices(tmp_path / "more" / "x", 1, (32, 48), seed=5)
-    collected(pairs_folder / data, tmp_path / "more")
+    collected(pairs_folder / data, tmp_path / "more", told=told)
+    assert told == []
     own = (pairs_folder / "sccg.toml").read_text(encoding="utf-8").replace("99.5", "98")
     (tmp_path / "more" / "sccg.toml").write_text(own, encoding="utf-8")
-    collected(pairs_folder / data, tmp_path / "more")
+    collected(pairs_folder / data, tmp_path / "more", told=told)
+    assert [f"{tmp_path / 'more'} has MR of another intensity than {pairs_folder / data}" in one for one in told] == [
+        True
+    ]
     assert opened[0].settings == open_data(pairs_folder / data).settings
     assert opened[1].settings == read_settings(tmp_path / "more")
     assert not opened[0].settings.assumed
     assert opened[0].settings != opened[1].settings
+
+
+def test_an_unpaired_folder_of_another_scale_is_told(pairs_folder: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    write_slices(tmp_path / "more" / "x", 1, (32, 48), seed=5)
+    own = (pairs_folder / "sccg.toml").read_text(encoding="utf-8").replace("[1.0, 1.0]", "0.9")
+    (tmp_path / "more" / "sccg.toml").write_text(own, encoding="utf-8")
+    collected(pairs_folder, tmp_path / "more", told=told)
+    assert ["have pixels of 0.9 x 0.9 mm and 1 x 1 mm" in one for one in told] == [True]
 
 
 def test_slices_beyond_the_memory_limit_are_read_again() -> None:

@@ -116,6 +116,15 @@ def test_the_same_config_gives_the_same_student(config: DistillConfig, tmp_path:
     assert not torch.equal(first["stem.conv.weight"], third["stem.conv.weight"])
 
 
+def test_weights_fade_as_asked_for(config: DistillConfig, tmp_path: Path) -> None:
+    sizes = []
+    for decay in (0.0, 0.9):
+        folder = tmp_path / f"decay{decay:g}"
+        run(replace(config, learning_rate=0.05, weight_decay=decay), folder)
+        sizes.append(sum(float(tensor.square().sum()) for tensor in student_tensors(folder).values()))
+    assert sizes[1] < 0.98 * sizes[0]
+
+
 def test_labels_of_a_longer_run_do_not_change_a_shorter_one(config: DistillConfig, tmp_path: Path) -> None:
     run(config, tmp_path / "before")
     run(replace(config, views=40), tmp_path / "longer")
@@ -290,7 +299,7 @@ def test_a_reverse_teacher_makes_inputs_of_unpaired_outputs(config: DistillConfi
     back = save_teacher(tmp_path / "net_ct2mr.pth", seed=8)
     chosen = replace(config, unpaired=(str(tmp_path / "ct"),), reverse_teacher=str(back))
     source = open_data(Path(config.data))
-    options: dict[str, Any] = {"strides": (4,), "device": torch.device("cpu")}
+    options: dict[str, Any] = {"strides": (4,), "device": torch.device("cpu"), "say": print}
     found = bases.collect_bases(
         source, ("a",), "mr2ct", [tmp_path / "ct"], None, reverse=load_checkpoint(back), **options
     )

@@ -207,7 +207,7 @@ def frames(header: Header) -> tuple[Header, ...]:
                             own[attribute] = group[attribute]
             frame = Frame(file, number, own)
             found.append(replace(header_of(header.entry, frame.attributes()), frame=frame))
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise SeriesError(f"{name} has damaged frames ({type(error).__name__}): replace or remove it") from None

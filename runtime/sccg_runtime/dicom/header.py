@@ -195,7 +195,7 @@ def read_header(entry: Entry) -> Header | None:
             dataset = dcmread(stream, stop_before_pixels=True, specific_tags=[*_KEYWORDS, _GE_CREATOR, _GE_IMAGE_TYPE])
             header = header_of(entry, dataset)
             complete = stream.read(4) in _PIXEL_TAGS or str(dataset.file_meta.TransferSyntaxUID) == DEFLATED
-        except SeriesError:
+        except (SeriesError, MemoryError):
             raise
         except Exception as error:  # pydicom raises many kinds on damaged files, a disk its own
             kind = type(error).__name__

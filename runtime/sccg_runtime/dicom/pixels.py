@@ -55,6 +55,19 @@ class Plane:
     dataset: Dataset = field(repr=False)
     frame_number: int | None = None
 
+    @property
+    def outside(self) -> npt.NDArray[np.bool_] | None:
+        """(rows, columns) bool: where nothing was imaged, or None.
+
+        That is padding, but not where MR's is the value of no signal, which bone and air in the head have as well.
+        """
+        if self.padding is None or self.modality == "CT":
+            return self.padding
+        outside: npt.NDArray[np.bool_] = self.padding & (
+            modality_values(self.stored, self.slope, self.intercept) != MR_BACKGROUND
+        )
+        return outside
+
     def values(self) -> FloatArray:
         """(rows, columns) float32 modality values; padding is -1024 HU in CT and 0 in MR."""
         values = modality_values(self.stored, self.slope, self.intercept)
@@ -91,20 +104,40 @@ def read_plane(header: Header, modality: Modality) -> Plane:
         else:
             with header.entry.open() as stream:
                 dataset = dcmread(stream)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace or remove it") from None
+    return plane_of(name, dataset, modality, header.size, None if header.frame is None else header.frame.number)
+
+
+def plane_of(
+    name: str, dataset: Dataset, modality: Modality, size: tuple[int, int], frame_number: int | None = None
+) -> Plane:
+    """Decode an image that was read; its pixels are removed from ``dataset``.
+
+    Parameters
+    ----------
+    name
+        For messages.
+    size
+        (rows, columns) that it must have.
+
+    Raises
+    ------
+    SeriesError
+        As :func:`read_plane`.
+    """
     try:
         _check(dataset, modality)
         stored = decode(name, dataset)
-        if stored.shape != header.size:
-            raise _UnfitError(f"holds {stored.shape} pixels, its header says {header.size}")
+        if stored.shape != size:
+            raise _UnfitError(f"holds {stored.shape} pixels, its header says {size}")
         slope, intercept = _rescale(dataset, modality)
         padding = _padding(dataset, stored)
         stored = _used_bits(dataset, stored)
     except _UnfitError as error:
-        raise SeriesError(f"{name} {error}: convert another series, or one without this image") from None
+        raise SeriesError(f"{name} {error}: take another series, or one without this image") from None
     except (TypeError, ValueError, OverflowError, NotImplementedError) as error:  # the last for a VR that there is not
         raise SeriesError(
             f"{name} has damaged pixel attributes ({type(error).__name__}): replace or remove it"
@@ -119,7 +152,7 @@ def read_plane(header: Header, modality: Modality) -> Plane:
         intercept=intercept,
         modality=modality,
         dataset=dataset,
-        frame_number=None if header.frame is None else header.frame.number,
+        frame_number=frame_number,
     )
 
 

@@ -48,6 +48,11 @@ _REJECTED_TYPES = {
     "IMAGINARY": "the imaginary part of an image",
     "I": "the imaginary part of an image",
     "FAT_FRACTION": "a parameter map",
+    **dict.fromkeys(("T2_STAR MAP", "R2 MAP", "R2_STAR MAP", "B0 MAP", "FA", "EXP"), "a parameter map"),
+    **dict.fromkeys(("TTP", "MTT", "TMAX", "CBV", "CBF", "RCBV", "RCBF"), "a parameter map"),
+    "SUB": "a difference of images",
+    "SUBTRACTION": "a difference of images",
+    "SYNTHETIC": "synthetic, not acquired",
 }
 
 

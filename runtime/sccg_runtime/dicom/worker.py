@@ -9,6 +9,7 @@ overwritten this process's memory.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -67,7 +68,8 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _, most = resource.getrlimit(resource.RLIMIT_AS)
         wanted = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MAX_MEMORY_BYTES)
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, most))
+        with contextlib.suppress(ValueError, OSError):  # macOS limits no address space
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, most))
 
 
 def send(stream: BinaryIO, content: bytes) -> None:

@@ -23,6 +23,7 @@ from sccg_runtime.errors import SeriesError
 from sccg_runtime.intensity import FloatArray, unit_to_linear
 
 if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
 MR_WHITE = 4095
@@ -121,6 +122,8 @@ def _attributes(source: Dataset, derivation: Derivation, frame_number: int | Non
     for keyword in KEPT:
         if keyword in source:
             made[keyword] = source[keyword]
+            if _is_garbled(source[keyword]):
+                raise SeriesError(f"{keyword} does not fit the SpecificCharacterSet that the file declares: correct it")
     is_ct = derivation.contract.output_intensity.modality == "CT"
     for keyword in TYPE_2 + (TYPE_2_CT if is_ct else TYPE_2_MR):
         if keyword not in made:
@@ -141,6 +144,13 @@ def _attributes(source: Dataset, derivation: Derivation, frame_number: int | Non
     _describe(made, source, derivation)
     _say_where_from(made, source, derivation, frame_number)
     return made
+
+
+def _is_garbled(element: DataElement) -> bool:
+    """Whether letters could not be read, which pydicom replaces: written again, they would name another patient."""
+    if element.VR == "SQ":
+        return any(_is_garbled(inner) for item in element.value for inner in item)
+    return "\ufffd" in str(element.value)
 
 
 def write_file(path: Path, dataset: Dataset) -> None:

@@ -7,6 +7,7 @@ from pydicom import dcmread
 
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.convert import ConvertOptions, convert
+from sccg_runtime.errors import SeriesError
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,24 @@ def test_names_in_any_character_set_arrive_unchanged(make, bundle_file, tmp_path
     if shutil.which("dcmftest"):
         shown = subprocess.run(["dcmftest", *out.iterdir()], capture_output=True, text=True, check=False).stdout
         assert shown.count("yes:") == 2
+
+
+@pytest.mark.parametrize("multi_frame", [False, True])
+def test_a_name_that_does_not_fit_its_character_set_is_not_changed_but_refused(
+    make, bundle_file, tmp_path, multi_frame
+):
+    source = tmp_path / "in"
+    source.mkdir()
+    stack = np.stack([np.rint(make.head(seed=index) * 1000).astype(np.uint16) for index in range(2)])
+    text = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Mü4711"}
+    if multi_frame:
+        make.save(make.enhanced("MR", stack, **text), source / "multi.dcm")
+    else:
+        for index, stored in enumerate(stack):
+            make.save(make.dataset("MR", index, stored, **text), source / f"{index}.dcm")
+    for path in source.iterdir():  # what an archive that only rewrites the tag leaves
+        path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 192"))
+    with pytest.raises(SeriesError, match="PatientName does not fit the SpecificCharacterSet") as caught:
+        convert(source, tmp_path / "out", read_bundle(bundle_file()), ConvertOptions())
+    assert "4711" not in str(caught.value)
+    assert not (tmp_path / "out").exists()

@@ -8,8 +8,11 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from sccg_runtime.cli import main
-from sccg_runtime.dicom import decoder
+from sccg_runtime.dicom import decoder, worker
 from sccg_runtime.dicom.decoder import close_workers, decode
+from sccg_runtime.dicom.header import read_header
+from sccg_runtime.dicom.pixels import read_plane
+from sccg_runtime.dicom.source import entries
 from sccg_runtime.errors import SeriesError
 
 RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
@@ -55,6 +58,38 @@ def test_too_little_memory_is_not_called_damage(bundle_file, series, tmp_path, c
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert errors == ["error: not enough memory: end other programs and try again"]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["pydicom.dcmread", "sccg_runtime.dicom.header.header_of"])
+def test_too_little_memory_for_a_file_is_not_called_damage(make, tmp_path, monkeypatch, where):
+    path = make.save(make.dataset("CT", 0, RAMP), tmp_path / "a.dcm")
+    header = read_header(entries(path)[0])
+
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(where, full)
+    with pytest.raises(MemoryError):
+        read_header(entries(path)[0])
+    if where == "pydicom.dcmread":
+        with pytest.raises(MemoryError):
+            read_plane(header, "CT")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of this kind")
+def test_a_system_that_limits_no_address_space_decodes_all_the_same(monkeypatch):
+    import resource
+
+    asked = []
+
+    def limit(which, _limits):
+        asked.append(which)
+        if which == resource.RLIMIT_AS:
+            raise ValueError("current limit exceeds maximum limit")  # macOS
+
+    monkeypatch.setattr(resource, "setrlimit", limit)
+    worker._limit_memory()
+    assert asked == [resource.RLIMIT_CORE, resource.RLIMIT_AS]
 
 
 def test_one_worker_serves_all_images_and_ends_when_closed(compressed):

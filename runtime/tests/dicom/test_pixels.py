@@ -60,6 +60,17 @@ def test_padding_becomes_background(plane, modality, background):
     assert read.padding.sum() == 4
 
 
+@pytest.mark.parametrize(("padding", "outside"), [(0, 0), (-1500, 4)])
+def test_no_signal_inside_the_head_is_not_outside_of_the_picture(plane, padding, outside):
+    stored = RAMP.astype(np.int16)
+    stored[0, :4] = padding
+    read = plane("MR", stored, PixelPaddingValue=padding)
+    assert (read.values()[0, :4] == 0).all()
+    assert read.outside.sum() == outside
+    air = plane("CT", stored, PixelPaddingValue=padding, RescaleIntercept=0)
+    np.testing.assert_array_equal(air.outside, air.padding)
+
+
 def test_a_padding_range_and_an_unsigned_spelling_of_it_are_understood(plane):
     stored = RAMP.astype(np.int16)
     stored[0, :4] = (-2000, -1999, -1998, -1990)

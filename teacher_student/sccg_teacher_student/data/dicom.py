@@ -13,15 +13,14 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.processing import apply_rescale
 
+from sccg_runtime.dicom.pixels import plane_of
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Modality, linear_to_unit, mr_white
 from sccg_teacher_student.data.dicom_grid import DicomCase, SliceFile, by_level, check_one_grid, ordered
 from sccg_teacher_student.data.reader import DataKind, SliceNames, child, some, visible
 from sccg_teacher_student.data.settings import DataSettings
 
-_AIR_HU = -1024.0
 _SUFFIXES = (".dcm", ".dicom", ".ima", "")
 
 
@@ -105,29 +104,23 @@ def ct_window(settings: DataSettings, where: Path) -> tuple[float, float]:
 
 
 def read_slice(path: Path) -> FloatArray:
-    """Pixels of one file after rescale, (H, W) float32: HU for CT; CT padding becomes -1024 HU.
+    """Pixels of one file as the clinic's runtime reads them, (H, W) float32.
+
+    HU for CT, with padding at -1024; MR's signal, with padding at 0 and MONOCHROME1 turned over.
 
     Raises
     ------
     InputError
-        The file is damaged, not grey, or compressed in a way that no installed decoder reads.
+        The file is damaged, not grey, without a unit (CT), itself synthetic, or compressed in a way that no installed
+        decoder reads.
     """
     dataset = _read(path, stop_before_pixels=False)
     if dataset.get("SamplesPerPixel", 1) != 1 or int(dataset.get("NumberOfFrames") or 1) != 1:
         raise InputError(f"{path}: not a single grey slice")
-    try:
-        stored = dataset.pixel_array
-        values = np.asarray(apply_rescale(stored, dataset), np.float32)
-    except Exception as error:  # pydicom's decoders raise whatever their libraries raise
-        raise InputError(f"{path}: pixels cannot be decoded ({type(error).__name__}: {_line(error)})") from None
-    if dataset.Modality == "CT":
-        padding = dataset.get("PixelPaddingValue")
-        if padding is not None:
-            limit = dataset.get("PixelPaddingRangeLimit", padding)
-            values[(stored >= min(padding, limit)) & (stored <= max(padding, limit))] = _AIR_HU
-    if not np.isfinite(values).all():
-        raise InputError(f"{path}: holds values that are not finite after rescale")
-    return values
+    if dataset.get("SyntheticData") == "YES":
+        raise InputError(f"{path}: is itself synthetic: take acquired images")
+    size = (int(dataset.Rows), int(dataset.Columns))
+    return plane_of(str(path), dataset, "CT" if dataset.Modality == "CT" else "MR", size).values()
 
 
 def holds_dicom(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +73,7 @@ class NiftiReader:
 
     def names(self, folder: Path) -> SliceNames:
         """Slice names: ``0001`` is the lowest."""
-        counts = {name: _slice_count(path) if path else 0 for name, path in self._paths(folder).items()}
+        counts = {name: _header(path)[0] if path else 0 for name, path in self._paths(folder).items()}
         mr, ct = (tuple(f"{k + 1:04d}" for k in range(counts[name])) for name in ("mr", "ct"))
         if mr and ct and len(mr) != len(ct):
             self._case(folder)  # refuses with both shapes
@@ -93,7 +93,7 @@ class NiftiReader:
     def spacing_mm(self, folder: Path) -> tuple[float, float] | None:
         """(row, column) distance of pixel centres in mm."""
         path = next(path for path in self._paths(folder).values() if path)
-        return _spacing(_canonical(path).affine)
+        return _header(path)[1]
 
     def _paths(self, folder: Path) -> dict[str, Path | None]:
         wanted = ("mr", "ct") if self.only is None else (self.only.lower(),)
@@ -124,8 +124,9 @@ def read_volume(path: Path) -> Volume:
     MissingDependencyError
         nibabel is not installed.
     """
-    image = _canonical(path)
+    image = _opened(path)
     try:
+        image = _canonical(image)
         values = np.asarray(image.dataobj, np.float32)
     except Exception as error:  # a damaged file can make nibabel raise nearly anything
         raise InputError(f"{path}: damaged NIfTI file ({type(error).__name__})") from None
@@ -149,8 +150,8 @@ def _file(folder: Path, name: str) -> Path | None:
     return found[0] if found else None
 
 
-def _canonical(path: Path) -> Any:
-    """The image with its axes turned to the nearest of right, front, head; values not read yet."""
+def _opened(path: Path) -> Any:
+    """The image as it lies on disk; values not read yet."""
     try:
         import nibabel
     except ImportError:
@@ -166,12 +167,27 @@ def _canonical(path: Path) -> Any:
         raise InputError(f"{path}: has shape {'x'.join(map(str, shape))}; a single volume is needed")
     if not any(codes):
         raise InputError(f"{path}: states no orientation (sform and qform codes are 0), so left and right are unknown")
-    to_ras: Any = nibabel.as_closest_canonical
-    return to_ras(image)
+    return image
 
 
-def _slice_count(path: Path) -> int:
-    return int(_canonical(path).shape[2])
+def _canonical(image: Any) -> Any:
+    """The image with its axes turned to the nearest of right, front, head; reads all values where that turns any."""
+    import nibabel
+
+    return cast(Any, nibabel.as_closest_canonical)(image)
+
+
+def _header(path: Path) -> tuple[int, tuple[float, float]]:
+    """Number of axial slices, and (row, column) spacing in mm, without reading values."""
+    image = _opened(path)
+    import nibabel
+
+    orientation = cast(Any, nibabel.io_orientation)
+    try:
+        axes = [int(axis) for axis in np.argsort(orientation(image.affine)[:, 0])]  # right, front, head
+    except Exception as error:  # an affine without a volume
+        raise InputError(f"{path}: its axes have no direction ({type(error).__name__})") from None
+    return int(image.shape[axes[2]]), _spacing(np.asarray(image.affine)[:, [*axes, 3]])
 
 
 def _spacing(affine: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -117,8 +117,9 @@ def _check_free(out: Path, force: bool) -> None:
     settings = out / SETTINGS_NAME
     if not force:
         raise InputError(f"{out}: exists already; choose another folder, or replace a phantom with --force")
-    if not settings.is_file() or "simulated = true" not in settings.read_text(encoding="utf-8", errors="replace"):
-        raise InputError(f"{out}: is not a phantom ({SETTINGS_NAME} does not say simulated = true); not replaced")
+    head = _SETTINGS.partition("{")[0]
+    if not settings.is_file() or not settings.read_text(encoding="utf-8", errors="replace").startswith(head):
+        raise InputError(f"{out}: is not a phantom ({SETTINGS_NAME} does not begin as one's does); not replaced")
 
 
 def _write_case(folder: Path, case: PhantomCase, index: int, recipe: str) -> None:

@@ -26,22 +26,22 @@ def bench_cases(source: DataSource, split: str | None = None) -> tuple[str, ...]
     source
         An open data set.
     split
-        None or ``"test"`` for that rule; ``"train"``, ``"val"`` or ``"all"`` to ask for those.
+        None for that rule; ``"train"``, ``"val"``, ``"test"`` or ``"all"`` to ask for those.
 
     Raises
     ------
     InputError
-        The data set has splits but not the one asked for.
+        The data set does not have the split that was asked for, or has splits but neither ``test/`` nor ``val/``.
     """
     if split == "all":
         return source.cases
     if split not in (None, *SPLITS):
         raise InputError(f"split {split!r} is none of {', '.join(SPLITS)}, all")
     if not source.splits:
-        if split in ("train", "val"):
+        if split is not None:
             raise InputError(f"{source.path}: has no {split}/ folder; without splits bench uses all cases")
         return source.cases
-    for name in ("test", "val") if split in (None, "test") else (str(split),):
+    for name in ("test", "val") if split is None else (split,):
         if name in source.splits:
             return source.splits[name]
     has = ", ".join(f"{name}/" for name in source.splits)

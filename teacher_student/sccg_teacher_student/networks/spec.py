@@ -17,7 +17,7 @@ Padding = Literal["reflect", "zeros"]
 PRESETS: dict[str, str] = {
     "fast": "s2d-64x2-h16-nostd-in1-tanh",
     "balanced": "s2d-64x5-h16-nostd-in1-tanh",
-    "faithful": "s2d-96x4-h16-nostd-in-tanh",
+    "faithful": "s2d-96x4-h16-nostd-in1-tanh",
 }
 DEFAULT_STUDENT = "balanced"
 _WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in|-in1]]"

@@ -53,6 +53,33 @@ def test_right_is_left_and_front_is_up(tmp_path: Path, axes: str, ending: str) -
         assert np.argwhere(pair.mr > 0).tolist() == expected
 
 
+def test_a_turned_volume_is_read_once_for_all_its_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "c/ct.nii.gz", marked(), axes="LPS")
+    reads = []
+    read = nibabel.arrayproxy.ArrayProxy.__array__
+
+    def counted(self: object, *arguments: object, **options: object) -> object:
+        reads.append(1)
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(nibabel.arrayproxy.ArrayProxy, "__array__", counted)
+    source = open_data(tmp_path)
+    assert source.spacing_mm() == pytest.approx((0.9, 0.8))
+    for name in source.slices("c"):
+        source.load("c", name)
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS"])
+def test_a_cut_off_volume_is_named(tmp_path: Path, axes: str) -> None:
+    path = tmp_path / "c/ct.nii.gz"
+    save(path, np.random.default_rng(0).normal(0, 100, (32, 32, 8)), axes=axes)
+    path.write_bytes(path.read_bytes()[:-1000])
+    source = open_data(tmp_path)
+    with pytest.raises(InputError, match=r"ct\.nii\.gz: damaged NIfTI file"):
+        source.load("c", "0001")
+
+
 def test_hu_window_and_mr_percentile(tmp_path: Path) -> None:
     save(tmp_path / "c/ct.nii.gz", np.full(SHAPE, 488.0))
     pair = open_data(tmp_path).load("c", "0001")

@@ -93,6 +93,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     other = tmp_path / "mine"
     other.mkdir()
     (other / "thesis.txt").write_text("keep")
+    (other / "sccg.toml").write_text("# mine\nsimulated = true\n")
     with pytest.raises(InputError, match="is not a phantom"):
         write_phantom(other, patients=1, slices=1, size=16, force=True)
     assert (other / "thesis.txt").read_text() == "keep"

@@ -35,6 +35,9 @@ def test_bench_takes_test_else_val_else_all(png_cases: PngCases) -> None:
     assert bench_cases(only_train, "all") == bench_cases(only_train, "train") == ("a",)
     with pytest.raises(InputError, match="no val/"):
         bench_cases(only_train, "val")
+    for root in ("2", "3"):
+        with pytest.raises(InputError, match="no test/"):
+            bench_cases(open_data(png_cases(root=root)), "test")
 
 
 def test_training_takes_the_folders_that_are_there(png_cases: PngCases) -> None:
