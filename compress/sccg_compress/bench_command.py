@@ -211,7 +211,7 @@ def _series(source: DataSource, cases: Sequence[str], direction: Direction, fold
     name = modalities(direction)[0].lower()
     for case in cases if source.kind == "dicom" else ():
         own = child(source.folders[case], name)
-        if own is not None and visible(own):
+        if own is not None and any(entry.is_file() for entry in visible(own)):
             return own, f"{case}/{name}"
     told = f"phantom, {SERIES_SLICES} slices of {SERIES_PX}x{SERIES_PX}"
     say(f"DICOM to DICOM is measured on a series of the {told}: no case has a folder {name} of DICOM files")
