@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sccg_runtime.files import naming
+from sccg_runtime.files import naming, write_bytes
 
 
 def append_row(path: Path, names: Sequence[str], values: Sequence[object]) -> None:
@@ -31,3 +31,13 @@ def append_row(path: Path, names: Sequence[str], values: Sequence[object]) -> No
             with contextlib.suppress(OSError):
                 os.truncate(path, size)
             raise
+
+
+def drop_rows(path: Path, after: int) -> None:
+    """Take the lines of steps (first column) beyond ``after``, and half a line, out of a CSV file, if there is one."""
+    if not path.is_file():
+        return
+    head, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
+    kept = [line for line in lines if line.endswith(b"\n") and int(line.partition(b",")[0]) <= after]
+    if len(kept) < len(lines):
+        write_bytes(path, b"".join([head, *kept]))

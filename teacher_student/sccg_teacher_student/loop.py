@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from sccg_runtime.errors import CheckpointError, InputError
 from sccg_teacher_student import parallel
 from sccg_teacher_student.checkpoint import load_tensors_only, one_line, save_tensors
-from sccg_teacher_student.csv_log import append_row
+from sccg_teacher_student.csv_log import append_row, drop_rows
 from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.optimizers import MuonAdamW
 from sccg_teacher_student.task import Part, Task
@@ -308,6 +308,8 @@ class Trainer:
             self.step, self.seconds = int(content["step"]), float(content["seconds"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path} does not fit this run: {one_line(error)}") from None
+        if parallel.rank() == 0:
+            drop_rows(self.folder / "log.csv", after=self.step)  # of a run that was killed after its last save
 
     def _log(self, progress: Progress) -> None:
         names = ["step", "seconds", "slices", "learning_rate", *progress.losses]

@@ -240,6 +240,19 @@ def test_a_resumed_run_goes_on_in_the_same_log(tmp_path: Path) -> None:
     assert [line.split(",")[0] for line in lines] == ["step", "2", "4", "6", "8", "10"]
 
 
+def test_what_a_killed_run_logged_after_its_last_save_is_logged_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path).run(interrupt_at(4), every=2)
+    log = tmp_path / "log.csv"
+    saved = log.read_bytes()
+    log.write_bytes(saved + saved.splitlines(keepends=True)[-1].replace(b"4,", b"6,", 1) + b"8,0.")
+    again = trainer(tmp_path)
+    again.restore()
+    assert log.read_bytes() == saved
+    again.run(silent, every=2)
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["step", "2", "4", "6", "8", "10"]
+
+
 def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
     run, again = trainer(tmp_path), trainer(tmp_path)
     run.run(silent)

@@ -8,7 +8,6 @@ memory, unless it is deflated.
 from __future__ import annotations
 
 import io
-import shutil
 import tempfile
 import threading
 import weakref
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAX_FRAMES = 20_000
+COPY_BYTES = 2**20
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
@@ -124,10 +124,17 @@ class _File:
     def _copied_stream(self) -> BinaryIO:
         """A member of a zip, copied once into a file without a name that goes with this object."""
         if self._copy is None:
-            self._copy = tempfile.TemporaryFile()  # noqa: SIM115
-            weakref.finalize(self, self._copy.close)
+            copy = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            weakref.finalize(self, copy.close)
             with self._header.entry.open() as stream:
-                shutil.copyfileobj(stream, self._copy)
+                while piece := stream.read(COPY_BYTES):
+                    left = memoryview(piece)
+                    try:
+                        while left:
+                            left = left[copy.write(left) :]
+                    except OSError as error:
+                        raise InputError(f"{tempfile.gettempdir()}: {error.strerror}") from None
+            self._copy = copy
         return self._copy
 
     def _read(self, stream: BinaryIO, index: int) -> bytes:

@@ -1,3 +1,5 @@
+import errno
+import io
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,7 +15,7 @@ from sccg_runtime.convert import ConvertOptions, convert
 from sccg_runtime.dicom.geometry import arrange
 from sccg_runtime.dicom.pixels import read_plane
 from sccg_runtime.dicom.series import choose_series, find_series
-from sccg_runtime.errors import SeriesError
+from sccg_runtime.errors import InputError, SeriesError
 
 STACK = np.random.default_rng(3).integers(0, 2000, (4, 16, 12)).astype(np.uint16)
 
@@ -158,6 +160,24 @@ def test_classic_and_multi_frame_images_in_one_series_are_refused(make, folder):
     make.save(make.dataset("CT", 9, STACK[0]), folder / "single.dcm")
     with pytest.raises(SeriesError, match="mixes classic and multi-frame"):
         planes(folder, "CT")
+
+
+def test_a_full_disk_is_not_called_damage(make, folder, monkeypatch):
+    make.save(make.enhanced("CT", STACK), folder / "multi.dcm")
+    source = Path(shutil.make_archive(str(folder.parent / "zipped"), "zip", folder))
+    headers = arrange(choose_series(find_series(source, "CT")[0]).headers).headers
+
+    class Full(io.RawIOBase):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as changed:
+        changed.setattr("tempfile.TemporaryFile", lambda **_: Full())
+        for header in headers[:2]:
+            with pytest.raises(InputError, match="No space left on device") as caught:
+                read_plane(header, "CT")
+            assert "replace" not in str(caught.value)
+    np.testing.assert_array_equal(read_plane(headers[0], "CT").stored, STACK[0])
 
 
 def test_a_damaged_zip_member_is_one_line(make, folder, tmp_path):
