@@ -103,6 +103,7 @@ class DistillConfig:
         """Read what :meth:`to_json` wrote (InputError where it is damaged or keys differ)."""
         try:
             values = json.loads(text)
+            values.setdefault("weight_decay", USUAL_DECAY)  # what runs had before it was kept
             if set(values) != {item.name for item in fields(cls)}:
                 raise InputError("config.json: keys are missing or unknown")
             values["losses"] = LossWeights(**values["losses"])

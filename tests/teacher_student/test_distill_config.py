@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -53,6 +54,12 @@ def test_config_survives_json(config: DistillConfig) -> None:
         config, unpaired=("a", "b"), taps=(Tap("x", "y"),), losses=LossWeights(features=2.0), steps=None, minutes=2.5
     )
     assert DistillConfig.from_json(chosen.to_json()) == chosen
+
+
+def test_a_config_of_before_weight_decay_was_kept_is_read(config: DistillConfig) -> None:
+    values = json.loads(config.to_json())
+    del values["weight_decay"]
+    assert DistillConfig.from_json(json.dumps(values)) == config
 
 
 @pytest.mark.parametrize(
