@@ -24,7 +24,8 @@ def bench(
     profile: Annotated[
         str | None,
         typer.Option(
-            help="quick (64 queries and 3 s a model) or full (1024 and 600 s); 10 above 250 ms. [default: quick]"
+            help="quick (64 queries and 3 s a model) or full (1024 and 600 s); 10 queries of more than 250 ms. "
+            "[default: quick]"
         ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="The same as --profile full.")] = False,

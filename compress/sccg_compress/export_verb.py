@@ -38,8 +38,8 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Bundle to write; default: RUN/STUDENT-TARGET-PRECISION.sccg, or beside a checkpoint outside of a "
-            "run CHECKPOINT-TARGET-PRECISION.sccg."
+            help="Bundle to write; default: RUN/STUDENT-TARGET-PRECISION.sccg, or beside any other checkpoint "
+            "CHECKPOINT-TARGET-PRECISION.sccg."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration slices.")] = 0,

@@ -79,7 +79,7 @@ def is_own(run: Path, checkpoint: Path) -> bool:
     """Whether naming the run alone would name ``checkpoint``."""
     try:
         return _checkpoint(run).samefile(checkpoint)
-    except InputError:  # a run of two teachers
+    except InputError:  # somebody else's folder
         return False
 
 

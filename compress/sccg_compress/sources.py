@@ -95,9 +95,11 @@ def other_scale(
 
     ``size`` is (rows, columns), ``spacing_mm`` (row, column).
     """
+    from sccg_teacher_student.data.source import spacing_differs
+
     trained_mm = learned.trained_spacing_mm
     if trained_mm is not None and spacing_mm is not None:
-        if any(abs(ours / theirs - 1) > SCALE_TOLERANCE for ours, theirs in zip(spacing_mm, trained_mm, strict=True)):
+        if spacing_differs(spacing_mm, trained_mm, SCALE_TOLERANCE):
             known, here = (f"{rows:g} x {columns:g} mm" for rows, columns in (trained_mm, spacing_mm))
             return [f"{name} learned at {known} per pixel; slices of {here}: judge with care"]
     elif size != learned.trained_size:

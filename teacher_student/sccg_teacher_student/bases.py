@@ -16,7 +16,7 @@ from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Modality
 from sccg_teacher_student.checkpoint import Checkpoint
-from sccg_teacher_student.data.source import SPACING_TOLERANCE, DataSource, open_unpaired
+from sccg_teacher_student.data.source import DataSource, open_unpaired, spacing_differs
 from sccg_teacher_student.labels import Labeller, make_labeller
 from sccg_teacher_student.views import Base
 
@@ -189,7 +189,7 @@ def _differences(extra: DataSource, source: DataSource, cases: Sequence[str], mo
     except InputError as error:
         yield str(error)
         return
-    if theirs and ours and any(abs(a / b - 1) > SPACING_TOLERANCE for a, b in zip(theirs, ours, strict=True)):
+    if theirs and ours and spacing_differs(theirs, ours):
         told = " and ".join(f"{rows:g} x {columns:g} mm" for rows, columns in (theirs, ours))
         yield f"{extra.path} and {source.path} have pixels of {told}"
 

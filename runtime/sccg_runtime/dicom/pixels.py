@@ -106,7 +106,7 @@ def read_plane(header: Header, modality: Modality) -> Plane:
                 dataset = dcmread(stream)
     except (InputError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # pydicom raises many kinds on damaged files
         raise SeriesError(f"{name} cannot be read ({type(error).__name__}): replace or remove it") from None
     return plane_of(name, dataset, modality, header.size, None if header.frame is None else header.frame.number)
 

@@ -179,14 +179,14 @@ def _canonical(image: Any) -> Any:
 
 def _header(path: Path) -> tuple[int, tuple[float, float]]:
     """Number of axial slices, and (row, column) spacing in mm, without reading values."""
-    image = _opened(path)
+    image = _opened(path)  # says what to install where nibabel is not there
     import nibabel
 
     orientation = cast(Any, nibabel.io_orientation)
     try:
         axes = [int(axis) for axis in np.argsort(orientation(image.affine)[:, 0])]  # right, front, head
-    except Exception as error:  # an affine without a volume
-        raise InputError(f"{path}: its axes have no direction ({type(error).__name__})") from None
+    except np.linalg.LinAlgError:
+        raise InputError(f"{path}: its axes have no direction") from None
     return int(image.shape[axes[2]]), _spacing(np.asarray(image.affine)[:, [*axes, 3]])
 
 

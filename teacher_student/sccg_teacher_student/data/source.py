@@ -16,8 +16,13 @@ from sccg_teacher_student.data.lesion import read_lesion, resize_lesion
 from sccg_teacher_student.data.reader import DataKind, Reader, some
 from sccg_teacher_student.data.settings import SETTINGS_NAME, DataSettings, find_settings, read_settings
 
-SPACING_TOLERANCE = 0.01
+TOLERANCE = 0.01
 _log = logging.getLogger(__name__)
+
+
+def spacing_differs(one_mm: tuple[float, float], other_mm: tuple[float, float], tolerance: float = TOLERANCE) -> bool:
+    """Whether two (row, column) spacings in mm lie more than ``tolerance`` (a share) apart."""
+    return any(abs(a / b - 1) > tolerance for a, b in zip(one_mm, other_mm, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class DataSource:
         sizes = [(image.shape[1], image.shape[2]) for image in (mr, ct) if image is not None]
         lesion = read_lesion(folder, slice, sizes[0])
         if self.size is not None:
-            if abs(sizes[0][0] * self.size[1] / (sizes[0][1] * self.size[0]) - 1) > SPACING_TOLERANCE:
+            if abs(sizes[0][0] * self.size[1] / (sizes[0][1] * self.size[0]) - 1) > TOLERANCE:
                 stored, wanted = ("x".join(map(str, size)) for size in (sizes[0], self.size))
                 raise InputError(
                     f"{case}/{slice} is {stored} pixels: resampled to {wanted} it would be stretched; "
@@ -142,7 +147,7 @@ class DataSource:
         return spacing[0] * rows / self.size[0], spacing[1] * columns / self.size[1]
 
     def _check_spacing(self, case: str, own: tuple[float, float], first: str, shared: tuple[float, float]) -> None:
-        if any(abs(a / b - 1) > SPACING_TOLERANCE for a, b in zip(own, shared, strict=True)):
+        if spacing_differs(own, shared):
             raise InputError(
                 f"{self.path}: spacing of {case} is {own[0]:g} x {own[1]:g} mm, of {first} {shared[0]:g} x "
                 f"{shared[1]:g} mm; resample all cases to one spacing"

@@ -70,6 +70,18 @@ def test_a_turned_volume_is_read_once_for_all_its_slices(tmp_path: Path, monkeyp
     assert len(reads) == 1
 
 
+def test_axes_without_direction_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "c/ct.nii.gz", np.zeros(SHAPE))
+    image = nibabel.load(tmp_path / "c/ct.nii.gz")
+    values = np.asarray(image.dataobj)
+    spoiled = nibabel.Nifti1Image(values, None, image.header)
+    spoiled.header["srow_x"][:] = np.nan
+    nibabel.save(spoiled, tmp_path / "c/ct.nii.gz")
+    source = open_data(tmp_path)
+    with pytest.raises(InputError, match="its axes have no direction"):
+        source.slices("c")
+
+
 @pytest.mark.parametrize("axes", ["RAS", "LPS"])
 def test_a_cut_off_volume_is_named(tmp_path: Path, axes: str) -> None:
     path = tmp_path / "c/ct.nii.gz"
