@@ -34,10 +34,11 @@ def append_row(path: Path, names: Sequence[str], values: Sequence[object]) -> No
 
 
 def drop_rows(path: Path, after: int) -> None:
-    """Take the lines of steps (first column) beyond ``after``, and half a line, out of a CSV file, if there is one."""
+    """Take lines of steps (first column) beyond ``after``, and damaged ones, out of a CSV file, if there is one."""
     if not path.is_file():
         return
     head, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
-    kept = [line for line in lines if line.endswith(b"\n") and int(line.partition(b",")[0]) <= after]
+    steps = [line.partition(b",")[0] if line.endswith(b"\n") else b"" for line in lines]
+    kept = [line for line, step in zip(lines, steps, strict=True) if step.isdigit() and int(step) <= after]
     if len(kept) < len(lines):
         write_bytes(path, b"".join([head, *kept]))

@@ -290,6 +290,24 @@ def test_what_would_lose_the_figures_is_told_before_measuring(run: Cli, lab: Lab
     run("bench", "--report", lab.run / "student.safetensors").refused("is a file", "--report")
 
 
+@pytest.mark.usefixtures("brief")
+def test_figures_are_kept_whatever_the_terminal_cannot_show(
+    run: Cli, lab: Lab, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_results: object) -> None:
+        raise UnicodeEncodeError("cp1252", "Δ", 0, 1, "no such letter")
+
+    spoiled = lab.root / "spoiled.sccg"
+    shutil.copy(bundles / "small.sccg", spoiled)
+    reduced = lambda self: (BrokenRunnable, (self.name,))  # noqa: E731
+    monkeypatch.setattr("sccg_export.runnables.BundleRunnable.__reduce__", reduced, raising=False)
+    monkeypatch.setattr("sccg_bench.report.terminal.show", fails)
+    with pytest.raises(UnicodeEncodeError):
+        run("bench", spoiled, "--data", lab.phantom, "--size", 64, "--device", "cpu", "--json", "out.json")
+    assert "spoiled" in rows_of(lab.root / "report" / "result.json")
+    assert "spoiled" in rows_of(lab.root / "out.json")
+
+
 def test_a_series_is_that_of_the_first_case_that_has_one(lab: Lab, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(lab.phantom / "train", data)

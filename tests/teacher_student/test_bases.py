@@ -82,6 +82,19 @@ def test_an_unpaired_folder_of_another_scale_is_told(pairs_folder: Path, tmp_pat
     assert ["have pixels of 0.9 x 0.9 mm and 1 x 1 mm" in one for one in told] == [True]
 
 
+def test_an_unpaired_folder_of_several_scales_is_told(
+    pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differs(_source: DataSource, _cases: object = None) -> None:
+        raise InputError("spacing of x is 1 x 1 mm, of y 2 x 2 mm")
+
+    told: list[str] = []
+    write_slices(tmp_path / "more" / "x", 1, (32, 48), seed=5)
+    monkeypatch.setattr(DataSource, "spacing_mm", differs)
+    collected(pairs_folder, tmp_path / "more", told=told)
+    assert told == ["spacing of x is 1 x 1 mm, of y 2 x 2 mm: learned from all the same"]
+
+
 def test_slices_beyond_the_memory_limit_are_read_again() -> None:
     reads = []
 
