@@ -20,9 +20,6 @@ from sccg_bench.run import CONTROLS
 from sccg_compress.bench_command import TEACHER, TEACHER_OPENVINO, _ended_by_sigterm, _runnables, _series
 from sccg_compress.known import learn
 from sccg_compress.models import find_model
-from sccg_compress.sources import choose_data
-from sccg_runtime.errors import InputError
-from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import open_data
 
@@ -277,14 +274,6 @@ def test_a_bundle_that_is_still_being_written_is_none(lab: Lab) -> None:
     assert find_model(lab.run).bundles == ()
 
 
-def test_cases_that_a_network_learned_from_are_told(lab: Lab) -> None:
-    models, source = [find_model(lab.run)], open_data(lab.phantom)
-    known = learn(models, None, None)
-    assert known.compare(source, source.splits["test"]) == []
-    told = known.compare(source, [*source.splits["test"], source.splits["train"][0]])
-    assert told == ["first/student.safetensors learned from 1 of these 2 cases"]
-
-
 def test_what_would_lose_the_figures_is_told_before_measuring(run: Cli, lab: Lab) -> None:
     run("bench", "--json", lab.root).refused("--json", "is a folder")
     run("bench", "--report", lab.run / "student.safetensors").refused("is a file", "--report")
@@ -337,19 +326,6 @@ def test_every_row_has_a_name_of_its_own(lab: Lab, bundles: Path) -> None:
     assert {"student.safetensors", "student.safetensors (first)", "small.sccg"} < set(hashes)
 
 
-def test_no_hash_of_many_files_of_one_name_is_lost(lab: Lab) -> None:
-    folders = [lab.run, *(lab.root / part / "first" for part in "abc")]
-    for number, folder in enumerate(folders[1:]):
-        shutil.copytree(lab.run, folder)
-        kept = load_checkpoint(folder / "student.safetensors")
-        assert kept.record is not None
-        (folder / "student.safetensors").unlink()
-        record = replace(kept.record, data=f"data {number}")
-        save_checkpoint(folder / "student.safetensors", kept.generator, kept.spec, record)
-    hashes = learn([find_model(folder) for folder in folders], None, None).hashes()
-    assert sorted(hashes.values()) == sorted(sha256(folder / "student.safetensors") for folder in folders)
-
-
 def test_the_teacher_as_a_model_is_one_row(lab: Lab) -> None:
     models = [find_model(lab.teacher)]
     rows, fp32_of = _runnables(models, learn(models, lab.teacher, None), "cpu")
@@ -362,79 +338,3 @@ def test_rows_on_a_gpu_belong_to_their_network_on_the_cpu(lab: Lab) -> None:
     fp32_of = _runnables(models, learn(models, lab.teacher, None), "auto")[1]
     on_gpu = {f"{name} on CUDA{half}": name for name in (TEACHER, STUDENT) for half in ("", ", FP16")}
     assert fp32_of == {TEACHER_OPENVINO: TEACHER} | on_gpu
-
-
-def test_models_of_both_directions_are_not_benched_together(lab: Lab) -> None:
-    kept = load_checkpoint(lab.run / "student.safetensors")
-    assert kept.record is not None
-    record = kept.record
-    other = lab.root / "other" / "student.safetensors"  # as every run calls it
-    other.parent.mkdir()
-    turned = replace(
-        record,
-        direction="ct2mr",
-        input_intensity=record.output_intensity,
-        output_intensity=record.input_intensity,
-    )
-    save_checkpoint(other, kept.generator, kept.spec, turned)
-    models = [find_model(lab.run), find_model(other)]
-    with pytest.raises(InputError, match=r"student.safetensors is mr2ct, .*other/student.safetensors is ct2mr"):
-        learn(models, None, None)
-    with pytest.raises(InputError, match="one direction at a time"):
-        learn(models[:1], other, None)
-    named = lab.root / "latest_net_G_ct2mr.pth"
-    torch.save(load_checkpoint(lab.teacher).generator.state_dict(), named)
-    with pytest.raises(InputError, match=r"latest_net_G_ct2mr\.pth is ct2mr"):
-        learn(models[:1], named, None)
-    assert learn([find_model(named)], named, "mr2ct").direction == "mr2ct", (
-        "a name alone is no word against --direction"
-    )
-
-
-def test_a_broken_bundle_alone_is_an_error(lab: Lab) -> None:
-    path = lab.root / "broken.sccg"
-    path.write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"broken\.sccg is not a bundle"):
-        learn([find_model(path)], None, None)
-
-
-def test_another_teacher_than_the_bundles_own_is_told(
-    lab: Lab, bundles: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    models = [find_model(bundles / "small.sccg")]
-    source = open_data(lab.phantom)
-    cases = source.splits["test"]
-    assert learn(models, lab.teacher, None).compare(source, cases) == []
-    assert capsys.readouterr().err == ""
-    told = learn(models, lab.run / "student.safetensors", None).compare(source, cases)
-    name = f"{bundles.name}/small.sccg"
-    assert told == [f"{name} learned from another teacher; drift is to student.safetensors"]
-    assert capsys.readouterr().err.splitlines() == told
-    learn([find_model(lab.run)], lab.teacher, None).compare(source, cases)
-    assert "another teacher" not in capsys.readouterr().err
-    kept = load_checkpoint(lab.teacher)
-    assert kept.record is not None
-    other = lab.root / "other.safetensors"
-    save_checkpoint(other, kept.generator, kept.spec, replace(kept.record, simulated_data=False))
-    learn([find_model(lab.run)], other, None).compare(source, cases)
-    assert "student.safetensors learned from another teacher" in capsys.readouterr().err, "without a bundle, too"
-
-
-def test_data_have_the_size_that_the_first_network_knows(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    kept = load_checkpoint(lab.run / "student.safetensors")
-    assert kept.record is not None
-    record = replace(kept.record, trained_size=(32, 32), trained_spacing_mm=None, resampled=True)
-    other = lab.root / "other.safetensors"
-    save_checkpoint(other, kept.generator, kept.spec, record)
-    known = learn([find_model(other)], None, None)
-    assert choose_data(lab.phantom, known.record, None).size == (32, 32)
-    assert choose_data(None, known.record, None).path == lab.phantom
-    assert choose_data(lab.phantom, learn([find_model(lab.run)], other, None).record, None).size is None
-    stored, seen = open_data(lab.phantom), choose_data(lab.phantom, known.record, None)
-    known.compare(stored, stored.splits["test"])
-    assert "other.safetensors learned at 32x32 pixels; slices of " in capsys.readouterr().err
-    known.compare(seen, seen.splits["test"])
-    assert capsys.readouterr().err == ""
-    learn([find_model(lab.run)], None, None).compare(seen, seen.cases)
-    assert "student.safetensors learned at " in (told := capsys.readouterr().err)
-    assert "mm per pixel; slices of " in told
