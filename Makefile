@@ -22,7 +22,7 @@ demo: $(INSTALLED)  ## the whole way on simulated data, in a few minutes
 test: $(INSTALLED)  ## all tests; real data only where SCCG_TEST_DATA names its folder
 	$(BIN)/python -m pytest -q --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
 
-check: $(INSTALLED)  ## style, types, direction of imports, README's figures, docs/cli.md
+check: $(INSTALLED)  ## style, types, direction of imports, tables of README and docs, docs/cli.md
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy runtime/sccg_runtime bench/sccg_bench teacher_student/sccg_teacher_student export/sccg_export compress/sccg_compress
@@ -33,7 +33,7 @@ check: $(INSTALLED)  ## style, types, direction of imports, README's figures, do
 docs: $(INSTALLED)  ## docs/cli.md from --help of every verb
 	$(BIN)/python -m sccg_compress.cli_docs
 
-figures: $(INSTALLED)  ## README's tables from results/*.json
+figures: $(INSTALLED)  ## tables of README and docs/compression.md from results/
 	$(BIN)/python -m sccg_compress.figures
 
 $(RUNTIME_VENV)/.installed: runtime/pyproject.toml

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
 from sccg_bench.masks import BONE_HU, SOFT_HU, head_mask
-from sccg_bench.metrics import CAP_DB
+from sccg_bench.metrics import psnr_db
 from sccg_bench.scale import to_u8
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Intensity, unit_to_linear
@@ -90,8 +90,7 @@ def _clipped(output: Volume, reference: Volume, body: npt.NDArray[np.bool_]) -> 
     if not body.any():
         return None, None
     first, second = np.clip(output, LOW_HU, HIGH_HU), np.clip(reference, LOW_HU, HIGH_HU)
-    mse = float(np.square(first - second)[body].mean())
-    psnr = CAP_DB if mse <= 0 else min(CAP_DB, 10 * float(np.log10(RANGE_HU**2 / mse)))
+    psnr, _ = psnr_db(first[body], second[body], RANGE_HU)
     if min(output.shape) < SSIM_WINDOW:
         return psnr, None
     first, second = (np.where(body, volume, LOW_HU) - LOW_HU for volume in (first, second))

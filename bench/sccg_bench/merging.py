@@ -38,7 +38,7 @@ def merge(runs: Mapping[str, Results]) -> Results:
         for row in run.rows:
             if row.role == "model" and row.status == "measured":
                 models.append(replace(row, name=f"{row.name}, {label}"))
-            elif row.role != "model" or row.status == "cited":
+            elif row.role != "model":
                 common.setdefault(row.name, row)
     warnings = _warnings(runs)
     if len({row.latency_ms for run in runs.values() for row in run.rows if row.role == "teacher"}) > 1:

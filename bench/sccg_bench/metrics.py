@@ -64,14 +64,16 @@ def closeness(image: Image, other: Image, head: Mask) -> Closeness:
     )
 
 
-def psnr_db(image: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> tuple[float, bool]:
-    """Peak signal to noise ratio in dB with R = 255, cut off at 100 dB; and whether it was cut off.
+def psnr_db(
+    image: npt.NDArray[np.float64], other: npt.NDArray[np.float64], data_range: float = RANGE_U8
+) -> tuple[float, bool]:
+    """Peak signal to noise ratio in dB with R = ``data_range``, cut off at 100 dB; and whether it was cut off.
 
     Any shape, so that masked pixels can be given as a list.
     """
-    if float(mean_squared_error(other, image)) <= RANGE_U8**2 * 10 ** (-CAP_DB / 10):
+    if float(mean_squared_error(other, image)) <= data_range**2 * 10 ** (-CAP_DB / 10):
         return CAP_DB, True
-    value = peak_signal_noise_ratio(other, image, data_range=RANGE_U8)  # type: ignore[no-untyped-call]
+    value = peak_signal_noise_ratio(other, image, data_range=data_range)  # type: ignore[no-untyped-call]
     return float(value), False
 
 

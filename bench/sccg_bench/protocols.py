@@ -10,7 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from sccg_runtime.intensity import FloatArray
+from sccg_runtime.direction import Direction, modalities
+from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import FloatArray, Modality
 
 Call = Callable[[FloatArray], FloatArray]
 """One slice (1, H, W) float32 in [-1, 1] in, one out; input copied in, output copied out."""
@@ -37,6 +39,27 @@ class Pair:
     mr: FloatArray | None
     ct: FloatArray | None
     lesion: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def label(self) -> str:
+        """``CASE/SLICE``, as every report names it."""
+        return f"{self.case}/{self.slice}"
+
+    def image(self, modality: Modality) -> FloatArray | None:
+        """The slice of ``"MR"`` or ``"CT"``."""
+        return self.mr if modality == "MR" else self.ct
+
+    def given(self, direction: Direction) -> FloatArray:
+        """The input slice of a direction (InputError where it is missing)."""
+        modality, _ = modalities(direction)
+        image = self.image(modality)
+        if image is None:
+            raise InputError(f"{self.label} has no {modality} slice")
+        return image
+
+    def reference(self, direction: Direction) -> FloatArray | None:
+        """The real slice of the modality that a direction makes."""
+        return self.image(modalities(direction)[1])
 
 
 class Runnable(Protocol):

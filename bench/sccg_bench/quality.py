@@ -108,6 +108,7 @@ class Judge:
         ct: Intensity | None = None,
     ) -> None:
         self._pairs = list(pairs)
+        self._direction = direction
         self._output_is_ct = modalities(direction)[1] == "CT"
         self._teacher = teacher_outputs
         self._ct = ct
@@ -140,7 +141,7 @@ class Judge:
             self._judge_slice(index, to_u8(outputs[index]), fp32_outputs, is_teacher)
             for index in range(len(self._pairs))
         ]
-        with_reference = any(_reference(pair, self._output_is_ct) is not None for pair in self._pairs)
+        with_reference = any(pair.reference(self._direction) is not None for pair in self._pairs)
         against = "teacher" if self._teacher is not None and not is_teacher else "reference" if with_reference else None
         return QualityResult(summarise(slices, self._volumes(outputs)), tuple(slices), against)
 
@@ -148,7 +149,7 @@ class Judge:
         self, index: int, output: Image, fp32_outputs: Sequence[FloatArray] | None, is_teacher: bool
     ) -> SliceScores:
         pair = self._pairs[index]
-        given = _reference(pair, self._output_is_ct)
+        given = pair.reference(self._direction)
         reference = None if given is None else to_u8(given)
         teacher = None if self._teacher is None else to_u8(self._teacher[index])
         fp32 = None if fp32_outputs is None else to_u8(fp32_outputs[index])
@@ -248,9 +249,7 @@ class Judge:
         for pair, array in zip(self._pairs, arrays, strict=True):
             given = pair.mr if pair.mr is not None else pair.ct
             if given is not None and given.shape != array.shape:
-                raise InputError(
-                    f"quality: {pair.case}/{pair.slice}: output of the {label} is {array.shape}, not {given.shape}"
-                )
+                raise InputError(f"quality: {pair.label}: output of the {label} is {array.shape}, not {given.shape}")
 
 
 def quality(
@@ -274,10 +273,6 @@ def blurred(outputs: Sequence[FloatArray], times: int = 1) -> list[FloatArray]:
     for _ in range(times):
         made = [ndimage.uniform_filter(each, size=(1, 3, 3), mode="nearest").astype(np.float32) for each in made]
     return made
-
-
-def _reference(pair: Pair, output_is_ct: bool) -> FloatArray | None:
-    return pair.ct if output_is_ct else pair.mr
 
 
 def _figures(close: Closeness, names: Sequence[str]) -> Figures:

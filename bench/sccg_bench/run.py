@@ -90,7 +90,7 @@ def run_bench(
     source = modalities(options.direction)[0]
     given = list(pairs)
     _check_shapes(given)
-    usable = [pair for pair in given if _input(pair, source) is not None]
+    usable = [pair for pair in given if pair.image(source) is not None]
     warnings = list(remarks)
     if len(usable) < len(given):
         warnings.append(f"{len(given) - len(usable)} of {len(given)} slices have no {source} and were left out")
@@ -101,7 +101,7 @@ def run_bench(
             run.start(stack, runnable)
         watch = LoadWatch(lambda: [worker.pid for worker in run.workers.values()])
         run.measure(options.size, native=False)
-        outputs = run.outputs([image for pair in usable if (image := _input(pair, source)) is not None])
+        outputs = run.outputs([image for pair in usable if (image := pair.image(source)) is not None])
         run.throughput()
         run.series()
         disturbed = watch.warning()
@@ -197,17 +197,11 @@ def _check_shapes(pairs: Sequence[Pair]) -> None:
         shapes = [image.shape for image in (pair.mr, pair.ct) if image is not None]
         kinds = [image.dtype.name for image in (pair.mr, pair.ct) if image is not None]
         if any(len(shape) != 3 or shape[0] != 1 for shape in shapes) or len(set(shapes)) > 1:
-            raise InputError(f"bench: {pair.case}/{pair.slice}: MR and CT must be (1, H, W) of one size, not {shapes}")
+            raise InputError(f"bench: {pair.label}: MR and CT must be (1, H, W) of one size, not {shapes}")
         if pair.lesion is not None and pair.lesion.shape != shapes[0][1:]:
-            raise InputError(
-                f"bench: {pair.case}/{pair.slice}: the lesion mask is {pair.lesion.shape}, not {shapes[0][1:]}"
-            )
+            raise InputError(f"bench: {pair.label}: the lesion mask is {pair.lesion.shape}, not {shapes[0][1:]}")
         if set(kinds) - {"float32"}:
-            raise InputError(f"bench: {pair.case}/{pair.slice}: slices must be float32, not {', '.join(kinds)}")
-
-
-def _input(pair: Pair, source: str) -> FloatArray | None:
-    return pair.mr if source == "MR" else pair.ct
+            raise InputError(f"bench: {pair.label}: slices must be float32, not {', '.join(kinds)}")
 
 
 def _check_names(names: Sequence[str], options: BenchOptions) -> None:

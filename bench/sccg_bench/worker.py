@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, Self, cast
 
 from sccg_bench.latency import LatencyPlan
 from sccg_bench.protocols import Runnable
-from sccg_bench.worker_child import one_line, receive, send
-from sccg_runtime.errors import SccgError
+from sccg_bench.worker_child import receive, send
+from sccg_runtime.errors import SccgError, one_line
 from sccg_runtime.intensity import FloatArray
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")

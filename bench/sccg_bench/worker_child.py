@@ -13,7 +13,6 @@ import queue
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +22,7 @@ import numpy as np
 from sccg_bench.latency import LatencyPlan, time_block, warm_up
 from sccg_bench.machine import peak_rss_mib
 from sccg_bench.protocols import Call, Converter, Runnable
-from sccg_runtime.errors import InputError, MissingDependencyError, SccgError
+from sccg_runtime.errors import InputError, MissingDependencyError, one_line
 from sccg_runtime.intensity import FloatArray
 
 LENGTH = struct.Struct("<Q")
@@ -87,14 +86,12 @@ class Host:
         self._size = (0, 0)
 
     def open(self, size: tuple[int, int]) -> dict[str, Any]:
-        """Load the model for a size (dropping the one before), run it once; its description and ``open_ms``."""
+        """Load the model for a size (dropping the one before), run it once; its description."""
         self._call = None
         gc.collect()
-        started = time.perf_counter_ns()
         self._call, self._size = self._runnable.open(size, self._threads), size
-        opened = time.perf_counter_ns()
         self.run(noise(size))
-        return dict(self._runnable.describe()) | {"open_ms": (opened - started) / 1e6}
+        return dict(self._runnable.describe())
 
     def run(self, image: FloatArray) -> FloatArray:
         """One slice in, one out, checked."""
@@ -175,14 +172,6 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             send(answers, ("failed", (one_line(error), isinstance(error, MissingDependencyError))))
         else:
             send(answers, ("done", answer))
-
-
-def one_line(error: BaseException) -> str:
-    """An error in one line of at most 300 characters; the type's name leads where it is not one of ours."""
-    text = " ".join(str(error).split())
-    if not isinstance(error, SccgError):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def main() -> None:

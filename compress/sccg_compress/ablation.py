@@ -17,7 +17,7 @@ import typer
 
 from sccg_compress.generated import with_block
 from sccg_compress.phantom_sheets import drawn
-from sccg_compress.train_verb import new_training, resume_training
+from sccg_compress.train_command import new_training, resume_training
 from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import write_bytes, write_text

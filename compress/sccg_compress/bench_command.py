@@ -37,11 +37,11 @@ _PACKAGES = ("sccg-compress", "sccg-runtime", "torch", "openvino", "onnxruntime"
 def run_models(
     models: Sequence[Path],
     *,
-    teacher: Path | None,
-    data: Path | None,
-    intensity: Path | None,
-    direction: str | None,
-    report: Path | None,
+    teacher: Path | None = None,
+    data: Path | None = None,
+    intensity: Path | None = None,
+    direction: str | None = None,
+    report: Path | None = None,
     split: str | None = None,
     size: tuple[int, int] = (512, 512),
     profile: Literal["quick", "full"] = "quick",
@@ -70,8 +70,6 @@ def run_models(
     folder = report or (found[0].run or Path()) / "report"
     if folder.exists() and not folder.is_dir():  # told before minutes of measuring
         raise InputError(f"{folder} is a file: the report needs a folder, name another --report")
-    if json_out is not None and Path(json_out).is_dir():
-        raise InputError(f"--json {json_out} is a folder: name a file in it")
     teacher_path = teacher or next((path for model in found if (path := model.run_teacher()) is not None), None)
     if teacher_path is None:
         say("no --teacher and none recorded: rows show latency and quality, no drift against a teacher")

@@ -13,7 +13,7 @@ from sccg_compress.bench_command import run_models
 from sccg_compress.console import result, say
 from sccg_compress.distill_command import new_run
 from sccg_compress.export_command import export_model
-from sccg_compress.train_verb import new_training
+from sccg_compress.train_command import new_training
 from sccg_runtime.errors import InputError, RefusedError
 
 MARKER = ".sccg-demo"
@@ -38,6 +38,7 @@ def run_demo(out: Path) -> None:
     from sccg_teacher_student.train_config import TrainConfig
 
     started = time.monotonic()
+    out = out.resolve()  # a link's target is emptied, not the link
     if out.exists():
         if not (out / MARKER).is_file():
             raise InputError(f"{out} exists and is not a demo folder; choose another --out")
@@ -83,32 +84,11 @@ def run_demo(out: Path) -> None:
 
     step(4, "export: INT8 bundles for OpenVINO and ONNX Runtime, checked against the FP32 student")
     bundles = [
-        export_model(
-            run,
-            target=target,
-            precision="int8",
-            data=None,
-            intensity=None,
-            direction=None,
-            teacher=None,
-            size=None,
-            out=None,
-            seed=0,
-            budget=DriftBudget(),
-            json_out=None,
-        )
-        for target in ("openvino", "ort")
+        export_model(run, target=target, precision="int8", budget=DriftBudget()) for target in ("openvino", "ort")
     ]
 
     step(5, "bench: latency at 512x512 and drift on the test cases, all models in turns")
-    run_models(
-        [run],
-        teacher=None,
-        data=None,
-        intensity=None,
-        direction=None,
-        report=out / "report",
-    )
+    run_models([run], report=out / "report")
 
     step(6, "convert: the MR series of a test case becomes a synthetic CT series, as a clinic would do it")
     series = sorted((data / "test").iterdir())[0] / "mr"

@@ -93,7 +93,6 @@ def _to_teacher(made: DistillResult) -> float:
 def _sheet(made: DistillResult) -> bytes:
     """Input, teacher, student and difference of a few validation slices, one strip under another."""
     from sccg_bench.report.sheets import stacked_png, strip_png
-    from sccg_teacher_student.bases import side
 
     record = made.student.record
     if record is None:
@@ -104,7 +103,7 @@ def _sheet(made: DistillResult) -> bytes:
         index = number * (len(made.pairs) - 1) // max(1, count - 1)
         pair, teacher, student = made.pairs[index], made.teacher_outputs[index], made.student_outputs[index]
         panels = [
-            (f"{pair.case}/{pair.slice}", side(pair, record.direction)),
+            (pair.label, pair.given(record.direction)),
             ("teacher", teacher),
             (made.student.spec.name, student),
         ]

@@ -16,8 +16,8 @@ from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import write_bytes
 
 if TYPE_CHECKING:
-    from sccg_export.export import ExportRequest, ExportResult
     from sccg_export.gate import DriftBudget
+    from sccg_export.request import ExportRequest, ExportResult
     from sccg_teacher_student.checkpoint import Checkpoint
     from sccg_teacher_student.data.source import DataSource
     from sccg_teacher_student.record import TrainingRecord
@@ -33,24 +33,25 @@ def export_model(
     precision: Precision,
     gpu_arch: str | None = None,
     quantizer: str | None = None,
-    data: Path | None,
-    intensity: Path | None,
-    direction: str | None,
-    teacher: Path | None,
-    size: tuple[int, int] | None,
-    out: Path | None,
-    seed: int,
+    data: Path | None = None,
+    intensity: Path | None = None,
+    direction: str | None = None,
+    teacher: Path | None = None,
+    size: tuple[int, int] | None = None,
+    out: Path | None = None,
+    seed: int = 0,
     budget: DriftBudget,
-    json_out: str | None,
+    json_out: str | None = None,
     saturation_safe: bool = False,
     old_cpu_check: bool = True,
     model_repository: Path | None = None,
 ) -> Path:
     """Export and print what it did to the picture; gives the bundle's path."""
-    from sccg_export.export import DriftRefusedError, export, run_network
+    from sccg_export.export import export
     from sccg_export.model_repository import add_to_repository, check_repository
+    from sccg_export.request import DriftRefusedError
     from sccg_export.targets import load_target, parse_quantizer
-    from sccg_teacher_student.bases import side
+    from sccg_export.workshop import run_network
     from sccg_teacher_student.checkpoint import load_checkpoint
 
     chosen_quantizer = None if quantizer is None else parse_quantizer(quantizer)
@@ -89,12 +90,9 @@ def export_model(
                 f"--teacher {teacher_path.name} is {loaded.direction}, {found.checkpoint.name} is {chosen}"
             )
         say(*other_teacher(found.checkpoint.name, request.record, loaded))
-        images = [side(pair, chosen) for pair in request.pairs]
+        images = [pair.given(chosen) for pair in request.pairs]
         request = replace(request, teacher_outputs=run_network(loaded, images), teacher_sha256=loaded.sha256)
-    folder = found.run or found.checkpoint.parent
-    own = found.run is not None and is_own(found.run, found.checkpoint)
-    name = checkpoint.spec.name if own else found.checkpoint.stem
-    path = out or folder / f"{name}-{target}-{precision}.sccg"
+    path = out or (found.run or found.checkpoint.parent) / _name(found.run, found.checkpoint, request)
     try:
         made = export(request, path, say)
     except DriftRefusedError as error:
@@ -132,7 +130,7 @@ def request_of(
         Further fields of the request.
     """
     from sccg_export.calibration import choose_calibration
-    from sccg_export.export import ExportRequest
+    from sccg_export.request import ExportRequest
 
     record = record_of(checkpoint, direction, source)
     train, val = _cases(record, source)
@@ -151,6 +149,24 @@ def request_of(
         measured_on_simulated=source.simulated,
         **more,
     )
+
+
+def _name(run: Path | None, checkpoint: Path, request: ExportRequest) -> str:
+    """What a bundle is called: each choice that makes another engine stands in its name, so that none replaces another.
+
+    Checkpoints that are not the run's own bring their file's name instead of the student's.
+    """
+    own = run is not None and is_own(run, checkpoint)
+    parts = [
+        request.checkpoint.spec.name if own else checkpoint.stem,
+        request.target,
+        request.precision,
+        None if request.size == request.record.trained_size else f"{request.size[0]}x{request.size[1]}",
+        None if request.gpu_arch is None else f"sm{request.gpu_arch.replace('.', '')}",
+        request.quantizer,
+        "7bit" if request.saturation_safe else None,
+    ]
+    return f"{'-'.join(part for part in parts if part is not None)}.sccg"
 
 
 def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -240,10 +256,9 @@ def drift_lines(drift: Mapping[str, Any]) -> list[str]:
 def _worst_picture(made: ExportResult, request: ExportRequest) -> bytes:
     from sccg_bench.report.sheets import strip_png
     from sccg_export.gate import worst_slice
-    from sccg_teacher_student.bases import side
 
     where, _ = worst_slice(made.quality)
-    index = next(i for i, pair in enumerate(request.pairs) if f"{pair.case}/{pair.slice}" == where)
+    index = next(i for i, pair in enumerate(request.pairs) if pair.label == where)
     output, fp32 = made.outputs[index], made.fp32_outputs[index]
-    panels = [(where, side(request.pairs[index], request.record.direction)), ("FP32 network", fp32), ("engine", output)]
+    panels = [(where, request.pairs[index].given(request.record.direction)), ("FP32 network", fp32), ("engine", output)]
     return strip_png(panels, output, fp32, "FP32 network")

@@ -39,7 +39,7 @@ def export(
         Path | None,
         typer.Option(
             help="Bundle to write; default: RUN/STUDENT-TARGET-PRECISION.sccg, or beside any other checkpoint "
-            "CHECKPOINT-TARGET-PRECISION.sccg."
+            "CHECKPOINT-TARGET-PRECISION.sccg; with size, GPU, quantizer and 7bit in the name where they are chosen."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration slices.")] = 0,

@@ -34,13 +34,11 @@ def main(
 
 def difference_sheet(teacher: nn.Module, bundles: Sequence[Path]) -> bytes:
     """PNG of phantom slices, one row per slice and bundle: input, teacher, bundle, and their difference."""
-    import torch
-
     from sccg_bench.report.sheets import strip_png
     from sccg_runtime.bundle import read_bundle
     from sccg_runtime.direction import modalities
     from sccg_runtime.engine import open_session
-    from sccg_teacher_student.bases import side
+    from sccg_teacher_student.networks.inference import infer
 
     strips = []
     for path in bundles:
@@ -49,9 +47,8 @@ def difference_sheet(teacher: nn.Module, bundles: Sequence[Path]) -> bytes:
         side_px = max(bundle.contract.trained_size)
         session = open_session(bundle, size=(side_px, side_px))
         for pair in _pairs(side_px):
-            given = side(pair, direction)
-            with torch.inference_mode():
-                wanted = teacher(torch.from_numpy(given)[None])[0].numpy()
+            given = pair.given(direction)
+            wanted = infer(teacher, given)
             output = session(given)
             panels = [(f"{modalities(direction)[0]} of the phantom", given), ("teacher", wanted), (path.stem, output)]
             strips.append(strip_png(panels, output, wanted, "teacher"))
@@ -60,16 +57,13 @@ def difference_sheet(teacher: nn.Module, bundles: Sequence[Path]) -> bytes:
 
 def drawn(teachers: Mapping[str, nn.Module]) -> bytes:
     """PNG of phantom slices, one a row: MR, what every ``mr2ct`` teacher makes of it, under its title, and the CT."""
-    import torch
-
     from sccg_bench.report.sheets import strip_png
-    from sccg_teacher_student.bases import side
+    from sccg_teacher_student.networks.inference import infer
 
     strips = []
     for pair in _pairs():
-        mr = side(pair, "mr2ct")
-        with torch.inference_mode():
-            made = {title: net(torch.from_numpy(mr)[None])[0].numpy() for title, net in teachers.items()}
+        mr = pair.given("mr2ct")
+        made = {title: infer(net, mr) for title, net in teachers.items()}
         strips.append(strip_png([("MR of the phantom", mr), *made.items(), ("its CT", pair.ct)], mr, None))
     return _stacked(strips)
 

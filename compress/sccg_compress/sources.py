@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def choose_direction(asked: str | None, checkpoint: Checkpoint) -> Direction:
-    """From the flag, the checkpoint's record, or the file's name; else ``mr2ct``. Says which it was.
+    """From the flag or the checkpoint's record; else, and then it says so, from the file's name, or ``mr2ct``.
 
     Raises
     ------
@@ -110,13 +110,12 @@ def other_scale(
 
 def record_of(checkpoint: Checkpoint, direction: Direction, source: DataSource) -> TrainingRecord:
     """The checkpoint's own record; for one without (a CycleGAN teacher), what the data says."""
-    from sccg_teacher_student.bases import side
     from sccg_teacher_student.data.splits import training_cases
     from sccg_teacher_student.record import TrainingRecord
 
     if checkpoint.record is not None:
         return checkpoint.record
     train, val = training_cases(source, seed=0)
-    images = [side(pair, direction) for pair in source.pairs(train)]
+    images = [pair.given(direction) for pair in source.pairs(train)]
     say(f"{checkpoint.path.name} carries no record: intensities, size and spacing are taken from {source.path}")
     return TrainingRecord.of(source, direction, images, (train, val))

@@ -19,11 +19,11 @@ import typer
 
 from sccg_compress.console import say
 from sccg_compress.generated import with_block
-from sccg_runtime.errors import InputError, RefusedError, SccgError
+from sccg_runtime.errors import InputError, RefusedError, SccgError, one_line
 from sccg_runtime.files import write_text
 
 if TYPE_CHECKING:
-    from sccg_export.export import ExportRequest, ExportResult
+    from sccg_export.request import ExportRequest, ExportResult
 
 RESULTS = Path("results/targets.json")
 DOCS = Path("docs/targets.md")
@@ -88,7 +88,6 @@ def measured(models: Sequence[Path], data: Path) -> dict[str, Any]:
 
 def _exported(model: Path, data: Path, folder: Path) -> Iterator[tuple[dict[str, Any], Path | None]]:
     """(row, bundle that the CPU runs) for every target and precision; whatever fails leaves its reason in the row."""
-    from sccg_bench.worker_child import one_line
     from sccg_export.export import export, graph_of, prepare
     from sccg_export.requirements import REQUIREMENTS, why_not
 

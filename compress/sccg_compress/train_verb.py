@@ -1,21 +1,15 @@
-"""``sccg-compress train``: the paper's scCycleGAN teacher, in a run folder."""
+"""``train``: the paper's scCycleGAN teacher."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from sccg_compress import runs
-from sccg_compress.console import reporting, result, say, write_json
-from sccg_compress.verb_options import parse_size, refuse_beside_resume
+from sccg_compress.verb_options import IntensityOption, JsonOption, parse_size, refuse_beside_resume
 from sccg_runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from sccg_teacher_student.train_config import TrainConfig
 
 
 def train(
@@ -28,9 +22,7 @@ def train(
         list[str] | None,
         typer.Option(help="Folder of input slices without partner, or mr:DIR, ct:DIR; repeatable. Adds the cycle."),
     ] = None,
-    intensity: Annotated[
-        Path | None, typer.Option("--intensity", help="Settings file that takes the place of the data's sccg.toml.")
-    ] = None,
+    intensity: IntensityOption = None,
     preset: Annotated[str, typer.Option(help="paper (its Table 1) or cpu; further options change it.")] = "paper",
     size: Annotated[
         str | None,
@@ -92,9 +84,11 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/DATE-teacher-DIRECTION.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run folder.")] = None,
-    json_out: Annotated[str | None, typer.Option("--json", help="Write the result as JSON; - is stdout.")] = None,
+    json_out: JsonOption = None,
 ) -> None:
     """Train a teacher as the paper does: PatchGAN, P_pix-weighted L1, structural consistency, cycle consistency."""
+    from sccg_compress.train_command import new_training, resume_training
+
     if resume is not None:
         refuse_beside_resume(context)
         resume_training(resume, json_out=json_out)
@@ -176,58 +170,3 @@ def unpaired_folders(asked: list[str], direction: str) -> dict[str, tuple[str, .
             raise InputError(f"--unpaired {text}: no such folder")
         found[modality].append(str(Path(rest).resolve()))
     return {f"unpaired_{modality}": tuple(folders) for modality, folders in found.items()}
-
-
-def new_training(config: TrainConfig, out: Path | None, *, json_out: str | None = None) -> Path:
-    """Train into a new folder; gives it."""
-    from sccg_teacher_student import parallel
-    from sccg_teacher_student.precision import choose_device
-    from sccg_teacher_student.train_config import CONFIG
-
-    with (
-        parallel.joined(choose_device(config.device)),
-        runs.begun(out, "teacher", config.direction, (CONFIG, config.to_json())) as folder,
-    ):
-        return _run(config, folder, resume=False, json_out=json_out)
-
-
-def resume_training(folder: Path, *, json_out: str | None = None) -> Path:
-    """Go on with an interrupted run, from its own ``train.json``.
-
-    Raises
-    ------
-    InputError
-        The folder is not an interrupted training of a teacher.
-    """
-    from sccg_teacher_student import parallel
-    from sccg_teacher_student.precision import choose_device
-    from sccg_teacher_student.train_config import CONFIG, TrainConfig
-
-    path = folder / CONFIG
-    if not path.is_file():
-        raise InputError(f"{folder} is not a teacher's run folder: it has no {CONFIG}")
-    config = TrainConfig.from_json(path.read_text(encoding="utf-8", errors="replace"))
-    with parallel.joined(choose_device(config.device)):
-        return _run(config, folder, resume=(folder / "last.pt").is_file(), json_out=json_out)
-
-
-def _run(config: TrainConfig, folder: Path, *, resume: bool, json_out: str | None) -> Path:
-    from sccg_teacher_student.data.source import open_data
-    from sccg_teacher_student.train import train as train_teacher
-
-    source = open_data(Path(config.data), settings=Path(config.intensity) if config.intensity else None)
-    say(f"run folder: {folder}")
-    with runs.resumable("train", folder), reporting() as reporter:
-        made = train_teacher(config, source, folder, reporter, resume=resume)
-    if made is None:  # not the first of several processes
-        return folder
-    write_json(json_out, {**made.facts, "run": str(folder)})
-    if json_out != "-":
-        for direction, path in made.teachers.items():
-            best = made.facts["teachers"][direction]["best"]
-            result(
-                f"{path}: {made.facts['generator']}, best at step {best['step']} of {made.facts['steps']}: "
-                f"{best['psnr_db']:.2f} dB, SSIM {best['ssim']:.4f} on {made.facts['validation_slices']} slices"
-            )
-            result(f"go on with: sccg-compress distill --teacher {shlex.quote(str(path))}")
-    return folder

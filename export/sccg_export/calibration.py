@@ -13,7 +13,6 @@ from sccg_runtime.direction import Direction
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.bases import side
 from sccg_teacher_student.data.source import DataSource
 
 DEFAULT_SLICES = 96
@@ -41,6 +40,13 @@ class Calibration:
         """For the contract: count, seed, names, and the hash of the pixels."""
         digest = sha256(b"".join(np.ascontiguousarray(image).tobytes() for image in self.images))
         return {"slices": len(self.images), "seed": self.seed, "names": list(self.names), "sha256": digest}
+
+
+def needed(calibration: Calibration | None) -> Calibration:
+    """The slices that INT8 takes its ranges from (InputError where there are none)."""
+    if calibration is None:
+        raise InputError("int8 needs calibration slices")
+    return calibration
 
 
 class Slices:
@@ -83,7 +89,7 @@ def choose_calibration(
     half = count // 2
     chosen = sorted((extremes[:half] + others + extremes[half:])[:count])
     return Calibration(
-        images=[side(source.load(case, name), direction) for case, name in chosen],
+        images=[source.load(case, name).given(direction) for case, name in chosen],
         names=tuple(f"{case}/{name}" for case, name in chosen),
         seed=seed,
     )

@@ -24,20 +24,8 @@ from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, read_bundle
 from sccg_runtime.contract import Contract
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import replacing, sha256, write_bytes
-from sccg_runtime.intensity import FloatArray, Intensity
-from sccg_teacher_student.bases import side
+from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.data.phantom import phantom_pairs
-
-__all__ = [
-    "Common",
-    "DriftRefusedError",
-    "ExportRequest",
-    "ExportResult",
-    "export",
-    "graph_of",
-    "prepare",
-    "run_network",
-]
 
 GOLDEN_SLICES = 2
 BRAIN_WINDOW_HU = (0.0, 80.0)
@@ -124,7 +112,7 @@ def prepare(request: ExportRequest) -> Common:
         The graph differs from PyTorch.
     """
     graph = graph_of(request)
-    images = [side(pair, request.record.direction) for pair in request.pairs]
+    images = [pair.given(request.record.direction) for pair in request.pairs]
     inputs = _golden_inputs(request)
     golden = _Golden(np.stack(inputs), np.stack(run_network(request.checkpoint, inputs)))
     return Common(graph, run_network(request.checkpoint, images), golden)
@@ -245,11 +233,10 @@ def _golden_inputs(request: ExportRequest) -> list[FloatArray]:
     """Phantom slices in the network's intensity: a bundle that travels holds no patient's pixels."""
     rows, columns = request.size
     record = request.record
-    ct: Intensity = record.input_intensity if record.direction == "ct2mr" else record.output_intensity
-    low, high = ct.window_hu or BRAIN_WINDOW_HU
+    low, high = record.ct.window_hu or BRAIN_WINDOW_HU
     longer = max(rows, columns)
     side_px = longer + -longer % 16
     pairs = phantom_pairs(1, slices=2 * GOLDEN_SLICES + 1, size=side_px, low_hu=low, high_hu=high)
-    images = [side(pair, record.direction) for pair in list(pairs)[1::2]]
+    images = [pair.given(record.direction) for pair in list(pairs)[1::2]]
     top, left = (side_px - rows) // 2, (side_px - columns) // 2
     return [np.ascontiguousarray(image[:, top : top + rows, left : left + columns]) for image in images]

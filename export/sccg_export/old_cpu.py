@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from sccg_bench.latency import LatencyPlan, take_turns
+from sccg_bench.latency import take_turns
 from sccg_bench.quality import QualityResult
 from sccg_bench.worker import Worker
+from sccg_export.fallback import QUICK_PLAN
 from sccg_export.runnables import BundleRunnable
 from sccg_export.workshop import Workshop
 from sccg_runtime.bundle import read_bundle, read_golden
@@ -28,7 +29,6 @@ from sccg_runtime.selftest import least_db, worst_psnr_db
 ISA = "AVX2"
 _VARIABLE = "ONEDNN_MAX_CPU_ISA"
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
-_PLAN = LatencyPlan(queries=32, seconds=1.0, warmup_queries=5, warmup_seconds=0.3, block_seconds=0.25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ def run_as_old_cpu(path: Path, workshop: Workshop) -> OldCpu:
         outputs = _in_order(worker, workshop.inputs)
         facts = worker.open(bundle.contract.engine_size)
         again = np.stack(worker.outputs(list(golden.inputs)))
-        slow = worker.warm_up(_PLAN)
-        latency = take_turns({path.stem: lambda: worker.block(_PLAN)}, {path.stem: slow}, _PLAN)[path.stem]
+        slow = worker.warm_up(QUICK_PLAN)
+        latency = take_turns({path.stem: lambda: worker.block(QUICK_PLAN)}, {path.stem: slow}, QUICK_PLAN)[path.stem]
     result, refused = workshop.judge(outputs)
     to_engine = worst_psnr_db(again, golden.engine_outputs)
     found = to_engine, worst_psnr_db(again, golden.fp32_outputs)

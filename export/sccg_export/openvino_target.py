@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sccg_export.built import Built
-from sccg_export.calibration import Calibration
+from sccg_export.calibration import Calibration, needed
 from sccg_export.graph import Graph
 from sccg_export.pair_sums import fit_pairs, float_weights
 from sccg_export.requirements import REQUIREMENTS, Quantizer, quantizer_version
@@ -30,8 +30,6 @@ from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core, 
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray
 
-PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["openvino"].precisions
-QUANTIZERS: tuple[Quantizer, ...] = REQUIREMENTS["openvino"].quantizers
 _NOTES: Mapping[Precision, str] = MappingProxyType(
     {
         "fp16": "fp16: weights are stored in FP16; arithmetic stays float32 on the CPU",
@@ -49,7 +47,7 @@ def build(
     calibration: Calibration | None,
     *,
     keep_float: tuple[str, ...] = (),
-    quantizer: Quantizer = QUANTIZERS[0],
+    quantizer: Quantizer = REQUIREMENTS["openvino"].quantizers[0],
 ) -> Built:
     """Make OpenVINO's ``model.xml`` and ``model.bin`` at ``size`` (rows, columns); see :class:`TargetModule`.
 
@@ -67,9 +65,8 @@ def build(
     weights: Mapping[str, FloatArray] = {}
     if precision != "int8":
         model = openvino_core().read_model(graph.to_bytes())
-    elif calibration is None:
-        raise InputError("int8 needs calibration slices")
     elif quantizer == "nncf":
+        calibration = needed(calibration)
         model = openvino_core().read_model(graph.to_bytes())
         model.reshape([1, 1, *calibration.images[0].shape[-2:]])
         weights = float_weights(model)
@@ -78,7 +75,7 @@ def build(
         left = _convolutions(model, quantised=False)
         quantised = (*_convolutions(model, quantised=True), *_quantised_sums(model))
     else:
-        qdq = quantise(graph, calibration, keep_float, quantizer=quantizer, saturation_safe=False)
+        qdq = quantise(graph, needed(calibration), keep_float, quantizer=quantizer, saturation_safe=False)
         convolutions, left, sums = layers(qdq)
         quantised = (*convolutions, *sums)
         model = openvino_core().read_model(qdq.SerializeToString())

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from sccg_export.built import Built
-from sccg_export.calibration import Calibration
+from sccg_export.calibration import Calibration, needed
 from sccg_export.graph import Graph
 from sccg_export.requirements import REQUIREMENTS, Quantizer, quantizer_version
 from sccg_export.unsigned_qdq import integer_convolutions, layers, quantise
 from sccg_runtime.contract import Precision
-from sccg_runtime.errors import InputError
-
-PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["ort"].precisions
-QUANTIZERS: tuple[Quantizer, ...] = REQUIREMENTS["ort"].quantizers
 
 
 def build(
@@ -22,7 +18,7 @@ def build(
     *,
     keep_float: tuple[str, ...] = (),
     saturation_safe: bool = False,
-    quantizer: Quantizer = QUANTIZERS[0],
+    quantizer: Quantizer = REQUIREMENTS["ort"].quantizers[0],
 ) -> Built:
     """Make ``model.onnx``; its height and width stay free, so ``size`` only names the contract's engine size.
 
@@ -37,9 +33,7 @@ def build(
 
     model = graph.model
     if precision == "int8":
-        if calibration is None:
-            raise InputError("int8 needs calibration slices")
-        model = quantise(graph, calibration, keep_float, quantizer=quantizer, saturation_safe=saturation_safe)
+        model = quantise(graph, needed(calibration), keep_float, quantizer=quantizer, saturation_safe=saturation_safe)
     quantised, left, sums = layers(model)
     integer = len(integer_convolutions(model))
     counts = {"fp32": len(left) + len(quantised) - integer, "int8": integer}

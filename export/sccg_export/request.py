@@ -14,7 +14,6 @@ from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.bases import side
 from sccg_teacher_student.checkpoint import Checkpoint
 from sccg_teacher_student.record import TrainingRecord
 
@@ -115,9 +114,7 @@ def check_request(request: ExportRequest) -> None:
     """
     stride = request.checkpoint.spec.stride
     sizes = {"size": request.size, "trained size": request.record.trained_size}
-    sizes |= {
-        f"slice {pair.case}/{pair.slice}": size_of(side(pair, request.record.direction)) for pair in request.pairs
-    }
+    sizes |= {f"slice {pair.label}": size_of(pair.given(request.record.direction)) for pair in request.pairs}
     for what, size in sizes.items():
         if any(length % stride for length in size):
             raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be multiples of {stride}")

@@ -1,4 +1,4 @@
-"""The table of targets: name -> module, and what each needs."""
+"""The table of targets: name -> module; what each needs stands in :mod:`sccg_export.requirements`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sccg_export.requirements import QUANTIZERS, REQUIREMENTS, Quantizer, why_no
 from sccg_runtime.contract import Precision, Target, parse_target
 from sccg_runtime.errors import InputError
 
-TARGETS: Mapping[str, str] = MappingProxyType(
+TARGETS: Mapping[Target, str] = MappingProxyType(
     {
         "openvino": "sccg_export.openvino_target",
         "ort": "sccg_export.ort_target",
@@ -26,8 +26,6 @@ TARGETS: Mapping[str, str] = MappingProxyType(
 
 class TargetModule(Protocol):
     """What a target's module offers."""
-
-    PRECISIONS: tuple[Precision, ...]
 
     def build(
         self,
@@ -69,16 +67,15 @@ def load_target(
         There is no such target, it does not have that precision, GPU architecture or quantiser, or a package or CPU
         feature that it needs is not here.
     """
-    if name not in TARGETS:
-        raise InputError(f"target {name!r} is none of {', '.join(TARGETS)}")
-    module = cast("TargetModule", importlib.import_module(TARGETS[name]))
-    if precision not in module.PRECISIONS:
-        raise InputError(f"target {name} has no {precision}; it has {', '.join(module.PRECISIONS)}")
+    target = parse_target(name)
+    precisions = REQUIREMENTS[target].precisions
+    if precision not in precisions:
+        raise InputError(f"target {target} has no {precision}; it has {', '.join(precisions)}")
+    module = cast("TargetModule", importlib.import_module(TARGETS[target]))
     archs = getattr(module, "GPU_ARCHS", ())
     if gpu_arch is not None and gpu_arch not in archs:
         known = f"one of {', '.join(archs)}" if archs else "for --target tensorrt-rtx only"
         raise InputError(f"--gpu-arch {gpu_arch}: it is {known}")
-    target = parse_target(name)
     if quantizer is not None:
         _check_quantizer(target, precision, quantizer)
     reason = why_not(target, precision)

@@ -15,20 +15,18 @@ from typing import Any
 import onnx
 
 from sccg_export.built import Built
-from sccg_export.calibration import Calibration
+from sccg_export.calibration import Calibration, needed
 from sccg_export.graph import INPUT, Graph
 from sccg_export.half import to_half
-from sccg_export.layer_types import PRECISIONS as TYPE_PRECISIONS
-from sccg_export.layer_types import check_types
+from sccg_export.layer_types import PRECISIONS, check_types
 from sccg_export.qdq import convolutions
-from sccg_export.requirements import REQUIREMENTS, quantizer_version
+from sccg_export.requirements import quantizer_version
 from sccg_export.symmetric_qdq import quantise
 from sccg_export.trt_session import engine_layers, import_tensorrt, open_engine, open_graph, trt_logger
 from sccg_export.trt_session import gpu_arch as present_gpu_arch
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, RefusedError
 
-PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["tensorrt-rtx"].precisions
 DEFAULT_GPU_ARCH = "8.6"  # GeForce RTX 30
 GPU_ARCHS = MappingProxyType({"7.5": "SM75", "8.0": "SM80", "8.6": "SM86", "8.9": "SM89", "12.0": "SM120"})
 SIDES = (64, 1024)  # height and width of slices in pixels that an engine takes, its own size always included
@@ -66,9 +64,7 @@ def build(
     if precision == "fp16":
         model = to_half(model)
     elif precision == "int8":
-        if calibration is None:
-            raise InputError("int8 needs calibration slices")
-        model = quantise(graph, calibration, keep_float)
+        model = quantise(graph, needed(calibration), keep_float)
     quantised, left = convolutions(model)
     trt = import_tensorrt("tensorrt-rtx")
     builder = trt.Builder(trt_logger("tensorrt-rtx"))
@@ -126,7 +122,7 @@ def inspect(network: Any) -> tuple[dict[str, int], dict[str, int]]:
             inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
             before = [made_by.get(one.name) for one in inputs[:2]]
             name = layer.get_output(0).dtype.name
-            ran["int8" if before == ["DEQUANTIZE"] * 2 else TYPE_PRECISIONS.get(name, name)] += 1
+            ran["int8" if before == ["DEQUANTIZE"] * 2 else PRECISIONS.get(name, name)] += 1
     kinds = Counter(f"{layer.type.name} {layer.get_output(0).dtype.name}" for layer in layers)
     return dict(sorted(ran.items())), dict(sorted(kinds.items()))
 

@@ -21,14 +21,13 @@ from sccg_export.built import Built
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph, quiet
 from sccg_export.layer_types import check_types
-from sccg_export.requirements import REQUIREMENTS, installed
+from sccg_export.requirements import installed
 from sccg_export.trt_session import engine_layers, gpu_arch, import_tensorrt, open_engine, tensor_names, trt_logger
 from sccg_export.typed_program import program_types, typed_program
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import MissingDependencyError, RefusedError
 from sccg_runtime.files import sha256
 
-PRECISIONS: tuple[Precision, ...] = REQUIREMENTS["tensorrt"].precisions
 DEVICE = "cuda"
 PROGRAM_SUFFIX = ".pt2"
 PROGRAM_TOLERANCE = 1e-3

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from sccg_bench.metrics import psnr_db
 from sccg_bench.quality import Judge, QualityResult
@@ -23,8 +22,8 @@ from sccg_runtime.bundle import Bundle
 from sccg_runtime.engine import Session, open_session
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.bases import side
 from sccg_teacher_student.checkpoint import Checkpoint
+from sccg_teacher_student.networks.inference import infer
 
 QUICK_CALIBRATION = 24
 """Slices that set the ranges where an engine is only to be compared with others of its kind."""
@@ -80,13 +79,12 @@ class Workshop:
     def __init__(self, request: ExportRequest, graph: Graph, fp32_outputs: list[FloatArray] | None = None) -> None:
         self.request, self.graph = request, graph
         self._float32 = False  # beside int8, where the CPU has bf16 and the target would use it
-        self.inputs = [side(pair, request.record.direction) for pair in request.pairs]
+        self.inputs = [pair.given(request.record.direction) for pair in request.pairs]
         self.fp32_outputs = run_network(request.checkpoint, self.inputs) if fp32_outputs is None else fp32_outputs
         if not all(np.isfinite(output).all() for output in self.fp32_outputs):
             raise RefusedError("the FP32 network gives values that are not finite: there is nothing to compare with")
         record = request.record
-        ct = record.output_intensity if record.direction == "mr2ct" else record.input_intensity
-        self._judge = Judge(request.pairs, record.direction, request.teacher_outputs, ct)
+        self._judge = Judge(request.pairs, record.direction, request.teacher_outputs, record.ct)
         self.fp32_to_teacher_db: float | None = None
         if request.teacher_outputs is not None:
             self.fp32_to_teacher_db = self._judge.judge(self.fp32_outputs).summary.drift["to_teacher_psnr_db"]
@@ -164,11 +162,7 @@ class Workshop:
 
 def run_network(checkpoint: Checkpoint, images: Sequence[FloatArray]) -> list[FloatArray]:
     """Outputs of the FP32 network in PyTorch, one (1, H, W) per image."""
-    with torch.inference_mode():
-        return [
-            np.array(checkpoint.generator(torch.from_numpy(np.array(image))[None])[0].numpy(), np.float32)
-            for image in images
-        ]
+    return [infer(checkpoint.generator, image) for image in images]
 
 
 def opener(built: Built) -> Opener:

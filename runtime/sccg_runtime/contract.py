@@ -58,7 +58,7 @@ class Contract:
     opset
         ONNX operator set, where ONNX was on the way.
     student
-        Name of the student, such as ``"s2d-48x4"``; for an exported teacher its family name.
+        Name of the network: of a student, such as ``"s2d-48x4"``, or of an exported teacher (``"resnet-64x9-in"``).
     generator
         The GeneratorSpec as a dictionary.
     generator_sha256, teacher_sha256

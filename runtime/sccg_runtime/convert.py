@@ -21,7 +21,7 @@ from sccg_runtime.dicom.geometry import arrange, choose_echo
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.pixels import Plane, StoredHistogram, read_plane
 from sccg_runtime.dicom.quiet import QUIET_PYDICOM
-from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_series
+from sccg_runtime.dicom.series import apply_rules, choose_series, find_series
 from sccg_runtime.dicom.write import Derivation, derived, new_uid, write_file
 from sccg_runtime.engine import Description, Session, open_session
 from sccg_runtime.errors import InputError, RefusedError, SeriesError
@@ -52,7 +52,7 @@ def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | N
     Parameters
     ----------
     source
-        Folder with DICOM files (searched with its sub-folders), or a ``.zip`` of one.
+        Folder with DICOM files (searched with its sub-folders), a ``.zip`` of one, or one file.
     out
         Folder to make.
     bundle
@@ -109,7 +109,7 @@ class _Conversion:
         if options.echo is not None and (options.echo < 1 or self.contract.input_intensity.modality != "MR"):
             raise InputError("--echo is for MR input, and counts from 1")
         series, foreign = find_series(source, self.contract.input_intensity.modality)
-        series = apply_rules(series, Rules(sequence=options.sequence, min_slices=options.min_slices))
+        series = apply_rules(series, sequence=options.sequence, min_slices=options.min_slices)
         self.series = choose_series(series, options.series)
         self.because = "named by --series" if options.series is not None else "the only series that fits"
         self.others = tuple(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, cast, get_args
 
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import Modality
 
 Direction = Literal["mr2ct", "ct2mr"]
+REVERSE: Mapping[Direction, Direction] = {"mr2ct": "ct2mr", "ct2mr": "mr2ct"}
 
 
 def parse_direction(text: str) -> Direction:

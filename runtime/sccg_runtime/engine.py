@@ -40,7 +40,7 @@ class Description:
     engine, engine_version
         Name and version of the inference engine.
     device
-        ``"CPU"``.
+        ``"CPU"``, or ``"CUDA (NAME)"``.
     threads
         Threads that one slice runs on.
     size
@@ -283,7 +283,7 @@ def _open_openvino(files: EngineFiles, size: tuple[int, int], threads: int) -> S
         request = compiled.create_infer_request()
         ran = precision_ran(compiled)
     except RuntimeError as error:
-        raise BundleError(f"{files.name}: OpenVINO cannot load the model ({_first_line(error)})") from None
+        raise BundleError(f"{files.name}: OpenVINO cannot load the model ({_last_line(error)})") from None
     if files.precision == "int8" and ran.get("int8", 0) == 0:
         logger.warning("%s asks for int8, but no layer runs in int8 on this CPU", files.name)
 
@@ -291,7 +291,7 @@ def _open_openvino(files: EngineFiles, size: tuple[int, int], threads: int) -> S
         try:
             output: FloatArray = request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)[0]
         except RuntimeError as error:
-            raise RefusedError(f"OpenVINO failed on a slice ({_first_line(error)})") from None
+            raise RefusedError(f"OpenVINO failed on a slice ({_last_line(error)})") from None
         return output
 
     return _Session(
@@ -334,7 +334,7 @@ def _open_ort(files: EngineFiles, size: tuple[int, int], threads: int) -> Sessio
     try:
         session = onnxruntime.InferenceSession(files.members["model.onnx"], options, ["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
-        raise BundleError(f"{files.name}: ONNX Runtime cannot load the model ({_first_line(error)})") from None
+        raise BundleError(f"{files.name}: ONNX Runtime cannot load the model ({_last_line(error)})") from None
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(session.get_outputs()) != 1:
         raise BundleError(f"{files.name}: the model does not have one input and one output")
@@ -347,7 +347,7 @@ def _open_ort(files: EngineFiles, size: tuple[int, int], threads: int) -> Sessio
         try:
             output: FloatArray = session.run(None, {name: np.ascontiguousarray(images)})[0]
         except Exception as error:
-            raise RefusedError(f"ONNX Runtime failed on a slice ({_first_line(error)})") from None
+            raise RefusedError(f"ONNX Runtime failed on a slice ({_last_line(error)})") from None
         return output
 
     # ONNX Runtime has no report of what ran per layer; the exporter's own count is passed on and named as such.
@@ -387,6 +387,6 @@ def _description(
     )
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200]

@@ -51,3 +51,11 @@ class NotTrustedError(SccgError):
     """A signature is missing or does not belong to the bundle."""
 
     exit_code = 4
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line of at most 300 characters; the type's name leads where it is not one of ours."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, SccgError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -31,7 +31,7 @@ class ConvertOptions:
     threads
         Threads for one slice; None: physical cores.
     force
-        Replace an output folder that exists.
+        Replace what is there: a folder of nothing but synthetic images, as an earlier conversion leaves it, or a file.
     strict
         Refuse a series that does not look like what the model learned from.
     allow_gaps
@@ -68,7 +68,8 @@ class ConvertResult:
     slices
         Images written.
     series
-        Number, modality, count and matrix of the source series; no identifiers.
+        Number, modality, count, matrix and first file's name of the source series; no identifiers, unless files are
+        named by them.
     chosen_because
         Why this series and no other.
     not_converted

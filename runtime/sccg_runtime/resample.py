@@ -33,8 +33,6 @@ class InPlanePlan:
     ----------
     source_size
         (rows, columns) of the source grid.
-    source_spacing_mm
-        (row, column) pixel spacing of the source: distance between rows, distance between columns.
     inner_size
         (rows, columns) that the whole source plane is resampled to: the trained scale.
     run_size
@@ -48,7 +46,6 @@ class InPlanePlan:
     """
 
     source_size: tuple[int, int]
-    source_spacing_mm: tuple[float, float]
     inner_size: tuple[int, int]
     run_size: tuple[int, int]
     offset: tuple[int, int]
@@ -113,7 +110,6 @@ def plan_in_plane(
     run = _run_size(inner, contract)
     return InPlanePlan(
         source_size=source_size,
-        source_spacing_mm=source_spacing_mm,
         inner_size=inner,
         run_size=run,
         offset=((run[0] - inner[0]) // 2, (run[1] - inner[1]) // 2),

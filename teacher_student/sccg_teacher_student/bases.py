@@ -70,20 +70,6 @@ class SliceMemory:
         return loaded
 
 
-def side(pair: Pair, direction: Direction) -> FloatArray:
-    """The input slice (1, H, W) of a pair.
-
-    Raises
-    ------
-    InputError
-        The pair has no slice of that modality.
-    """
-    image = pair.mr if direction == "mr2ct" else pair.ct
-    if image is None:
-        raise InputError(f"{pair.case}/{pair.slice} has no {modalities(direction)[0]} slice")
-    return image
-
-
 def collect_bases(
     source: DataSource,
     cases: Sequence[str],
@@ -160,10 +146,10 @@ def check_pairs(pairs: Sequence[Pair], direction: Direction, size: tuple[int, in
         The input slice of a pair is missing or not of ``size`` (rows, columns).
     """
     for pair in pairs:
-        rows, columns = side(pair, direction).shape[1:]
+        rows, columns = pair.given(direction).shape[1:]
         if (rows, columns) != size:
             raise InputError(
-                f"validation slice {pair.case}/{pair.slice} is {rows}x{columns} pixels, "
+                f"validation slice {pair.label} is {rows}x{columns} pixels, "
                 f"training slices are {size[0]}x{size[1]}: all slices must be of one size"
             )
 
@@ -200,16 +186,22 @@ def _training_slices(source: DataSource, held_out: set[Path]) -> Iterator[tuple[
     if not cases:
         raise InputError(f"{source.path} has {' and '.join(source.splits)} cases, but none to train on")
     for case in cases:
-        if source.folders[case].resolve() in held_out:
+        if _lies_in(source.folders[case], held_out):
             raise InputError(f"{source.path}: {case} is a held-out case of the paired data, not to be learned from")
         for name in source.slices(case):
             yield case, name
 
 
+def _lies_in(folder: Path, others: set[Path]) -> bool:
+    """Whether a case's folder, or a folder in it, is one of ``others`` or lies in one, links followed."""
+    places = [folder.resolve(), *(entry.resolve() for entry in folder.iterdir() if entry.is_dir())]
+    return any(not others.isdisjoint((place, *place.parents)) for place in places)
+
+
 def _load_pair(source: DataSource, case: str, name: str, direction: Direction) -> Loaded:
     pair = source.load(case, name)
-    reference = pair.ct if direction == "mr2ct" else pair.mr
-    return side(pair, direction)[0], None if reference is None else reference[0]
+    reference = pair.reference(direction)
+    return pair.given(direction)[0], None if reference is None else reference[0]
 
 
 def _load_unpaired(source: DataSource, case: str, name: str) -> Loaded:

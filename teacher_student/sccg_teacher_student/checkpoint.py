@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from sccg_runtime.direction import Direction, parse_direction
-from sccg_runtime.errors import CheckpointError, InputError
+from sccg_runtime.errors import CheckpointError, InputError, one_line
 from sccg_runtime.files import sha256, write_bytes
 from sccg_teacher_student.cyclegan import check_dense, read_cyclegan
 from sccg_teacher_student.networks.build import build_generator
@@ -262,10 +262,3 @@ def load_tensors_only(path: Path) -> Any:
         raise CheckpointError(f"{path.name} is not a PyTorch checkpoint") from None
     except Exception as error:  # damaged pickles and archives fail in every way there is
         raise CheckpointError(f"{path.name} is truncated or not a PyTorch checkpoint ({one_line(error)})") from None
-
-
-def one_line(error: Exception) -> str:
-    """First line of an error's message with the error's name where the message alone says little."""
-    lines = str(error).splitlines()
-    text = lines[0][:160] if lines else ""
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}".removesuffix(": ")

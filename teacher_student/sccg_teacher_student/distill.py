@@ -23,7 +23,7 @@ from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256, write_text
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student import parallel
-from sccg_teacher_student.bases import Bases, check_pairs, collect_bases, side
+from sccg_teacher_student.bases import Bases, check_pairs, collect_bases
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint, load_discriminator, save_checkpoint
 from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
@@ -34,6 +34,8 @@ from sccg_teacher_student.gauge import DetailGauge, keep_out
 from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
 from sccg_teacher_student.loop import Schedule, Trainer
 from sccg_teacher_student.networks.build import build_generator
+from sccg_teacher_student.networks.cost import parameters
+from sccg_teacher_student.networks.inference import infer
 from sccg_teacher_student.networks.spec import student_spec
 from sccg_teacher_student.precision import amp_name, choose_amp, choose_device, use_cores
 from sccg_teacher_student.probe import INVARIANT_DB, probe_teacher
@@ -41,6 +43,7 @@ from sccg_teacher_student.record import TrainingRecord
 from sccg_teacher_student.reporter import Reporter
 from sccg_teacher_student.views import RECIPE, Base
 
+LABELS = "labels.json"
 LABEL_SHARE = 0.5  # of the minutes; see docs/compression.md
 FEW_DRAWS = 4  # of each view; below, labels took the time that steps lacked
 FREE_SHIFT = 16
@@ -78,7 +81,7 @@ def distill(
 ) -> DistillResult | None:
     """Make a student; None on all processes but the first.
 
-    Leaves ``config.json``, ``log.csv``, ``last.pt``, ``student.safetensors``, ``run.json``.
+    Leaves ``labels.json``, ``log.csv``, ``last.pt``, ``student.safetensors``, ``run.json``.
 
     KeyboardInterrupt leaves a folder that ``resume`` goes on from.
 
@@ -151,22 +154,10 @@ def distill(
     seconds = None if config.minutes is None else LABEL_SHARE * config.minutes * 60 - (time.monotonic() - started)
     views = config.views if config.views or config.minutes else 2 * len(learned)
     if resume:  # the run's batches are drawn from the labels that it began with
-        views, seconds = _recorded_views(folder / "labels.json"), None
+        views, seconds = _recorded_views(folder / LABELS), None
+    cache = _filled(cache, label, config, views, seconds, reporter)
     if parallel.rank() == 0:
-        cache.fill(
-            label,
-            limit_gib=config.cache_gib,
-            views=views,
-            seconds=seconds,
-            progress=lambda count, spent: reporter.labels(count, spent, seconds, views),
-        )
-        if config.views and len(cache) < config.views:
-            reporter.say(f"{len(cache)} instead of {config.views} views: no more fit into --cache-gib or the minutes")
-        write_text(folder / "labels.json", json.dumps({"views": len(cache), "engine": label_engine}) + "\n")
-    made_views = parallel.agreed(len(cache))
-    if parallel.rank() > 0:
-        cache = LabelCache(cache.folder, learned, config.seed)
-        cache.fill(label, limit_gib=config.cache_gib, views=made_views)
+        write_text(folder / LABELS, json.dumps({"views": len(cache), "engine": label_engine}) + "\n")
 
     torch.manual_seed(config.seed)
     student = build_generator(spec)
@@ -202,7 +193,7 @@ def distill(
     trainer.run(reporter.training)
     if parallel.rank() > 0:
         return None
-    draws = trainer.step * config.batch / made_views
+    draws = trainer.step * config.batch / len(cache)
     if config.minutes and not config.views and draws < FEW_DRAWS:
         reporter.say(f"each labelled view was drawn {draws:.1f} times: a smaller --views leaves more time for steps")
 
@@ -213,7 +204,7 @@ def distill(
     facts = {
         "schema": "sccg-distill/1",
         "student": spec.name,
-        "parameters": sum(parameter.numel() for parameter in trained.parameters()),
+        "parameters": parameters(trained),
         "student_sha256": sha256(path),
         "teacher_sha256": teacher.sha256,
         "steps": trainer.step,
@@ -230,8 +221,35 @@ def distill(
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
     write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
-    labels = [label(side(pair, config.direction)) for pair in pairs]
+    labels = [label(pair.given(config.direction)) for pair in pairs]
     return DistillResult(load_checkpoint(path), pairs, labels, outputs, facts)
+
+
+def _filled(
+    cache: LabelCache,
+    label: Labeller,
+    config: DistillConfig,
+    views: int | None,
+    seconds: float | None,
+    reporter: Reporter,
+) -> LabelCache:
+    """The cache with its labels: the first process makes them, the others read as many."""
+    if parallel.rank() == 0:
+        cache.fill(
+            label,
+            limit_gib=config.cache_gib,
+            views=views,
+            seconds=seconds,
+            progress=lambda count, spent: reporter.labels(count, spent, seconds, views),
+        )
+        if config.views and len(cache) < config.views:
+            reporter.say(f"{len(cache)} instead of {config.views} views: no more fit into --cache-gib or the minutes")
+    made = parallel.agreed(len(cache))
+    if parallel.rank() == 0:
+        return cache
+    theirs = LabelCache(cache.folder, cache.bases, config.seed)
+    theirs.fill(label, limit_gib=config.cache_gib, views=made)
+    return theirs
 
 
 def _check_reverse(config: DistillConfig, reverse: Checkpoint | None) -> None:
@@ -316,11 +334,10 @@ def _reload_and_run(path: Path, trained: nn.Module, pairs: Sequence[Pair], direc
     reloaded = load_checkpoint(path).generator
     trained = trained.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     outputs = []
-    with torch.inference_mode():
-        for pair in pairs:
-            image = torch.from_numpy(side(pair, direction))[None]
-            output = reloaded(image)
-            if not torch.allclose(output, trained(image), atol=1e-4):
-                raise RefusedError(f"{path} read back differs from the student that was trained")
-            outputs.append(np.array(output[0].numpy(), np.float32))
+    for pair in pairs:
+        image = pair.given(direction)
+        output = infer(reloaded, image)
+        if not np.allclose(output, infer(trained, image), atol=1e-4):
+            raise RefusedError(f"{path} read back differs from the student that was trained")
+        outputs.append(output)
     return outputs

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 
 from sccg_runtime.direction import Direction, parse_direction
-from sccg_runtime.errors import InputError
-from sccg_teacher_student.checkpoint import one_line
+from sccg_runtime.errors import InputError, one_line
 from sccg_teacher_student.features import Tap
 from sccg_teacher_student.loss_weights import USUAL_DECAY, LossWeights
+from sccg_teacher_student.networks.spec import DEFAULT_STUDENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class DistillConfig:
     intensity: str | None = None
     reverse_teacher: str | None = None
     critic: str | None = None
-    student: str = "balanced"
+    student: str = DEFAULT_STUDENT
     minutes: float | None = 30.0
     steps: int | None = None
     views: int | None = None
@@ -83,8 +83,8 @@ class DistillConfig:
             raise InputError("--minutes and --steps must be above zero")
         if self.batch < 1 or not self.cache_gib > 0 or (self.views is not None and self.views < 1):
             raise InputError("--batch, --views and --cache-gib must be above zero")
-        if not 0 < self.learning_rate < 1 or self.seed < 0:
-            raise InputError("--learning-rate must lie between 0 and 1, and --seed be 0 or more")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.seed < 2**63:
+            raise InputError("--learning-rate must lie between 0 and 1, and --seed be 0 or more, and less than 2^63")
         if not 0 <= self.weight_decay < 1:
             raise InputError("--weight-decay must be 0 or more, and less than 1")
         if self.detail and not 0.25 <= self.detail <= 2:
@@ -106,10 +106,12 @@ class DistillConfig:
             values.setdefault("weight_decay", USUAL_DECAY)  # what runs had before it was kept
             if set(values) != {item.name for item in fields(cls)}:
                 raise InputError("config.json: keys are missing or unknown")
+            if not all(isinstance(values[name], str) for name in ("teacher", "direction", "data", "student")):
+                raise InputError("config.json: a path or name is not text")
             values["losses"] = LossWeights(**values["losses"])
             values["taps"] = tuple(Tap(**tap) for tap in values["taps"])
             values["unpaired"] = tuple(values["unpaired"])
             parse_direction(values["direction"])
             return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"config.json is damaged: {one_line(error)}") from None

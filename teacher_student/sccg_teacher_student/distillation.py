@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sccg_runtime.errors import InputError
+from sccg_runtime.errors import InputError, one_line
 from sccg_teacher_student import parallel
-from sccg_teacher_student.checkpoint import load_discriminator, one_line
+from sccg_teacher_student.checkpoint import load_discriminator
 from sccg_teacher_student.features import FeatureMatch, Tap
 from sccg_teacher_student.gauge import DetailGauge
 from sccg_teacher_student.labels import LabelCache

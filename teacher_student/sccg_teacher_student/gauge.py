@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sccg_bench.highpass import CUTOFF_CYCLES_PER_PX
 from sccg_teacher_student.losses import head_weight
 from sccg_teacher_student.views import Base
 
 FEWEST_CASES = 4
 FEWEST_SLICES, MOST_SLICES = 6, 12
-CUTOFF_CYCLES_PER_PX = 0.125  # as hf_ratio's in METRICS
 
 
 def keep_out(bases: Sequence[Base]) -> tuple[list[Base], list[Base]]:
     """(slices to learn from, slices of one case for the gauge).
 
-    The smallest case of acquired slices is taken, if there are at least four cases; else none.
+    The smallest case of six or more acquired slices is taken, if there is one and there are at least four cases.
     """
     cases: dict[str, list[Base]] = {}
     for base in bases:

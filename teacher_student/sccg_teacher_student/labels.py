@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,12 @@ import torch
 from torch import nn
 
 from sccg_runtime.contract import Precision
-from sccg_runtime.engine import cpu_capabilities, cpu_properties, import_openvino, openvino_core
+from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import write_bytes
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.precision import without_tf32
+from sccg_teacher_student.networks.inference import infer
+from sccg_teacher_student.precision import cpu_computes_bf16
 from sccg_teacher_student.views import Base, make_view
 
 CHUNK = 16
@@ -135,15 +137,9 @@ def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.devic
     if device.type == "cuda":
         on_gpu = teacher.to(device).eval()
 
-        @torch.inference_mode()
-        def run_torch(image: FloatArray) -> FloatArray:
-            with without_tf32():
-                result: FloatArray = on_gpu(torch.from_numpy(image)[None].to(device))[0].float().cpu().numpy()
-            return result
-
-        return run_torch, "PyTorch on CUDA, float32"
+        return partial(infer, on_gpu), "PyTorch on CUDA, float32"
     openvino, core = import_openvino(), openvino_core()
-    precision: Precision = "bf16" if "BF16" in cpu_capabilities() else "fp32"
+    precision: Precision = "bf16" if cpu_computes_bf16() else "fp32"
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO's converter uses torch.jit.trace, which is deprecated
         model = openvino.convert_model(teacher, example_input=torch.zeros(1, 1, *size), input=[1, 1, *size])

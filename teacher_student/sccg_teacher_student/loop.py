@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from sccg_runtime.errors import CheckpointError, InputError
+from sccg_runtime.errors import CheckpointError, InputError, one_line
 from sccg_teacher_student import parallel
-from sccg_teacher_student.checkpoint import load_tensors_only, one_line, save_tensors
+from sccg_teacher_student.checkpoint import load_tensors_only, save_tensors
 from sccg_teacher_student.csv_log import append_row, drop_rows
 from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.optimizers import MuonAdamW

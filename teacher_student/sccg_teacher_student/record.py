@@ -56,6 +56,11 @@ class TrainingRecord:
     val_cases: tuple[str, ...]
     resampled: bool = False
 
+    @property
+    def ct(self) -> Intensity:
+        """Of the CT slices, input or output."""
+        return self.output_intensity if self.direction == "mr2ct" else self.input_intensity
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sccg_runtime.direction import Direction, modalities
+from sccg_runtime.direction import REVERSE, Direction, modalities
 from sccg_runtime.errors import InputError
 from sccg_teacher_student import parallel
 from sccg_teacher_student.extractors import make_extractor
@@ -20,8 +20,6 @@ from sccg_teacher_student.objective import cycle_consistency, discriminator_loss
 from sccg_teacher_student.structure import Structure
 from sccg_teacher_student.task import Part
 from sccg_teacher_student.teaching_slices import BOTH, Batch, TeachingSlices
-
-REVERSE: Mapping[Direction, Direction] = {"mr2ct": "ct2mr", "ct2mr": "mr2ct"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from sccg_teacher_student.data.source import DataSource
 from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.loop import Progress, Schedule, Trainer
 from sccg_teacher_student.networks.build import build_generator
+from sccg_teacher_student.networks.cost import parameters
 from sccg_teacher_student.networks.spec import GeneratorSpec
 from sccg_teacher_student.precision import amp_name, choose_amp, choose_device, slices_per_second, use_cores
 from sccg_teacher_student.record import TrainingRecord
@@ -63,7 +64,7 @@ def train(
 ) -> TrainResult | None:
     """Train a teacher; None on all processes but the first.
 
-    Leaves ``train.json``, ``log.csv``, TensorBoard events, ``validation_*.csv``, ``sheets/``, ``last.pt`` (the last
+    Leaves ``log.csv``, TensorBoard events, ``validation_*.csv``, ``sheets/``, ``last.pt`` (the last
     state, also a teacher), ``teacher_*.safetensors`` (the best), ``discriminator_*.safetensors`` and ``run.json``.
     KeyboardInterrupt leaves a folder that ``resume`` goes on from.
 
@@ -131,7 +132,7 @@ def train(
     facts = {
         "schema": "sccg-train/1",
         "generator": spec.name,
-        "parameters": sum(parameter.numel() for parameter in generators[config.wanted[0]].parameters()),
+        "parameters": parameters(generators[config.wanted[0]]),
         "size": list(size),
         "pairs": len(slices.pairs),
         "unpaired": len(slices.unpaired),
@@ -161,7 +162,7 @@ def complete(pairs: Sequence[Pair] | Any) -> list[Pair]:
     found = list(pairs)
     for pair in found:
         if pair.mr is None or pair.ct is None:
-            raise InputError(f"{pair.case}/{pair.slice} is not a pair: MR and CT are both needed (see --unpaired)")
+            raise InputError(f"{pair.label} is not a pair: MR and CT are both needed (see --unpaired)")
     return found
 
 

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from sccg_runtime.direction import Direction, parse_direction
-from sccg_runtime.errors import InputError
+from sccg_runtime.direction import REVERSE, Direction, parse_direction
+from sccg_runtime.errors import InputError, one_line
 from sccg_runtime.resample import MAX_SIDE
 from sccg_teacher_student.bases import SMALLEST_SIDE
-from sccg_teacher_student.checkpoint import one_line
 from sccg_teacher_student.extractors import parse_features
 from sccg_teacher_student.networks.spec import GeneratorSpec, resnet_spec, student_spec
-from sccg_teacher_student.teaching import REVERSE, HybridWeights
+from sccg_teacher_student.teaching import HybridWeights
 
 CONFIG = "train.json"
 SaveFormat = Literal["sccg", "cyclegan"]
@@ -97,8 +96,8 @@ class TrainConfig:
             raise InputError("say one of --epochs, --steps and --minutes, above zero")
         if min(self.batch, self.accumulate, self.validate_every) < 1:
             raise InputError("--batch, --accumulate and --validate-every must be above zero")
-        if not 0 < self.learning_rate < 1 or not 0 <= self.average_decay < 1 or self.seed < 0:
-            raise InputError("--learning-rate and --average-decay must lie between 0 and 1, and --seed be 0 or more")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.average_decay < 1 or not 0 <= self.seed < 2**63:
+            raise InputError("--learning-rate and --average-decay must lie between 0 and 1, --seed between 0 and 2^63")
         if self.save_format not in get_args(SaveFormat):
             raise InputError(f"--save-format {self.save_format!r} is none of {', '.join(get_args(SaveFormat))}")
         if self.optimizer not in get_args(Optimizer):
@@ -139,7 +138,7 @@ class TrainConfig:
                 values[name] = tuple(values[name])
             values["size"] = None if values["size"] is None else tuple(values["size"])
             return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"{CONFIG} is damaged: {one_line(error)}") from None
 
 

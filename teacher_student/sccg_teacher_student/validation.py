@@ -19,11 +19,10 @@ from sccg_runtime.direction import Direction, modalities
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.files import write_bytes
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.bases import side
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.csv_log import append_row
+from sccg_teacher_student.networks.inference import infer
 from sccg_teacher_student.networks.spec import GeneratorSpec
-from sccg_teacher_student.precision import without_tf32
 from sccg_teacher_student.record import TrainingRecord
 
 FIGURES = ("psnr_db", "ssim", "mae_u8", "hf_ratio")
@@ -93,17 +92,17 @@ class Validator:
         """
         if step in self.rows:
             return
-        outputs = [_output(generator, side(pair, self.direction)) for pair in self.pairs]
+        outputs = [infer(generator, pair.given(self.direction)) for pair in self.pairs]
         summary = quality(self.pairs, outputs, None, None, self.direction).summary.quality
         figures = {name: float("nan") if (value := summary[name]) is None else value for name in FIGURES}
         write_bytes(self.folder / "sheets" / f"{self.direction}-{step:06d}.png", self._sheet(outputs))
         if not self.rows or figures[BEST_BY] > self.best[1][BEST_BY]:
             save_checkpoint(self.checkpoint, generator, self.spec, self.record)
-            image = side(self.pairs[0], self.direction)
+            image = self.pairs[0].given(self.direction)
             plain = copy.deepcopy(generator).cpu()
             plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as it is read back
-            trained = _output(plain, image)
-            if not np.allclose(_output(load_checkpoint(self.checkpoint).generator, image), trained, atol=1e-4):
+            trained = infer(plain, image)
+            if not np.allclose(infer(load_checkpoint(self.checkpoint).generator, image), trained, atol=1e-4):
                 raise RefusedError(f"{self.checkpoint} read back differs from the generator that was trained")
         append_row(self._log, ["step", *FIGURES], [step, *(f"{value:.6g}" for value in figures.values())])
         self.rows[step] = figures
@@ -115,19 +114,11 @@ class Validator:
         strips = []
         for index in np.unique(np.linspace(0, len(self.pairs) - 1, SHEET_SLICES).round().astype(int)):
             pair, output = self.pairs[index], outputs[index]
-            real = pair.ct if made == "CT" else pair.mr
+            real = pair.image(made)
             panels = [
-                (f"{pair.case}/{pair.slice} {given}", side(pair, self.direction)),
+                (f"{pair.label} {given}", pair.given(self.direction)),
                 (f"real {made}", real),
                 (f"synthetic {made}", output),
             ]
             strips.append(strip_png(panels, output, real, "real"))
         return stacked_png(strips)
-
-
-@torch.inference_mode()
-def _output(generator: nn.Module, image: FloatArray) -> FloatArray:
-    """(1, H, W) -> (1, H, W), in float32 on the generator's device."""
-    given = torch.from_numpy(image)[None].to(next(generator.parameters()).device)
-    with without_tf32():
-        return np.array(generator(given)[0].cpu().numpy(), np.float32)

@@ -271,6 +271,7 @@ def test_an_rtx_engine_says_what_was_measured(run: Cli, lab: Lab) -> None:
     assert "(measured on the graph, not the engine)" in said.out
     told = json.loads((lab.root / "made.json").read_text(encoding="utf-8"))
     assert (told["drift_measured_on"], told["precision_ran"]) == ("graph", {"fp16": 13})
+    assert Path(told["bundle"]).name == "s2d-16x2-tensorrt-rtx-fp16-sm89.sccg"
     run("export", "--gpu-arch", "8.9").refused("--gpu-arch 8.9: it is for --target tensorrt-rtx only")
 
 
@@ -292,5 +293,13 @@ def test_a_model_repository_is_made_beside_the_bundle(run: Cli, lab: Lab) -> Non
 @pytest.mark.parametrize("target", ["openvino", "ort"])
 def test_another_size_is_the_engines_not_the_networks(target: str, run: Cli, lab: Lab) -> None:
     assert run("export", "--target", target, "--size", "128").code == 0
-    contract = read_bundle(lab.run / f"s2d-16x2-{target}-fp32.sccg").contract
+    contract = read_bundle(lab.run / f"s2d-16x2-{target}-fp32-128x128.sccg").contract
     assert (contract.engine_size, contract.trained_size) == ((128, 128), (64, 64))
+
+
+def test_no_engine_takes_another_ones_place(run: Cli, lab: Lab) -> None:
+    int8 = ("export", "--int8", "--target", "ort", "--size")
+    assert run(*int8, 64).code == 0
+    assert run(*int8, 32, "--quantizer", "ort", "--saturation-safe").code == 0
+    names = ["s2d-16x2-ort-int8-32x32-ort-7bit.sccg", "s2d-16x2-ort-int8.sccg"]
+    assert sorted(path.name for path in lab.run.glob("*.sccg")) == names

@@ -141,7 +141,7 @@ def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Pat
 
 def test_options_change_a_preset(run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[TrainConfig] = []
-    monkeypatch.setattr("sccg_compress.train_verb.new_training", lambda config, *_, **__: asked.append(config))
+    monkeypatch.setattr("sccg_compress.train_command.new_training", lambda config, *_, **__: asked.append(config))
     cpu = ("train", "--data", lab.phantom, "--preset", "cpu")
     assert run(*cpu).code == 0
     assert run(*cpu, "--epochs", 3, "--weight-pixel", 50, "--optimizer", "adam").code == 0
@@ -163,7 +163,7 @@ def test_paths_are_kept_whole_so_that_a_run_goes_on_from_another_folder(
     run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[TrainConfig] = []
-    monkeypatch.setattr("sccg_compress.train_verb.new_training", lambda config, *_, **__: asked.append(config))
+    monkeypatch.setattr("sccg_compress.train_command.new_training", lambda config, *_, **__: asked.append(config))
     Path("weights.pth").touch()
     assert run("train", "--data", lab.phantom, "--structure-features", "vgg:weights.pth").code == 0
     assert asked.pop().structure_features == f"vgg:{Path('weights.pth').resolve()}"

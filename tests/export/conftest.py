@@ -18,8 +18,9 @@ import small_models
 
 from sccg_bench.protocols import Pair
 from sccg_export.calibration import choose_calibration
-from sccg_export.export import ExportRequest, ExportResult, export
+from sccg_export.export import export
 from sccg_export.gate import DriftBudget
+from sccg_export.request import ExportRequest, ExportResult
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint
 from sccg_teacher_student.data.source import DataSource, open_data
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from sccg_export.calibration import Calibration
 from sccg_export.equalise import LIMIT, STRENGTH, equalise
-from sccg_export.export import ExportRequest, graph_of
+from sccg_export.export import graph_of
 from sccg_export.graph import export_graph
+from sccg_export.request import ExportRequest
 from sccg_export.targets import load_target
 from sccg_runtime.engine import cpu_properties, import_openvino
 from sccg_runtime.errors import RefusedError

@@ -16,15 +16,16 @@ from small_models import digest, head, run_torch
 from sccg_bench.quality import quality
 from sccg_export.bundle_writer import pack, pack_golden
 from sccg_export.calibration import choose_calibration
-from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export, run_network
+from sccg_export.export import export
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import OPSET
+from sccg_export.request import DriftRefusedError, ExportRequest, ExportResult
+from sccg_export.workshop import run_network
 from sccg_runtime.bundle import DRIFT_MEMBER, GOLDEN_MEMBER, Bundle, read_bundle, read_golden
 from sccg_runtime.engine import open_session
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256
 from sccg_runtime.selftest import selftest
-from sccg_teacher_student.bases import side
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint
 from sccg_teacher_student.data.source import DataSource, open_data
 from sccg_teacher_student.record import TrainingRecord
@@ -78,7 +79,7 @@ def test_drift_in_the_contract_is_what_anyone_can_measure_again(exported: Export
     wanted, _, path = exported
     bundle = read_bundle(path)
     session = open_session(bundle, threads=1)
-    inputs = [side(pair, "mr2ct") for pair in wanted.pairs]
+    inputs = [pair.given("mr2ct") for pair in wanted.pairs]
     outputs = [session(image) for image in inputs]
     fp32 = [run_torch(wanted.checkpoint.generator, image) for image in inputs]
     again = quality(wanted.pairs, outputs, None, fp32, "mr2ct", wanted.record.output_intensity).summary
@@ -115,13 +116,13 @@ def test_drift_against_the_teacher_is_measured_where_it_is_at_hand(
     request_for: Callable[..., ExportRequest], teacher: Checkpoint, tmp_path: Path
 ) -> None:
     wanted = request_for(precision="fp32")
-    outputs = run_network(teacher, [side(pair, "mr2ct") for pair in wanted.pairs])
+    outputs = run_network(teacher, [pair.given("mr2ct") for pair in wanted.pairs])
     made = export(replace(wanted, teacher_outputs=outputs), tmp_path / "a.sccg").bundle.contract
     assert 10 < made.drift["drift"]["to_teacher_psnr_db"] < 60
     told = made.drift["teacher"]
     assert told["measured"] is True
     assert told["engine_psnr_db"] == made.drift["drift"]["to_teacher_psnr_db"]
-    fp32 = run_network(wanted.checkpoint, [side(pair, "mr2ct") for pair in wanted.pairs])
+    fp32 = run_network(wanted.checkpoint, [pair.given("mr2ct") for pair in wanted.pairs])
     ct = wanted.record.output_intensity
     again = quality(wanted.pairs, fp32, outputs, None, "mr2ct", ct).summary.drift["to_teacher_psnr_db"]
     assert told["fp32_psnr_db"] == pytest.approx(again, abs=1e-6)
@@ -132,7 +133,7 @@ def test_losing_more_of_the_teacher_than_was_allowed_refuses_only_where_that_was
     request_for: Callable[..., ExportRequest], teacher: Checkpoint, tmp_path: Path
 ) -> None:
     wanted = request_for("ort")
-    outputs = run_network(teacher, [side(pair, "mr2ct") for pair in wanted.pairs])
+    outputs = run_network(teacher, [pair.given("mr2ct") for pair in wanted.pairs])
     out = tmp_path / "a.sccg"
     drop = export(replace(wanted, teacher_outputs=outputs), out).bundle.contract.drift["teacher"]["drop_db"]
     just = replace(wanted.budget, max_teacher_psnr_drop_db=drop + 0.01)
@@ -222,7 +223,7 @@ def test_sizes_that_do_not_fit_the_stride_are_refused_by_name(
     with pytest.raises(InputError, match="trained size 50x50"):
         export(replace(wanted, record=replace(wanted.record, trained_size=(50, 50)), size=(64, 64)), out)
     pair = replace(wanted.pairs[0], mr=head(62, 64), ct=head(62, 64))
-    with pytest.raises(InputError, match=f"slice {pair.case}/{pair.slice} 62x64"):
+    with pytest.raises(InputError, match=f"slice {pair.label} 62x64"):
         export(replace(wanted, pairs=[pair]), out)
     assert wanted.calibration is not None
     mixed = replace(wanted.calibration, images=[head(64, 64), head(32, 32)])
@@ -251,7 +252,7 @@ def test_a_cyclegan_file_of_the_other_direction_exports(
     loaded = load_checkpoint(path)
     assert loaded.record is None
     cases = source.splits["train"], source.splits["val"]
-    images = [side(pair, "ct2mr") for pair in source.pairs(cases[0])]
+    images = [pair.given("ct2mr") for pair in source.pairs(cases[0])]
     record = TrainingRecord.of(source, "ct2mr", images, cases)
     made = export(
         replace(
@@ -277,7 +278,7 @@ def test_real_slices_export_within_the_default_budget(real_data: Path, tmp_path:
     loaded, found = load_checkpoint(path), open_data(real_data / "data" / "aanlib")
     train, val = found.splits["train"], found.splits["val"]
     pairs = list(found.pairs(val))[::8][:2]
-    images = [side(pair, "mr2ct") for pair in found.pairs(train[:1])]
+    images = [pair.given("mr2ct") for pair in found.pairs(train[:1])]
     wanted = ExportRequest(
         checkpoint=loaded,
         record=TrainingRecord.of(found, "mr2ct", images, (train, val)),

@@ -16,8 +16,9 @@ import torch
 
 from sccg_export import model_repository
 from sccg_export.bundle_writer import pack_golden
-from sccg_export.export import ExportRequest, export
+from sccg_export.export import export
 from sccg_export.model_repository import CONFIG, add_to_repository, check_repository, model_name
+from sccg_export.request import ExportRequest
 from sccg_runtime.bundle import Bundle, read_golden
 from sccg_runtime.contract import Contract
 from sccg_runtime.engine import open_session, openvino_core

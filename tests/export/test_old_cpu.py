@@ -16,11 +16,11 @@ from small_models import digest
 
 from sccg_bench.machine import describe_machine
 from sccg_export import ort_target
-from sccg_export.export import DriftRefusedError, ExportRequest, export
+from sccg_export.export import export
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
 from sccg_export.old_cpu import OldCpu, run_as_old_cpu, why_not
-from sccg_export.request import check_request
+from sccg_export.request import DriftRefusedError, ExportRequest, check_request
 from sccg_export.workshop import Workshop
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import Checkpoint

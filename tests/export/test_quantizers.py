@@ -18,9 +18,10 @@ from small_models import TEACHER, fresh
 
 from sccg_export import requirements
 from sccg_export.calibration import Calibration
-from sccg_export.export import ExportRequest, export
+from sccg_export.export import export
 from sccg_export.graph import export_graph
 from sccg_export.inc_qdq import fold_weights, halve_weights
+from sccg_export.request import ExportRequest
 from sccg_export.requirements import installed
 from sccg_export.runnables import BundleRunnable
 from sccg_export.targets import load_target, parse_quantizer

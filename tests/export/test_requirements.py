@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import get_args
 
 import pytest
@@ -32,11 +31,6 @@ def test_the_cpu_targets_are_whole_here() -> None:
         assert status.missing == ()
         assert None not in status.versions.values()
         assert status.precisions["fp32"] is status.precisions["int8"] is None
-
-
-@only("target", list(TARGETS))
-def test_modules_offer_the_precisions_that_are_listed(target: Target) -> None:
-    assert REQUIREMENTS[target].precisions == importlib.import_module(TARGETS[target]).PRECISIONS
 
 
 @only("target", list(TARGETS))

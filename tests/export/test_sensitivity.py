@@ -16,10 +16,11 @@ from small_models import digest, fresh
 
 from sccg_bench.quality import QualityResult
 from sccg_export.calibration import Calibration
-from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export
+from sccg_export.export import export
 from sccg_export.fallback import MAX_PUT_BACK, fall_back
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
+from sccg_export.request import DriftRefusedError, ExportRequest, ExportResult
 from sccg_export.sensitivity import hardest, rank_layers
 from sccg_export.targets import load_target
 from sccg_export.workshop import Engine, Workshop

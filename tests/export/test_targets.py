@@ -14,9 +14,10 @@ from small_models import fresh, head, run_torch, without_teacher_hash
 
 from sccg_export.built import Built
 from sccg_export.calibration import Calibration
-from sccg_export.export import DriftRefusedError, ExportRequest, ExportResult, export
+from sccg_export.export import export
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
+from sccg_export.request import DriftRefusedError, ExportRequest, ExportResult
 from sccg_export.targets import load_target
 from sccg_export.unsigned_qdq import QUANTISED_OPS
 from sccg_runtime.engine import cpu_capabilities, cpu_properties, import_openvino, open_session

@@ -18,8 +18,9 @@ import torch
 from small_models import TEACHER, fresh, run_torch
 
 from sccg_export import ort_target, requirements, tensorrt_target
-from sccg_export.export import ExportRequest, export
+from sccg_export.export import export
 from sccg_export.graph import Graph, export_graph
+from sccg_export.request import ExportRequest
 from sccg_export.requirements import examine, nvidia_driver, why_not
 from sccg_export.runnables import BundleRunnable
 from sccg_export.targets import load_target

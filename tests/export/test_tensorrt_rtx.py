@@ -15,11 +15,12 @@ import torch
 from small_models import TEACHER, fresh, without_teacher_hash
 
 from sccg_export.calibration import Calibration
-from sccg_export.export import DriftRefusedError, ExportRequest, export
+from sccg_export.export import export
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
 from sccg_export.half import to_half
 from sccg_export.qdq import convolutions as convolutions_of
+from sccg_export.request import DriftRefusedError, ExportRequest
 from sccg_export.runnables import BundleRunnable
 from sccg_export.symmetric_qdq import quantise
 from sccg_export.targets import load_target

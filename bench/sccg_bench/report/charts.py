@@ -1,4 +1,4 @@
-"""Charts as PNG: latency bars with the paper's line, and latency against drift with the Pareto front."""
+"""Charts as PNG and SVG: latency bars with the paper's line, and latency against drift with the Pareto front."""
 
 from __future__ import annotations
 

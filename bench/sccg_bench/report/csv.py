@@ -16,7 +16,6 @@ from sccg_runtime.files import write_text
 
 _WORDS = ("name", "role", "status", "engine", "engine_version", "device", "precision", "quantizer", "threads")
 _NUMBERS = ("size_mib", "peak_rss_mib", "device_p50_ms", "speedup_vs_paper", "speedup_vs_teacher")
-_TIMES = ("latency_ms", "latency_native_ms")
 
 
 def models_csv(results: Results) -> str:

@@ -69,7 +69,7 @@ def strips(found: BenchResult, roles: Sequence[str] = ("model",)) -> list[Strip]
     source, target = modalities(direction)
     teacher_row = next((row for row in found.results.rows if row.role == "teacher"), None)
     teacher = found.outputs.get(teacher_row.name) if teacher_row is not None else None
-    places = {f"{pair.case}/{pair.slice}": index for index, pair in enumerate(found.pairs)}
+    places = {pair.label: index for index, pair in enumerate(found.pairs)}
     made = []
     for row in found.results.rows:
         outputs = found.outputs.get(row.name)
@@ -83,7 +83,7 @@ def strips(found: BenchResult, roles: Sequence[str] = ("model",)) -> list[Strip]
             title = _TITLES.get(which, which.capitalize())
             index = places[where]
             pair = found.pairs[index]
-            given, reference = (pair.mr, pair.ct) if source == "MR" else (pair.ct, pair.mr)
+            given, reference = pair.image(source), pair.image(target)
             of_teacher = None if teacher is None or row.role == "teacher" else teacher[index]
             panels = [
                 (f"input ({source})", given),

@@ -11,8 +11,8 @@ from sccg_bench.results import Results, Row
 
 def engines(results: Results) -> Results:
     """Merged results with one row per student, called by its run: its engine, else its PyTorch row; fastest first."""
-    common = [row for row in results.rows if row.role != "model" or row.status == "cited"]
-    found = [row for row in results.rows if row.role == "model" and row.status != "cited"]
+    common = [row for row in results.rows if row.role != "model"]
+    found = [row for row in results.rows if row.role == "model"]
     labels = {row.name: row.name.rpartition(", ")[2] for row in found}
     exported = {labels[row.name] for row in found if row.engine != "torch"}
     named = [

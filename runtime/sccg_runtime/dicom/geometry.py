@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median_low
 
 import numpy as np
 import numpy.typing as npt
@@ -57,8 +58,6 @@ class Geometry:
         (rows, columns), the same for all.
     spacing_mm
         (row, column) pixel spacing in mm, the same for all.
-    slice_spacing_mm
-        Median distance between neighbours along the normal, or None for a single slice.
     normal
         Unit normal (x, y, z) of the slices in patient coordinates (LPS).
     findings
@@ -68,7 +67,6 @@ class Geometry:
     headers: tuple[Header, ...]
     size: tuple[int, int]
     spacing_mm: tuple[float, float]
-    slice_spacing_mm: float | None
     normal: tuple[float, float, float]
     findings: tuple[Finding, ...]
 
@@ -111,7 +109,6 @@ def arrange(headers: Sequence[Header], *, allow_gaps: bool = False) -> Geometry:
         headers=ordered,
         size=first.size,
         spacing_mm=first.spacing_mm,
-        slice_spacing_mm=float(np.median(gaps)) if len(gaps) else None,
         normal=(float(normal[0]), float(normal[1]), float(normal[2])),
         findings=tuple(findings),
     )
@@ -270,7 +267,7 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
 
 def _lower_median(values: Array) -> float:
     """A distance that occurs: between a slice's and a gap's, where both are as frequent, nothing would stand out."""
-    return float(np.sort(values)[(len(values) - 1) // 2])
+    return float(median_low(values.tolist()))
 
 
 def _directions(normal: Array, positions: Array) -> list[Finding]:

@@ -57,22 +57,6 @@ _REJECTED_TYPES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What a series must be beside fitting the bundle.
-
-    Attributes
-    ----------
-    sequence
-        Text that one of the words which name the MR sequence must hold (:attr:`Header.sequence`), in any case.
-    min_slices
-        At least so many images.
-    """
-
-    sequence: str | None = None
-    min_slices: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """The images of one SeriesInstanceUID, in the order that their files were found.
 
@@ -89,7 +73,7 @@ class Series:
 
     @property
     def label(self) -> str:
-        """Number, modality, count, matrix and first file: enough to know it by, nothing about the patient."""
+        """Number, modality, count, matrix and first file: enough to know it by, nothing of the patient's data."""
         first = self.headers[0]
         number = "without number" if first.series_number is None else str(first.series_number)
         size = f"{first.size[0]}x{first.size[1]}"
@@ -142,19 +126,26 @@ def _without_digits(name: str) -> str:
     return re.sub(r"\d+", "0", name.casefold())
 
 
-def apply_rules(series: Sequence[Series], rules: Rules) -> list[Series]:
-    """The same series; those that break a rule are rejected with the reason."""
-    return [item if item.rejected else replace(item, rejected=_broken(item, rules)) for item in series]
+def apply_rules(series: Sequence[Series], *, sequence: str | None = None, min_slices: int = 1) -> list[Series]:
+    """The same series; those that break a rule are rejected with the reason.
+
+    Parameters
+    ----------
+    sequence
+        Text that one of the words which name the MR sequence must hold (:attr:`Header.sequence`), in any case.
+    min_slices
+        At least so many images.
+    """
+    return [item if item.rejected else replace(item, rejected=_broken(item, sequence, min_slices)) for item in series]
 
 
-def _broken(item: Series, rules: Rules) -> str | None:
-    if len(item.headers) < rules.min_slices:
-        return f"fewer than {rules.min_slices} slices"
-    if rules.sequence is not None:
-        wanted = rules.sequence.casefold()
+def _broken(item: Series, sequence: str | None, min_slices: int) -> str | None:
+    if len(item.headers) < min_slices:
+        return f"fewer than {min_slices} slices"
+    if sequence is not None:
         for header in item.headers:
-            if not any(wanted in word.casefold() for word in header.sequence):
-                return f"{header.name} names no sequence {rules.sequence}"
+            if not any(sequence.casefold() in word.casefold() for word in header.sequence):
+                return f"{header.name} names no sequence {sequence}"
     return None
 
 

@@ -5,7 +5,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from sccg_runtime.dicom.series import Rules, apply_rules, choose_series, find_series
+from sccg_runtime.dicom.series import apply_rules, choose_series, find_series
 from sccg_runtime.errors import SeriesError
 
 
@@ -139,12 +139,12 @@ def test_rules_of_sequence_and_slice_count_reject_with_the_reason(series):
     change = {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 7, "ProtocolName": "T1 MPRAGE"}
     series(folder="b", slices=3, change=lambda index: change)
     found, _ = find_series(first.parent, "MR")
-    for rules, number in ((Rules(sequence="t2"), 3), (Rules(sequence="mprage"), 7), (Rules(min_slices=4), 3)):
-        assert choose_series(apply_rules(found, rules)).headers[0].series_number == number
+    for rules, number in (({"sequence": "t2"}, 3), ({"sequence": "mprage"}, 7), ({"min_slices": 4}, 3)):
+        assert choose_series(apply_rules(found, **rules)).headers[0].series_number == number
     with pytest.raises(SeriesError, match=r"names no sequence FLAIR.*names no sequence FLAIR"):
-        choose_series(apply_rules(found, Rules(sequence="FLAIR")))
+        choose_series(apply_rules(found, sequence="FLAIR"))
     with pytest.raises(SeriesError, match=r"series 7 .*fewer than 4 slices"):
-        choose_series(apply_rules(found, Rules(min_slices=4)), "7")
+        choose_series(apply_rules(found, min_slices=4), "7")
 
 
 def test_coronal_series_are_rejected_so_that_the_axial_one_is_chosen(series):

@@ -15,10 +15,10 @@ from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 
 from sccg_runtime.dicom.pixels import plane_of
-from sccg_runtime.errors import InputError
+from sccg_runtime.errors import InputError, one_line
 from sccg_runtime.intensity import FloatArray, Modality, linear_to_unit, mr_white
 from sccg_teacher_student.data.dicom_grid import DicomCase, SliceFile, by_level, check_one_grid, ordered
-from sccg_teacher_student.data.reader import DataKind, SliceNames, child, some, visible
+from sccg_teacher_student.data.reader import SliceNames, child, some, visible
 from sccg_teacher_student.data.settings import DataSettings
 
 _SUFFIXES = (".dcm", ".dicom", ".ima", "")
@@ -40,11 +40,6 @@ class DicomReader:
     only: Modality | None = None
     _cases: dict[Path, DicomCase] = field(default_factory=dict, repr=False, compare=False)
     _white: dict[Path, float] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def kind(self) -> DataKind:
-        """``"dicom"``."""
-        return "dicom"
 
     def names(self, folder: Path) -> SliceNames:
         """Slice names: positions along the normal, ``0001`` lowest; slices at one position share a name.
@@ -72,7 +67,7 @@ class DicomReader:
                     raise InputError(f"{folder}: {error}") from None
             mr = linear_to_unit(read_slice(case.mr[name].path), 0.0, self._white[folder])[np.newaxis]
         if name in case.ct:
-            window = ct_window(self.settings, folder)
+            window = self.settings.ct_window_hu(folder)
             ct = linear_to_unit(read_slice(case.ct[name].path), *window)[np.newaxis]
         return mr, ct
 
@@ -85,22 +80,6 @@ class DicomReader:
         if folder not in self._cases:
             self._cases[folder] = _index(folder, self.only)
         return self._cases[folder]
-
-
-def ct_window(settings: DataSettings, where: Path) -> tuple[float, float]:
-    """(low, high) in HU that become -1 and +1.
-
-    Raises
-    ------
-    InputError
-        CT is of kind ``display`` and its window is unknown, so HU cannot be brought to that scale.
-    """
-    window = settings.ct.window_hu
-    if window is None:
-        raise InputError(
-            f"{where}: CT of kind 'display' without a window cannot be made from HU; give window_center_hu"
-        )
-    return window
 
 
 def read_slice(path: Path) -> FloatArray:
@@ -124,7 +103,7 @@ def read_slice(path: Path) -> FloatArray:
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether the first file in ``folder`` that could be DICOM is."""
+    """Whether a file in ``folder`` is DICOM; only those whose names allow it are opened."""
     return any(_is_dicom(entry) for entry in visible(folder) if entry.is_file() and _could_be(entry))
 
 
@@ -170,7 +149,7 @@ def _place(path: Path, header: FileDataset) -> SliceFile:
         position = float(np.dot(np.cross(orientation[:3], orientation[3:]), corner))
         series, frame = str(header.SeriesInstanceUID), str(header.get("FrameOfReferenceUID", ""))
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: geometry is missing or wrong ({_line(error)})") from None
+        raise InputError(f"{path}: geometry is missing or wrong ({one_line(error)})") from None
     return SliceFile(path, series, frame, position, corner, orientation, (row, column), size)
 
 
@@ -180,8 +159,4 @@ def _read(path: Path, *, stop_before_pixels: bool) -> FileDataset:
     except InvalidDicomError:
         raise InputError(f"{path}: not a DICOM file; take it out of the series") from None
     except Exception as error:  # a damaged file can make pydicom raise nearly anything
-        raise InputError(f"{path}: damaged DICOM file ({type(error).__name__}: {_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: damaged DICOM file ({one_line(error)})") from None

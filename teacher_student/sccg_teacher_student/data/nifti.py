@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from sccg_runtime.errors import InputError, MissingDependencyError
 from sccg_runtime.intensity import FloatArray, Modality, linear_to_unit, mr_white
-from sccg_teacher_student.data.dicom import ct_window
-from sccg_teacher_student.data.reader import DataKind, SliceNames, visible
+from sccg_teacher_student.data.reader import SliceNames, visible
 from sccg_teacher_student.data.settings import DataSettings
 
 GRID_TOLERANCE_MM = 0.1
@@ -66,11 +65,6 @@ class NiftiReader:
     only: Modality | None = None
     _last: dict[Path, _Case] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
-    def kind(self) -> DataKind:
-        """``"nifti"``."""
-        return "nifti"
-
     def names(self, folder: Path) -> SliceNames:
         """Slice names: ``0001`` is the lowest."""
         counts = {name: _header(path)[0] if path else 0 for name, path in self._paths(folder).items()}
@@ -88,7 +82,7 @@ class NiftiReader:
         mr = None if case.mr is None else linear_to_unit(case.mr.values[k : k + 1], 0.0, case.white)
         if case.ct is None:
             return mr, None
-        return mr, linear_to_unit(case.ct.values[k : k + 1], *ct_window(self.settings, folder))
+        return mr, linear_to_unit(case.ct.values[k : k + 1], *self.settings.ct_window_hu(folder))
 
     def spacing_mm(self, folder: Path) -> tuple[float, float] | None:
         """(row, column) distance of pixel centres in mm."""

@@ -11,7 +11,6 @@ from scipy import ndimage
 from sccg_bench.protocols import Pair
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, linear_to_unit, mr_white
-from sccg_teacher_student.data import phantom_tissues as t
 from sccg_teacher_student.data.phantom_anatomy import Z_RANGE_MM, Anatomy
 from sccg_teacher_student.data.phantom_canvas import Canvas
 from sccg_teacher_student.data.phantom_shapes import Waves
@@ -38,8 +37,6 @@ class PhantomCase:
         float32, whole Hounsfield units, -1024 at least.
     mr
         float32, whole numbers from 0, arbitrary unit.
-    lesion
-        bool, where the lesion is; all False in most cases.
     spacing_mm
         (row, column) distance of pixel centres.
     slice_spacing_mm
@@ -49,7 +46,6 @@ class PhantomCase:
     labels: LabelArray
     ct_hu: FloatArray
     mr: FloatArray
-    lesion: np.typing.NDArray[np.bool_]
     spacing_mm: tuple[float, float]
     slice_spacing_mm: float
 
@@ -98,8 +94,7 @@ def phantom_case(
         labels.append(canvas.labels)
         ct_hu.append(scanner.ct(canvas))
         mr.append(scanner.mr(canvas, low + (number + 0.5) * step_mm))
-    stack = np.stack(labels)
-    return PhantomCase(stack, np.stack(ct_hu), np.stack(mr), stack == t.LESION.index, spacing, step_mm)
+    return PhantomCase(np.stack(labels), np.stack(ct_hu), np.stack(mr), spacing, step_mm)
 
 
 def phantom_pairs(

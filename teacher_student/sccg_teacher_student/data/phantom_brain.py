@@ -47,11 +47,6 @@ class Brain:
         self._lesion = _draw_lesion(rng)
         self._hindbrain = Hindbrain(rng, self._atrophy)
 
-    @property
-    def lesion(self) -> Lesion | None:
-        """The lesion, or None."""
-        return self._lesion
-
     def draw(self, canvas: Canvas, points: Points, cavity: FloatArray) -> None:
         """Paint everything inside ``cavity`` (signed distance in mm)."""
         middle = points[0] - np.float32(0.9) * self._midline.value(points)

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Modality
-from sccg_teacher_student.data.reader import DataKind, SliceNames, child, visible
+from sccg_teacher_student.data.reader import SliceNames, child, visible
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
@@ -31,11 +31,6 @@ class PngReader:
     """
 
     only: Modality | None = None
-
-    @property
-    def kind(self) -> DataKind:
-        """``"png"``."""
-        return "png"
 
     def names(self, folder: Path) -> SliceNames:
         """Slice names (file names without ``.png``) of the case in ``folder``."""

@@ -76,6 +76,20 @@ class DataSettings:
         """Intensity of ``"MR"`` or ``"CT"``."""
         return self.mr if modality == "MR" else self.ct
 
+    def ct_window_hu(self, where: Path) -> tuple[float, float]:
+        """(low, high) in HU that become -1 and +1, for the files at ``where``.
+
+        Raises
+        ------
+        InputError
+            CT is of kind ``display`` and its window is unknown, so HU cannot be brought to that scale.
+        """
+        if self.ct.window_hu is None:
+            raise InputError(
+                f"{where}: CT of kind 'display' without a window cannot be made from HU; give window_center_hu"
+            )
+        return self.ct.window_hu
+
 
 def read_settings(path: Path) -> DataSettings:
     """Read a settings file.
@@ -111,7 +125,7 @@ def read_settings(path: Path) -> DataSettings:
 
 
 def assumed_settings(kind: str) -> DataSettings:
-    """Documented assumptions for data without ``sccg.toml``; says so in the log.
+    """Documented assumptions for data without ``sccg.toml``.
 
     Parameters
     ----------
