@@ -229,7 +229,7 @@ class Results:
             Not JSON, another schema, or a value of the wrong type.
         """
         try:
-            values = json.loads(text)
+            values = json.loads(text, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             raise InputError(f"bench results are not JSON: {error}") from None
         schema = values.get("schema") if isinstance(values, dict) else None

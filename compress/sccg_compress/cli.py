@@ -18,7 +18,7 @@ from sccg_compress.reader_study_verb import reader_study_app
 from sccg_compress.sign_verb import sign, verify
 from sccg_compress.study_verb import study
 from sccg_compress.train_verb import train
-from sccg_runtime.errors import SccgError
+from sccg_runtime.errors import SccgError, one_line
 
 app = typer.Typer(
     name="sccg-compress",
@@ -93,10 +93,10 @@ def main() -> None:
             raise
         sys.exit(_fail(str(error), error.exit_code))
     except OSError as error:  # a full disk, a folder without rights
-        if "--debug" in sys.argv or error.strerror is None:
+        if "--debug" in sys.argv:
             raise
-        where = error.filename2 or error.filename
-        sys.exit(_fail(error.strerror if where is None else f"{where}: {error.strerror}", 2))
+        where, told = error.filename2 or error.filename, error.strerror or one_line(error)
+        sys.exit(_fail(told if where is None else f"{where}: {told}", 2))
     except Exception as error:
         usage = getattr(error, "format_message", None)  # click's usage errors
         if usage is None:

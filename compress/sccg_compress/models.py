@@ -44,7 +44,7 @@ class Model:
             return None
         try:
             teacher = json.loads(config.read_text(encoding="utf-8"))["teacher"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             if not (config.parent / STUDENT).is_file():
                 return None  # somebody else's file beside a checkpoint
             raise InputError(f"{config} is damaged: it names no teacher") from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sccg_compress.console import result, say, write_json
+from sccg_compress.models import find_model
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import write_text
 
@@ -59,22 +60,26 @@ def make_reader_study(
     from sccg_bench.reader.study import key_json, make_study, page
     from sccg_compress.sources import choose_data, other_intensities
     from sccg_runtime.bundle import read_bundle
+    from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.data.splits import bench_cases
 
     target = out if out.suffix.lower() in (".html", ".htm") else out / PAGE
     key = target.with_name(f"{target.stem}-key.json")
+    if folders := [path for path in (target, key) if path.is_dir()]:
+        raise InputError(f"{folders[0]} is a folder: choose another --out")
     there = [path for path in (target, key) if path.exists()]
     if there and not force:
         raise InputError(f"{there[0]} exists, and answers may depend on it: choose another --out, or say --force")
     read = read_bundle(bundle)
-    source = choose_data(data, None, intensity)
+    checkpoint = find_model(bundle).checkpoint
+    source = choose_data(data, None if checkpoint is None else load_checkpoint(checkpoint).record, intensity)
     say(*other_intensities(bundle.name, read.contract, source))
     drawn = secrets.randbelow(2**31) if seed is None else seed
     cases = bench_cases(source, split)
     study = make_study(_levels(read, source, cases, slices, drawn), read.contract.direction, drawn, read.sha256)
     made_from = {"bundle": bundle.name, "sha256": read.sha256, "data": source.path.name, "cases": list(cases)}
+    write_text(target, page(study, source.simulated))  # first: without it, answers to the page before keep their key
     write_text(key, key_json(study, made_from | {"simulated_data": source.simulated}))
-    write_text(target, page(study, source.simulated))
     half = len(study.shown) // 2
     result(f"{target}: {half} real and {half} synthetic {study.target} slices, blinded and shuffled")
     result(f"{key}: which is which; keep it from the readers")
@@ -96,10 +101,10 @@ def _levels(bundle: Bundle, source: DataSource, cases: Sequence[str], slices: in
     levels = []
     for index in sorted(np.random.default_rng(seed).permutation(len(names))[:wanted]):
         pair = source.load(*names[index])
-        given, real = (pair.mr, pair.ct) if takes == "MR" else (pair.ct, pair.mr)
+        given, real = pair.image(takes), pair.image(gives)
         if given is None or real is None:
             missing = takes if given is None else gives
-            raise InputError(f"{pair.case}/{pair.slice} has no {missing}: a reader study needs pairs of MR and CT")
+            raise InputError(f"{pair.label} has no {missing}: a reader study needs pairs of MR and CT")
         size = (given.shape[1], given.shape[2])
         if size not in sessions:
             say(*other_scale(bundle.name, bundle.contract, size, source.spacing_mm([pair.case])))

@@ -22,7 +22,7 @@ from sccg_compress.distill_command import new_run, resume_run
 from sccg_compress.export_command import export_model
 from sccg_compress.models import STUDENT
 from sccg_runtime.errors import InputError, RefusedError, SccgError
-from sccg_runtime.files import sha256, write_bytes
+from sccg_runtime.files import sha256, write_bytes, write_text
 from sccg_teacher_student.loss_weights import USUAL, USUAL_DECAY
 from sccg_teacher_student.networks.spec import DEFAULT_STUDENT
 
@@ -83,6 +83,7 @@ def _run_study(
 
     conditions = _conditions(config)
     _check_rows(config, conditions, out)
+    _check_begun({"teacher": sha256(Path(config.teacher)), **conditions}, out / runs.RUNS / f"{config.direction}.json")
     names = [TEACHER, *STUDIED] if students is None else students
     points = [
         replace(config, student=name if name == TEACHER else student_spec(name).name, seed=seed)
@@ -125,7 +126,7 @@ def _run_study(
             figures = replace(figures, provenance={**figures.provenance, CONDITIONS: conditions})
             lost = [one for one in figures.rows if one.role != "control" and one.status in ("failed", "not measured")]
             if lost:
-                say(f"{name}: no row, to be tried again: {lost[0].name} {lost[0].status}: {lost[0].note}")
+                failed.append(f"{name}: {lost[0].name} {lost[0].status}: {lost[0].note}")
             else:
                 write_results(out / ROWS / f"{name}.json", figures)
     if any(_rows(config.direction, out)):
@@ -209,7 +210,7 @@ def _of_point(found: Results, name: str, refused: Sequence[str], *, alone: bool)
     rows = tuple(
         replace(row, name=row.name.removesuffix(mine), per_slice=tuple(map(_nearness, row.per_slice)))
         for row in found.rows
-        if alone or row.role != "model" or row.status == "cited" or row.name.endswith(mine)
+        if alone or row.role != "model" or row.name.endswith(mine)
     )
     return replace(found, rows=rows, warnings=(*found.warnings, *refused))
 
@@ -232,11 +233,9 @@ def _export(model: Path, point: DistillConfig, out: Path) -> list[str]:
             intensity=None if point.intensity is None else Path(point.intensity),
             direction=point.direction,
             teacher=Path(point.teacher),
-            size=None,
             out=out,
             seed=point.seed,
             budget=DriftBudget(),
-            json_out=None,
         )
     except RefusedError as error:
         say(f"no INT8 engine: {error}")
@@ -263,6 +262,24 @@ def _check_rows(config: DistillConfig, conditions: Mapping[str, Any], out: Path)
         kept = provenance.get(CONDITIONS, conditions)
         if other := [name for name, value in conditions.items() if kept.get(name) != value]:
             raise InputError(f"{path} is of other data or options ({', '.join(other)}): choose another --out")
+
+
+def _check_begun(conditions: Mapping[str, Any], path: Path) -> None:
+    """InputError if the runs beside ``path`` were begun under other conditions; kept there from the first time on.
+
+    Paths and names stay the same where a teacher is trained again.
+    """
+    if not path.is_file():
+        write_text(path, json.dumps(conditions, indent=2) + "\n")
+        return
+    try:
+        kept = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        kept = None
+    if not isinstance(kept, dict):
+        raise InputError(f"{path} is damaged: choose another --out")
+    if other := [name for name, value in conditions.items() if kept.get(name) != value]:
+        raise InputError(f"{path.parent} was begun with another {', '.join(other)}: choose another --out")
 
 
 def _row_names(direction: str, points: Sequence[DistillConfig], out: Path) -> set[str]:

@@ -26,7 +26,18 @@ ReferenceOption = Annotated[
 ]
 AdversarialOption = Annotated[float, typer.Option("--weight-adversarial", help="Of a least-squares GAN term.")]
 DecayOption = Annotated[float, typer.Option("--weight-decay", help="Of Muon and AdamW, decoupled.")]
-JsonOption = Annotated[str | None, typer.Option("--json", help="Write the result as JSON; - is stdout.")]
+
+
+def _no_folder(target: str | None) -> str | None:
+    """InputError for a folder, before minutes of work whose result could not be written there."""
+    if target is not None and Path(target).is_dir():
+        raise InputError(f"--json {target} is a folder: name a file in it")
+    return target
+
+
+JsonOption = Annotated[
+    str | None, typer.Option("--json", help="Write the result as JSON; - is stdout.", callback=_no_folder)
+]
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -19,7 +19,7 @@ MAX_SIGNATURE_BYTES = 1024**2
 
 def signature_path(bundle: Path) -> Path:
     """Where the signature of a bundle lies: ``model.sccg`` -> ``model.sccg.sig``."""
-    return bundle.with_name(f"{bundle.name}.sig")
+    return bundle.parent / f"{bundle.name}.sig"
 
 
 def import_model_signing() -> Any:

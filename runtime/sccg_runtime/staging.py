@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sccg_runtime.dicom.header import read_header
@@ -82,12 +82,13 @@ def _may_be_taken(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+def whole_folder(out: Path, *, force: bool = False, check: Callable[[Path], None] = _check_earlier) -> Iterator[Path]:
     """Give a temporary folder beside ``out``; put it in the place of ``out`` when the block ends without an error.
 
     With ``force``, what stood at ``out`` before is moved aside first and removed last, so that one of both is always
     there whole; without, ``out`` must still be empty or missing. Its permissions stay. If the block fails, the
-    temporary folder is removed and ``out`` is as it was.
+    temporary folder is removed and ``out`` is as it was. ``check`` raises where what stands there is to stay even so;
+    by default, everything but synthetic images of an earlier conversion.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     try:
         yield staging
         staging.chmod(_mode(out))
-        _swap(staging, out, force=force)
+        _swap(staging, out, check if force else None)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -116,13 +117,13 @@ def _mode(out: Path) -> int:
     return 0o777 & ~mask
 
 
-def _swap(staging: Path, out: Path, *, force: bool) -> None:
+def _swap(staging: Path, out: Path, check: Callable[[Path], None] | None) -> None:
     aside: Path | None = None
     try:
-        if out.is_dir() and not force:
+        if check is None and out.is_dir():
             out.rmdir()  # fails where something has come in since the start
-        elif os.path.lexists(out):
-            _check_earlier(out)
+        elif check is not None and os.path.lexists(out):
+            check(out)
             aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".previous", dir=out.parent))
             out.rename(aside / out.name)
         try:

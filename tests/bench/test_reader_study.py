@@ -178,7 +178,10 @@ def test_what_does_not_fit_the_key_is_one_line(tmp_path: Path, key: Path) -> Non
         (written(tmp_path, "true", answered(True, 4)), "answer True"),
         (written(tmp_path, "list", []), "answers is not an object"),
         (written(tmp_path, "schema", {}, schema="x"), "has schema 'x'"),
-        (written(tmp_path, "again", answered(5, 5), reader="good"), "another file of 'good'"),
+        (written(tmp_path, "again", answered(5, 5), reader="good"), "'good' is the same reader"),
+        (written(tmp_path, "case", answered(5, 5), reader="GOOD"), "'good' is the same reader"),
+        (written(tmp_path, "nameless", answered(5, 4), reader=""), "has the same answers"),
+        (written(tmp_path, "half-way", dict(list(answered(5, 4).items())[:3]), reader=""), "has the same answers"),
         (tmp_path / "gone.json", "No such file"),
     ]
     for path, reason in cases:
@@ -187,11 +190,14 @@ def test_what_does_not_fit_the_key_is_one_line(tmp_path: Path, key: Path) -> Non
     unnamed = [written(tmp_path, name, answered(5, 4), reader=" ") for name in ("first", "second")]
     with pytest.raises(InputError, match="the same answers"):
         score(key, unnamed)
+    with pytest.raises(InputError, match="has the same answers"):
+        score(key, [unnamed[0], good])
     assert len(score(key, [good, written(tmp_path, "agrees", answered(5, 4))]).readers) == 2
     with pytest.raises(InputError, match="no answer to any real"):
         score(key, [written(tmp_path, "none", {})])
     with pytest.raises(InputError, match="schema 'sccg-reader-answers/1'"):
         score(good, [good])
-    key.write_text(json.dumps(json.loads(key.read_text()) | {"items": {"a": {"kind": "odd"}}}), encoding="utf-8")
-    with pytest.raises(InputError, match="key is damaged"):
-        score(key, [good])
+    for kind in ("odd", ["real"]):
+        key.write_text(json.dumps(json.loads(key.read_text()) | {"items": {"a": {"kind": kind}}}), encoding="utf-8")
+        with pytest.raises(InputError, match="key is damaged"):
+            score(key, [good])

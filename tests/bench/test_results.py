@@ -51,6 +51,7 @@ def test_there_is_no_nan_and_no_infinity() -> None:
         ({"rows": [{"name": "m", "latency_ms": 3}]}, "latency_ms is not an object"),
         ({"rows": [{"name": "m", "latency_ms": {"p50": "3"}}]}, "p50 is not a number"),
         ({"rows": [{"name": "m", "latency_ms": {}}]}, "no p50"),
+        ({"rows": [{"name": "m", "latency_ms": {"p50": float("inf")}}]}, "no p50"),
         ({"rows": [{"name": "m", "size": [1]}]}, "size is not"),
         ({"rows": [{"name": "m", "quality": {"ssim": "good"}}]}, "quality.ssim is not a number"),
         ({"rows": [{"name": "m", "quality": []}]}, "quality is not an object"),

@@ -139,7 +139,7 @@ def test_a_stale_or_spoiled_latest_is_told(content: str, run: Cli, lab: Lab) -> 
 
 def test_a_damaged_run_config_is_told(run: Cli, lab: Lab) -> None:
     config = lab.run / "config.json"
-    for content in ("{", "[]", "{}"):
+    for content in ("{", "[]", "{}", "[" * 100_000):
         config.unlink()
         config.write_text(content, encoding="utf-8")
         run("bench").refused("config.json is damaged")
@@ -212,3 +212,8 @@ def test_several_results_get_a_report_each_though_all_are_called_result_json(run
     written = said.out.split("\n")[:-1]
     assert len(set(written)) == 2
     assert all(Path(one).is_file() for one in written)
+
+
+def test_json_that_cannot_be_written_is_told_before_any_work(run: Cli, tmp_path: Path) -> None:
+    for verb in (("export", "no such model"), ("bench", "no such model"), ("plan", "--budget-ms", 5), ("doctor",)):
+        run(*verb, "--json", tmp_path).refused(f"--json {tmp_path} is a folder: name a file in it")

@@ -81,6 +81,10 @@ def test_bad_input_is_one_line(run: Cli, lab: Lab, bundles: Path, tmp_path: Path
     run("reader-study", *bundle, "--data", lab.phantom, "--out", out, "--slices", 99).refused("has 4 pairs")
     run("reader-study", "--bundle", tmp_path / "no.sccg", "--data", lab.phantom, "--out", out).refused("no.sccg")
     run("reader-study", "score", tmp_path / "no.json", "--key", tmp_path / "key.json").refused("key.json")
+    folder = tmp_path / "folder.html"
+    folder.mkdir()
+    run("reader-study", *bundle, "--data", lab.phantom, "--out", folder, "--force").refused("is a folder")
+    assert not (tmp_path / "folder-key.json").exists()
     run("reader-study", *bundle, "--out", out, "score", "a", "--key", "b").refused("one at a time")
     assert not list(tmp_path.glob("x*"))
 

@@ -111,3 +111,8 @@ def test_what_is_no_sound_bundle_is_not_signed(run: Cli, bundle: Path, keys: Pat
     run("sign", bundle, "--key", keys / "ours.pem").refused("my model.sccg")
     run("sign", bundle.with_name("gone.sccg"), "--key", keys / "ours.pem").refused("gone.sccg: No such file")
     assert list(bundle.parent.iterdir()) == [bundle]
+
+
+def test_a_folder_is_no_bundle(run: Cli, keys: Path) -> None:
+    for place in (".", "/"):
+        run("verify", place, "--key", keys / "ours.pub.pem").refused(code=2)

@@ -20,6 +20,7 @@ from sccg_compress.candidates import STUDIED
 from sccg_compress.runs import LOCK
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256
+from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.networks.spec import PRESETS, student_spec
 
@@ -219,8 +220,7 @@ def test_a_student_that_could_not_be_measured_has_no_row_and_is_tried_again(
 
     monkeypatch.setattr(study_command, "run_models", killed)
     said = study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1")
-    assert "mr2ct-s2d-16x1-5steps-seed0: no row, to be tried again" in said.err
-    assert "killed by SIGKILL" in said.err
+    said.refused("no row of mr2ct-s2d-16x1-5steps-seed0: int8", "failed: killed by SIGKILL")
     assert [path.stem for path in Path("study/rows").iterdir()] == ["mr2ct-s2d-8x1-5steps-seed0"]
     monkeypatch.setattr(study_command, "run_models", whole)
     study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1")
@@ -302,3 +302,18 @@ def test_a_study_of_one_student_is_really_trained_and_measured(run: Cli, lab: La
     assert row.latency_ms is not None
     assert (row.figure("drift", "to_teacher_psnr_head_db") or 0) > 5
     assert row.figure("quality", "hf_ratio") is not None
+
+
+def test_a_teacher_that_was_trained_again_under_its_name_is_another_one(run: Cli, lab: Lab, log: list[str]) -> None:
+    ours = replace(lab, teacher=Path(shutil.copy(lab.teacher, "teacher_mr2ct.safetensors")))
+    study(run, ours, "--student", "s2d-8x1")
+    shutil.rmtree("study/rows")  # as if the first study had been interrupted before its bench
+    log.clear()
+    kept = load_checkpoint(ours.teacher)
+    assert kept.record is not None
+    save_checkpoint(ours.teacher, kept.generator, kept.spec, replace(kept.record, simulated_data=False))
+    study(run, ours, "--student", "s2d-8x1").refused("was begun with another teacher", "--out")
+    assert log == []
+    for content in ("{", "[]"):
+        Path("study/runs/mr2ct.json").write_text(content)
+        study(run, ours, "--student", "s2d-8x1").refused("mr2ct.json is damaged")

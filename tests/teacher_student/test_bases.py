@@ -36,12 +36,17 @@ def test_an_unpaired_folder_without_a_train_split_is_refused(pairs_folder: Path,
         collected(pairs_folder, tmp_path / "more")
 
 
-@pytest.mark.parametrize("case", ["val/d", "train/c"])
+@pytest.mark.parametrize("case", ["val/d", "train/c", "val/d/mr", "train/c/mr"])
 def test_held_out_cases_of_the_paired_data_do_not_come_back_as_unpaired_ones(
     pairs_folder: Path, tmp_path: Path, case: str
 ) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x").symlink_to(pairs_folder / case)
+    with pytest.raises(InputError, match="x is a held-out case of the paired data"):
+        collected(pairs_folder, tmp_path / "more", cases=("a", "b"))
+    (tmp_path / "more" / "x").unlink()
+    (tmp_path / "more" / "x").mkdir()
+    (tmp_path / "more" / "x" / "mr").symlink_to(pairs_folder / case.removesuffix("/mr") / "mr")
     with pytest.raises(InputError, match="x is a held-out case of the paired data"):
         collected(pairs_folder, tmp_path / "more", cases=("a", "b"))
 

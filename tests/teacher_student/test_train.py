@@ -308,7 +308,13 @@ def test_the_configuration_survives_json(config: TrainConfig) -> None:
     for size in ([512], ["a", "b"], [0, 0], [512.5, 512], 512):
         with pytest.raises(InputError):
             TrainConfig.from_json(json.dumps(earlier | {"size": size}))
-    for text in ("{", "[]", whole.to_json().replace('"seed"', '"sead"'), whole.to_json().replace('"mr2ct"', '"up"')):
+    for text in (
+        "{",
+        "[]",
+        "[" * 100_000,
+        whole.to_json().replace('"seed"', '"sead"'),
+        whole.to_json().replace('"mr2ct"', '"up"'),
+    ):
         with pytest.raises(InputError):
             TrainConfig.from_json(text)
     for name in ("direction", "losses", "structure_features", "generator"):

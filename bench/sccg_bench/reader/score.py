@@ -93,13 +93,14 @@ def score(key: Path, answers: Sequence[Path]) -> Score:
     ------
     InputError
         A file cannot be read or belongs to another study, an answer is not 1 to 5 or of an unknown picture, a reader
-        occurs twice (one without a name: the same answers), or a group has no answer at all.
+        occurs twice (one without a name: the same answers, or some of them), or a group has no answer at all.
     """
     values = _read(key, KEY_SCHEMA)
     kinds = {name: item.get("kind") for name, item in _object(values, "items", key).items() if isinstance(item, dict)}
-    if not kinds or not set(kinds.values()) <= set(KINDS):
+    if not kinds or not all(kind in KINDS for kind in kinds.values()):
         raise InputError(f"{key}: the key is damaged: it does not say what is real and what is synthetic")
     readers: dict[str, dict[str, int]] = {}
+    unnamed: set[str] = set()
     for path in answers:
         given = _read(path, ANSWERS_SCHEMA)
         if given.get("study") != values.get("study"):
@@ -112,8 +113,12 @@ def score(key: Path, answers: Sequence[Path]) -> Score:
                 raise InputError(f"{path}: answer {answer!r} is not one of 1 to {len(STEPS)}")
         named = str(given.get("reader") or "").strip()
         who = named or f"unnamed reader, {path}"
-        if who in readers or (not named and found in readers.values()):
-            raise InputError(f"{path}: there is another file of {who!r} or with the same answers: give each only once")
+        if not named:
+            unnamed.add(who)
+        for other, theirs in readers.items():
+            alike = found.items() <= theirs.items() or theirs.items() <= found.items()
+            if other.casefold() == who.casefold() or (alike and not unnamed.isdisjoint((who, other))):
+                raise InputError(f"{path}: {other!r} is the same reader or has the same answers: give each only once")
         readers[who] = found
     groups = {kind: [a for each in readers.values() for n, a in each.items() if kinds[n] == kind] for kind in KINDS}
     for kind, given_to in groups.items():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
+import re
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -12,9 +11,12 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStor
 
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import Modality
+from sccg_runtime.staging import whole_folder
+from sccg_teacher_student.data.cases import SPLITS
 from sccg_teacher_student.data.phantom import PhantomCase, case_name, phantom_case
 from sccg_teacher_student.data.phantom_anatomy import Z_RANGE_MM
 from sccg_teacher_student.data.phantom_tissues import ECHO_TIME_MS, REPETITION_TIME_MS
+from sccg_teacher_student.data.reader import visible
 from sccg_teacher_student.data.settings import SETTINGS_NAME
 
 _DATE, _TIME = "20200101", "120000"
@@ -90,10 +92,14 @@ def write_phantom(
         raise InputError("phantom: there must be at least one patient")
     if not 1 <= slices <= 200:
         raise InputError(f"phantom: {slices} slices are not between 1 and 200")
-    _check_free(out, force)
+    if out.exists() and out.samefile("."):
+        raise InputError(f"{out} is the current folder: name one in it")
+    if not force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out}: exists already; choose another folder, or replace a phantom with --force")
+    if out.exists():
+        _check_earlier(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out.resolve(), force=force, check=_check_earlier) as temporary:
         spacing = "unknown"
         for index in range(patients):
             case = phantom_case(index, seed, (size, size), slices)
@@ -101,25 +107,20 @@ def write_phantom(
             place = temporary / split_of(index, patients) if split else temporary
             _write_case(place / case_name(index), case, index, f"{seed}/{patients}/{slices}/{size}")
         (temporary / SETTINGS_NAME).write_text(_SETTINGS.format(seed=seed, spacing=spacing), encoding="utf-8")
-        temporary.chmod(0o755)
-        _check_free(out, force)
-        if out.exists():
-            shutil.rmtree(out)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 
-def _check_free(out: Path, force: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def _check_earlier(out: Path) -> None:
+    """InputError unless the folder is empty or holds a phantom and nothing else."""
+    if out.is_dir() and not any(out.iterdir()):
         return
     settings = out / SETTINGS_NAME
-    if not force:
-        raise InputError(f"{out}: exists already; choose another folder, or replace a phantom with --force")
     head = _SETTINGS.partition("{")[0]
     if not settings.is_file() or not settings.read_text(encoding="utf-8", errors="replace").startswith(head):
         raise InputError(f"{out}: is not a phantom ({SETTINGS_NAME} does not begin as one's does); not replaced")
+    own = re.compile("|".join((re.escape(SETTINGS_NAME), *SPLITS, r"case\d+")))
+    if others := [path.name for path in visible(out) if not own.fullmatch(path.name)]:
+        raise InputError(f"{out}: holds {others[0]}, which is no part of a phantom; not replaced")
 
 
 def _write_case(folder: Path, case: PhantomCase, index: int, recipe: str) -> None:

@@ -40,11 +40,7 @@ class SliceNames:
 
 
 class Reader(Protocol):
-    """Reads the cases of one kind of data. Instances are pickled to worker processes."""
-
-    @property
-    def kind(self) -> DataKind:
-        """``"png"``, ``"dicom"`` or ``"nifti"``."""
+    """Reads the cases of one kind of data."""
 
     def names(self, folder: Path) -> SliceNames:
         """Slice names of the case in ``folder``."""
@@ -62,13 +58,18 @@ def visible(folder: Path) -> list[Path]:
     Raises
     ------
     InputError
-        The folder cannot be listed.
+        The folder cannot be listed, or a name in it is not UTF-8: reports and hashes could not hold it.
     """
     try:
         entries = list(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from None
     kept = [e for e in entries if not e.name.startswith((".", "~")) and e.name.lower() not in _IGNORED]
+    for entry in kept:
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{folder}: the name {entry.name!a} is not UTF-8: rename it") from None
     return sorted(kept, key=lambda entry: natural(entry.name))
 
 

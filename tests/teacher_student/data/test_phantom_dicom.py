@@ -99,6 +99,22 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert (other / "thesis.txt").read_text() == "keep"
 
 
+def test_an_earlier_phantom_stays_until_the_new_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = write_phantom(tmp_path / "p", patients=1, slices=1, size=16)
+    before, rename = hashes(out), Path.rename
+
+    def fails(path: Path, target: Path) -> Path:
+        if target == out and path.parent == tmp_path:
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_phantom(out, patients=1, slices=1, size=16, seed=1, force=True)
+    assert hashes(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
 def test_a_failed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sccg_teacher_student.data.phantom_dicom as module
 
@@ -133,3 +149,22 @@ def test_without_splits(tmp_path: Path) -> None:
     source = open_data(write_phantom(tmp_path / "p", patients=2, slices=1, size=16, split=False))
     assert source.splits == {}
     assert source.cases == ("case01", "case02")
+
+
+def test_a_link_gets_the_phantom_where_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "large disk")
+    for force in (False, True):
+        write_phantom(tmp_path / "link", patients=1, slices=1, size=16, force=force)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "large disk" / "sccg.toml").is_file()
+
+
+def test_what_else_lies_in_a_phantom_is_not_removed_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = write_phantom(tmp_path / "p", patients=1, slices=1, size=16)
+    (out / "runs").mkdir()
+    with pytest.raises(InputError, match="holds runs, which is no part of a phantom"):
+        write_phantom(out, patients=1, slices=1, size=16, force=True)
+    monkeypatch.chdir(out)
+    with pytest.raises(InputError, match="is the current folder"):
+        write_phantom(Path(), patients=1, slices=1, size=16, force=True)

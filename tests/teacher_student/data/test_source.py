@@ -250,3 +250,11 @@ def test_real_data_opens() -> None:
         assert pair.mr.shape == pair.ct.shape == (1, 256, 256)
         assert pair.mr.min() >= -1
         assert pair.ct.max() <= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are text")
+def test_a_name_that_is_no_text_is_told_before_any_work(png_cases: PngCases) -> None:
+    data = png_cases("p05")
+    (data / "p05").rename(data / os.fsdecode(b"M\xfcller"))
+    with pytest.raises(InputError, match=r"M\\udcfcller' is not UTF-8: rename it"):
+        open_data(data)
