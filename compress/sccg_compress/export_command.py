@@ -172,13 +172,15 @@ def _name(run: Path | None, checkpoint: Path, request: ExportRequest) -> str:
 def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(training, held-out) cases: as the network learned, else by the data's splits.
 
-    The latter where the data lacks some of those, or keeps one for tests: another patient may be called alike.
+    The latter where the data lacks some of those, or keeps one for tests: another patient may be called alike. A
+    network that learned from all cases that there were is measured on those that came since.
     """
     from sccg_teacher_student.data.splits import training_cases
 
     kept = {case for name in ("test", "val") for case in source.splits.get(name, ())}
     if {*record.train_cases, *record.val_cases} <= set(source.cases) and kept.isdisjoint(record.train_cases):
-        return record.train_cases, record.val_cases
+        since = (case for case in source.cases if case not in (*record.train_cases, *source.splits.get("test", ())))
+        return record.train_cases, record.val_cases or tuple(since)
     train, val = training_cases(source, seed=0)
     return train, tuple(case for case in val if case not in record.train_cases)
 

@@ -154,7 +154,9 @@ def distill(
     seconds = None if config.minutes is None else LABEL_SHARE * config.minutes * 60 - (time.monotonic() - started)
     views = config.views if config.views or config.minutes else 2 * len(learned)
     if resume:  # the run's batches are drawn from the labels that it began with
-        views, seconds = _recorded_views(folder / LABELS), None
+        (views, before), seconds = _recorded(folder / LABELS), None
+        if before != label_engine:
+            reporter.say(f"its labels were made by {before}: the rest is learned from those of {label_engine}")
     cache = _filled(cache, label, config, views, seconds, reporter)
     if parallel.rank() == 0:
         write_text(folder / LABELS, json.dumps({"views": len(cache), "engine": label_engine}) + "\n")
@@ -316,14 +318,16 @@ def _cache_key(
     return sha256(json.dumps(content).encode())[:16]
 
 
-def _recorded_views(path: Path) -> int:
+def _recorded(path: Path) -> tuple[int, str]:
+    """(views, engine of the labels) that a run began with."""
     try:
-        views = json.loads(path.read_text(encoding="utf-8"))["views"]
+        values = json.loads(path.read_text(encoding="utf-8"))
+        views, engine = values["views"], str(values["engine"])
     except (OSError, ValueError, KeyError, TypeError):
-        views = None
+        views, engine = None, ""
     if type(views) is not int or views < 1:
         raise InputError(f"{path} is missing or damaged: this run cannot be resumed")
-    return views
+    return views, engine
 
 
 def _reload_and_run(path: Path, trained: nn.Module, pairs: Sequence[Pair], direction: Direction) -> list[FloatArray]:

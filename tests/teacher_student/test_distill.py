@@ -154,6 +154,19 @@ def test_a_resume_with_another_teacher_or_other_data_is_refused(
         run(config, folder, resume=True)
 
 
+def test_labels_of_another_engine_are_told_at_a_resume(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(config, folder, report=stop_at(3, monkeypatch))
+    labels = json.loads((folder / "labels.json").read_text())
+    (folder / "labels.json").write_text(json.dumps(labels | {"engine": "PyTorch on CUDA, float32"}))
+    said = run(config, folder, resume=True).facts["said"]
+    told = "its labels were made by PyTorch on CUDA, float32: the rest is learned from those of OpenVINO on the CPU"
+    assert sum(line.startswith(told) for line in said) == 1
+
+
 @pytest.mark.parametrize("content", [None, "", "{}", '{"views": 0}', '{"views": "many"}', "[1]"])
 def test_a_resume_without_its_label_count_is_refused(
     config: DistillConfig, tmp_path: Path, content: str | None
