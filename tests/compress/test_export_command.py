@@ -39,9 +39,7 @@ def test_patients_kept_for_tests_never_calibrate_though_they_are_called_alike(la
     source = open_data(lab.phantom)
     assert _cases(record, source) == (record.train_cases, record.val_cases)
     grown = replace(record, train_cases=source.splits["train"], val_cases=())
-    assert _cases(grown, source) == (grown.train_cases, source.splits["val"]), (
-        "who came since, but the tests'"
-    )
+    assert _cases(grown, source) == (grown.train_cases, source.splits["val"]), "who came since, but the tests'"
     other = replace(record, train_cases=source.splits["test"], val_cases=source.splits["val"])
     assert _cases(other, source) == (source.splits["train"], source.splits["val"])
 
