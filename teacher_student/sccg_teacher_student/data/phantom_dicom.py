@@ -94,9 +94,9 @@ def write_phantom(
         raise InputError(f"phantom: {slices} slices are not between 1 and 200")
     if out.exists() and out.samefile("."):
         raise InputError(f"{out} is the current folder: name one in it")
-    if not force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out}: exists already; choose another folder, or replace a phantom with --force")
-    if out.exists():
+    if out.exists() and not _is_empty(out):
+        if not force:
+            raise InputError(f"{out}: exists already; choose another folder, or replace a phantom with --force")
         _check_earlier(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(out.resolve(), force=force, check=_check_earlier) as temporary:
@@ -110,9 +110,13 @@ def write_phantom(
     return out
 
 
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
 def _check_earlier(out: Path) -> None:
     """InputError unless the folder is empty or holds a phantom and nothing else."""
-    if out.is_dir() and not any(out.iterdir()):
+    if _is_empty(out):
         return
     settings = out / SETTINGS_NAME
     head = _SETTINGS.partition("{")[0]
