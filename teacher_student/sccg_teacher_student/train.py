@@ -64,8 +64,8 @@ def train(
 ) -> TrainResult | None:
     """Train a teacher; None on all processes but the first.
 
-    Leaves ``log.csv``, TensorBoard events, ``validation_*.csv``, ``sheets/``, ``last.pt`` (the last
-    state, also a teacher), ``teacher_*.safetensors`` (the best), ``discriminator_*.safetensors`` and ``run.json``.
+    Leaves ``log.csv``, TensorBoard events, ``validation_*.csv``, ``sheets/``, ``last.pt`` (the last state, also a
+    teacher), ``teacher_*.safetensors`` (the best), ``discriminator_*.safetensors`` and ``run.json``.
     KeyboardInterrupt leaves a folder that ``resume`` goes on from.
 
     Raises
