@@ -5,6 +5,7 @@ SLICE is the name that the slice has in reports; every pixel that is not black l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data.png import read_png
-from sccg_teacher_student.data.reader import child
+from sccg_teacher_student.data.reader import child, visible
 
 
 def read_lesion(folder: Path, name: str, size: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
@@ -43,6 +44,13 @@ def read_lesion(folder: Path, name: str, size: tuple[int, int]) -> npt.NDArray[n
             f"{path}: is {mask.shape[0]}x{mask.shape[1]}, its slice {size[0]}x{size[1]} (rows x columns): draw it there"
         )
     return mask
+
+
+def strays(folder: Path, names: Iterable[str]) -> list[str]:
+    """What lies in the ``lesion`` folder of the case in ``folder`` and belongs to none of the slices ``names``."""
+    place = child(folder, "lesion")
+    masks = {f"{name}.png" for name in names}
+    return [] if place is None else [entry.name for entry in visible(place) if entry.name not in masks]
 
 
 def resize_lesion(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:

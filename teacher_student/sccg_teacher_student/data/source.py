@@ -12,7 +12,7 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import Modality
 from sccg_runtime.resample import resize
 from sccg_teacher_student.data.cases import find_cases, make_reader
-from sccg_teacher_student.data.lesion import read_lesion, resize_lesion
+from sccg_teacher_student.data.lesion import read_lesion, resize_lesion, strays
 from sccg_teacher_student.data.reader import DataKind, Reader, some
 from sccg_teacher_student.data.settings import SETTINGS_NAME, DataSettings, find_settings, read_settings
 
@@ -68,7 +68,8 @@ class DataSource:
     def slices(self, case: str) -> tuple[str, ...]:
         """Slice names of a case, in order: those that both modalities have.
 
-        Slices without a partner are counted in a warning in the log. A case of one modality gives all its slices.
+        Slices without a partner, and lesion masks without a slice, are counted in a warning in the log. A case of one
+        modality gives all its slices.
 
         Raises
         ------
@@ -82,6 +83,8 @@ class DataSource:
             raise InputError(f"{self.folders[case]}: {has} ({some(unpaired) or 'nothing found'})")
         if unpaired:
             _log.warning("%s: %d slices have no partner and are left out: %s", case, len(unpaired), some(unpaired))
+        if lost := strays(self.folders[case], (*found.mr, *found.ct)):
+            _log.warning("%s: no slice has the name of lesion/%s", case, some(lost))
         return paired
 
     def load(self, case: str, slice: str) -> Pair:  # noqa: A002

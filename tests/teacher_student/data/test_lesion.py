@@ -24,10 +24,10 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def draw(data: Path, values: np.ndarray) -> None:
+def draw(data: Path, values: np.ndarray, name: str = "002.png") -> None:
     folder = data / "case" / "Lesion"
-    folder.mkdir()
-    Image.fromarray(values).save(folder / "002.png")
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(values).save(folder / name)
 
 
 def test_without_masks_there_is_none(data: Path) -> None:
@@ -59,3 +59,16 @@ def test_a_mask_that_is_no_grey_png_is_refused(data: Path) -> None:
     draw(data, np.zeros((16, 24, 4), np.uint8))
     with pytest.raises(InputError, match="save it as 8- or 16-bit grey"):
         list(open_data(data).pairs())
+
+
+def test_masks_that_belong_to_no_slice_are_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = np.full((16, 24), 255, np.uint8)
+    draw(data, values)
+    source = open_data(data)
+    caplog.clear()
+    source.slices("case")
+    assert not caplog.messages
+    draw(data, values, "2.png")
+    draw(data, values, "001.PNG")
+    assert source.slices("case") == ("001", "002")
+    assert caplog.messages == ["case: no slice has the name of lesion/001.PNG, 2.png"]
