@@ -27,14 +27,14 @@ check: $(INSTALLED)  ## style, types, direction of imports, tables of README and
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy runtime/sccg_runtime bench/sccg_bench teacher_student/sccg_teacher_student export/sccg_export compress/sccg_compress
 	$(BIN)/lint-imports
-	$(BIN)/python -m sccg_compress.figures --check
-	$(BIN)/python -m sccg_compress.cli_docs --check
+	$(BIN)/python -m sccg_compress.pages.figures --check
+	$(BIN)/python -m sccg_compress.pages.cli --check
 
 docs: $(INSTALLED)  ## docs/cli.md from --help of every verb
-	$(BIN)/python -m sccg_compress.cli_docs
+	$(BIN)/python -m sccg_compress.pages.cli
 
-figures: $(INSTALLED)  ## tables of README and docs/compression.md from results/
-	$(BIN)/python -m sccg_compress.figures
+figures: $(INSTALLED)  ## tables of README and docs from results/
+	$(BIN)/python -m sccg_compress.pages.figures
 
 $(RUNTIME_VENV)/.installed: runtime/pyproject.toml
 	test -x $(RUNTIME_VENV)/bin/python || $(PYTHON) -m venv $(RUNTIME_VENV)

@@ -1,4 +1,4 @@
-"""The table of targets: what was exported, timed and refused, and what the docs say of it."""
+"""The table of targets: what was exported, timed and refused, and how it is shown."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import pytest
 from command_line import Lab
 from ruined import with_outlier
 
-from sccg_compress import target_figures
-from sccg_compress.target_figures import DOCS, RESULTS, filled, main
+from sccg_compress.pages import targets
+from sccg_compress.pages.targets import main, render_targets
 from sccg_export.requirements import REQUIREMENTS
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
-
-EMPTY = "before\n<!-- targets -->\nold\n<!-- end of targets -->\nafter\n"
 
 
 def test_each_precision_is_exported_timed_and_shown(
@@ -25,10 +23,9 @@ def test_each_precision_is_exported_timed_and_shown(
     chosen = MappingProxyType({name: REQUIREMENTS[name] for name in ("ort", "tensorrt")})
     monkeypatch.setattr("sccg_export.requirements.REQUIREMENTS", chosen)
     monkeypatch.setattr("sccg_export.requirements.nvidia_driver", lambda: None)
-    monkeypatch.setattr(target_figures, "SIZE", (64, 64))
-    docs, results = tmp_path / "docs.md", tmp_path / "targets.json"
-    docs.write_text(EMPTY)
-    main([lab.run], lab.phantom, results=results, docs=docs, table=False)
+    monkeypatch.setattr(targets, "SIZE", (64, 64))
+    results = tmp_path / "targets.json"
+    main([lab.run], lab.phantom, results)
     rows = json.loads(results.read_text())["rows"]
     assert [(row["target"], row["precision"]) for row in rows] == [
         (target, precision) for target, needed in chosen.items() for precision in needed.precisions
@@ -39,9 +36,8 @@ def test_each_precision_is_exported_timed_and_shown(
     assert fp32["build_seconds"] > 0
     assert all("tensorrt-rtx builds without one" in row["refused"] for row in rows if row["target"] == "tensorrt")
     assert str(tmp_path) not in results.read_text()
-    text = docs.read_text()
-    assert text.startswith("before\n<!-- targets -->\n| model |")
-    assert text.endswith("<!-- end of targets -->\nafter\n")
+    text = render_targets(results)
+    assert text.startswith("| model |")
     assert f"| {fp32['model']} | ort | fp32 | {fp32['build_seconds']:.1f} s |" in text
     assert text.count("not exported") == 2
 
@@ -54,19 +50,17 @@ def test_a_model_or_an_engine_that_fails_leaves_a_row_that_says_why(
 
     monkeypatch.setattr("sccg_export.requirements.REQUIREMENTS", MappingProxyType({"ort": REQUIREMENTS["ort"]}))
     monkeypatch.setattr("sccg_export.unsigned_qdq.quantise_qdq", broken)
-    monkeypatch.setattr(target_figures, "SIZE", (64, 64))
+    monkeypatch.setattr(targets, "SIZE", (64, 64))
     gone = tmp_path / "gone" / "teacher.pth"
-    docs, results = tmp_path / "docs.md", tmp_path / "targets.json"
-    docs.write_text(EMPTY)
-    main([gone, lab.run], lab.phantom, results=results, docs=docs, table=False)
+    results = tmp_path / "targets.json"
+    main([gone, lab.run], lab.phantom, results)
     rows = json.loads(results.read_text())["rows"]
     assert [row["model"] for row in rows] == ["teacher.pth", "teacher.pth", "s2d-16x2", "s2d-16x2"]
     assert all("no model at teacher.pth" in row["refused"] for row in rows[:2])
     assert (rows[2]["refused"], rows[2]["p50_ms"] > 0) == (None, True)
     assert rows[3]["refused"] == "RuntimeError: the builder | broke in two lines"
-    assert (
-        "| s2d-16x2 | ort | int8 | not exported: RuntimeError: the builder \\| broke in two lines |" in docs.read_text()
-    )
+    line = "| s2d-16x2 | ort | int8 | not exported: RuntimeError: the builder \\| broke in two lines |"
+    assert line in render_targets(results)
     assert str(tmp_path) not in results.read_text()
 
 
@@ -77,16 +71,15 @@ def test_an_engine_over_budget_is_shown_as_it_is_and_marked(
     ruined = tmp_path / "ruined.safetensors"
     save_checkpoint(ruined, kept.generator, kept.spec, kept.record)
     monkeypatch.setattr("sccg_export.requirements.REQUIREMENTS", MappingProxyType({"ort": REQUIREMENTS["ort"]}))
-    monkeypatch.setattr(target_figures, "SIZE", (64, 64))
-    docs, results = tmp_path / "docs.md", tmp_path / "targets.json"
-    docs.write_text(EMPTY)
-    main([ruined], lab.phantom, results=results, docs=docs, table=False)
+    monkeypatch.setattr(targets, "SIZE", (64, 64))
+    results = tmp_path / "targets.json"
+    main([ruined], lab.phantom, results)
     fp32, int8 = json.loads(results.read_text())["rows"]
     assert (fp32["refused"], fp32["over_budget"], int8["refused"]) == (None, None, None)
     assert int8["worst_psnr_db"] <= int8["engine_to_fp32_psnr_db"] < 40
     assert "engine_to_fp32_psnr_db" in int8["over_budget"]
     assert int8["p50_ms"] > 0
-    assert f"dB, **over budget** | {len(int8['float_layers'])} |" in docs.read_text()
+    assert f"dB, **over budget** | {len(int8['float_layers'])} |" in render_targets(results)
 
 
 def test_an_engine_for_a_card_names_it_and_what_could_not_be_timed_says_why(tmp_path: Path) -> None:
@@ -109,20 +102,12 @@ def test_an_engine_for_a_card_names_it_and_what_could_not_be_timed_says_why(tmp_
     slow = row | {"target": "ort", "gpu_arch": None, "drift_measured_on": "engine", "not_timed": "no answer in 600 s"}
     results = tmp_path / "targets.json"
     results.write_text(json.dumps({"machine": {"cpu": "a CPU"}, "threads": 2, "warning": None, "rows": [row, slow]}))
-    lines = filled(EMPTY, results).splitlines()
+    lines = render_targets(results).splitlines()
     named = "| resnet-64x9-in | tensorrt-rtx (SM 8.6) | fp16 | 0.9 s | 26.0 MiB |  | 61.2, 58.0 dB on the graph |  |"
-    assert lines[4] == named
-    assert lines[5].startswith("| resnet-64x9-in | ort | fp16 |")
-    assert "| not timed: no answer in 600 s |" in lines[5]
-    assert "Measured on a CPU, 2 threads." in lines
-
-
-def test_the_docs_table_is_that_of_the_committed_results() -> None:
-    root = Path(__file__).parents[2]
-    text = (root / DOCS).read_text(encoding="utf-8")
-    assert filled(text, root / RESULTS) == text
-
-
-def test_models_and_data_are_needed() -> None:
-    with pytest.raises(InputError, match=r"MODEL\.\.\. and --data DIR"):
-        main(table=False)
+    assert lines[2] == named
+    assert lines[3].startswith("| resnet-64x9-in | ort | fp16 |")
+    assert "| not timed: no answer in 600 s |" in lines[3]
+    assert lines[-1] == "Measured on a CPU, 2 threads."
+    results.write_text("[]")
+    with pytest.raises(InputError, match=r"targets\.json: cannot be read as figures of targets"):
+        render_targets(results)

@@ -13,7 +13,7 @@ from PIL import Image
 
 def test_the_difference_of_every_bundle_is_drawn(lab: Lab, bundles: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
-    command = [sys.executable, "-m", "sccg_compress.phantom_sheets", "--teacher", lab.teacher, "--out", out]
+    command = [sys.executable, "-m", "sccg_compress.pages.phantom_sheets", "--teacher", lab.teacher, "--out", out]
     subprocess.run([*command, bundles / "small.sccg"], check=True, timeout=200)
     with Image.open(out) as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)

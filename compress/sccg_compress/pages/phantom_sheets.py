@@ -1,6 +1,6 @@
 """Pictures for the docs, made from the phantom alone: what networks draw, and what a bundle changes.
 
-``python -m sccg_compress.phantom_sheets --teacher FILE --out PNG BUNDLE...`` writes the second kind.
+``python -m sccg_compress.pages.phantom_sheets --teacher FILE --out PNG BUNDLE...`` writes the second kind.
 """
 
 from __future__ import annotations

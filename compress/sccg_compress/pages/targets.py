@@ -1,6 +1,6 @@
 """Every target and precision for some models: build time, size, p50, drift and what stays in float, as one table.
 
-``python -m sccg_compress.target_figures MODEL... --data DIR`` exports and times; ``--table`` writes the table again.
+``python -m sccg_compress.pages.targets MODEL... --data DIR`` exports and times.
 Engines are taken as they are first built: what export would then do about one over its budget is not part of it.
 """
 
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sccg_compress.console import say
-from sccg_compress.generated import with_block
 from sccg_runtime.errors import InputError, RefusedError, SccgError, one_line
 from sccg_runtime.files import write_text
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from sccg_export.request import ExportRequest, ExportResult
 
 RESULTS = Path("results/targets.json")
-DOCS = Path("docs/targets.md")
 SIZE = (512, 512)
 _EVERYTHING = {
     "min_mean_psnr_db": 0.0,
@@ -43,18 +41,12 @@ _HEAD = (
 
 
 def main(
-    models: Annotated[list[Path] | None, typer.Argument(help="Run folders and checkpoints.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of pairs.")] = None,
+    models: Annotated[list[Path], typer.Argument(help="Run folders and checkpoints.")],
+    data: Annotated[Path, typer.Option(help="Folder of pairs.")],
     results: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULTS,
-    docs: Annotated[Path, typer.Option(help="Text with the table's place in it.")] = DOCS,
-    table: Annotated[bool, typer.Option("--table", help="Only write the table again.")] = False,
 ) -> None:
-    """Export each model to all that can be built here, time what runs on the CPU in turns, and fill the table."""
-    if not table:
-        if not models or data is None:
-            raise InputError("say MODEL... and --data DIR, or --table")
-        write_text(results, json.dumps(measured(models, data), indent=2, allow_nan=False) + "\n")
-    write_text(docs, filled(docs.read_text(encoding="utf-8"), results))
+    """Export each model to all that can be built here, and time what runs on the CPU in turns."""
+    write_text(results, json.dumps(measured(models, data), indent=2, allow_nan=False) + "\n")
 
 
 def measured(models: Sequence[Path], data: Path) -> dict[str, Any]:
@@ -168,16 +160,21 @@ def _figures(made: ExportResult, bundle: Path) -> dict[str, Any]:
     }
 
 
-def filled(text: str, results: Path) -> str:
-    """``text`` with the block ``<!-- targets -->`` made from the results, if they are there."""
-    lines = ["Not measured yet."]
-    if results.is_file():
-        values = json.loads(results.read_text(encoding="utf-8"))
-        machine = values["machine"]
-        lines = [*_HEAD, *(_line(row) for row in values["rows"]), ""]
-        lines += [f"Measured on {machine['cpu'] or 'a CPU not named'}, {values['threads']} threads."]
-        lines += [values["warning"]] if values["warning"] else []
-    return with_block(text, "targets", lines)
+def render_targets(path: Path) -> str:
+    """Markdown table of what :func:`measured` found.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        told = [f"Measured on {values['machine']['cpu'] or 'a CPU not named'}, {values['threads']} threads."]
+        lines = [*_HEAD, *(_line(row) for row in values["rows"]), "", *told, values["warning"] or ""]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read as figures of targets: {error}") from None
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""What each part of the teacher's objective does: trainings from the same start, and their table in the docs.
+"""What each part of the teacher's objective does: trainings from the same start, and the tables made of them.
 
-``python -m sccg_compress.ablation --data DIR --unpaired DIR`` trains what has no results yet, writes the table, and a
-sheet of what the teachers make of the phantom; ``--table`` alone writes the table again.
+``python -m sccg_compress.pages.ablation --data DIR --unpaired DIR`` trains what has no results yet, and draws what the
+teachers make of the phantom.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from sccg_compress.generated import with_block
-from sccg_compress.phantom_sheets import drawn
+from sccg_compress.pages.phantom_sheets import drawn
 from sccg_compress.train_command import new_training, resume_training
 from sccg_runtime.direction import Direction
-from sccg_runtime.errors import InputError, SccgError
+from sccg_runtime.errors import SccgError
 from sccg_runtime.files import write_bytes, write_text
 
 RESULTS = Path("results/teacher")
-DOCS = Path("docs/teacher.md")
 SHEET = Path("docs/teacher-ablation.png")
 TO_REAL = ("psnr_db", "ssim", "mae_u8")
 FIGURES = (*TO_REAL, "hf_ratio")
@@ -40,43 +38,37 @@ STEPS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Folder of pairs.")] = None,
-    unpaired: Annotated[Path | None, typer.Option(help="Folder of unpaired MR, for the last step.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder of pairs.")],
+    unpaired: Annotated[Path, typer.Option(help="Folder of unpaired MR, for the last step.")],
     minutes: Annotated[float, typer.Option(help="Of each training.")] = 10.0,
     runs: Annotated[Path, typer.Option(help="Where the run folders go.")] = Path("runs/ablation"),
     results: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULTS,
-    docs: Annotated[Path, typer.Option(help="Text with the table's place in it.")] = DOCS,
     sheet: Annotated[Path, typer.Option(help="Where the pictures go.")] = SHEET,
-    table: Annotated[bool, typer.Option("--table", help="Only write the table again.")] = False,
 ) -> None:
-    """Train mr2ct with the preset cpu and the paper's weights once per row, keep the figures, fill the table."""
+    """Train mr2ct with the preset cpu and the paper's weights once per row, and keep the figures."""
     from sccg_teacher_student.checkpoint import load_checkpoint
     from sccg_teacher_student.teaching import HybridWeights
     from sccg_teacher_student.train_config import CONFIG, PRESETS, TrainConfig
 
-    if not table:
-        if data is None or unpaired is None:
-            raise InputError("say --data DIR and --unpaired DIR, or --table")
-        whole = TrainConfig(
-            data=str(data.resolve()), direction="mr2ct", **{**PRESETS["cpu"], "minutes": minutes, "validate_every": 50}
-        )
-        for name, (_, weights) in STEPS.items():
-            kept = results / f"ablation-{name}.json"
-            if kept.is_file():
-                continue
-            config = replace(whole, losses=HybridWeights(**weights))
-            if name == "5-cycle":
-                config = replace(config, unpaired_mr=(str(unpaired.resolve()),))
-            run = runs / name
-            if (run / CONFIG).is_file():
-                resume_training(run)
-            else:
-                new_training(config, run)
-            keep_figures(run, kept)
-        teachers = {title: runs / name / "last.pt" for name, (title, _) in STEPS.items()}
-        if all(path.is_file() for path in teachers.values()):
-            write_bytes(sheet, drawn({title: load_checkpoint(path).generator for title, path in teachers.items()}))
-    write_text(docs, filled(docs.read_text(encoding="utf-8"), results))
+    whole = TrainConfig(
+        data=str(data.resolve()), direction="mr2ct", **{**PRESETS["cpu"], "minutes": minutes, "validate_every": 50}
+    )
+    for name, (_, weights) in STEPS.items():
+        kept = results / f"ablation-{name}.json"
+        if kept.is_file():
+            continue
+        config = replace(whole, losses=HybridWeights(**weights))
+        if name == "5-cycle":
+            config = replace(config, unpaired_mr=(str(unpaired.resolve()),))
+        run = runs / name
+        if (run / CONFIG).is_file():
+            resume_training(run)
+        else:
+            new_training(config, run)
+        keep_figures(run, kept)
+    teachers = {title: runs / name / "last.pt" for name, (title, _) in STEPS.items()}
+    if all(path.is_file() for path in teachers.values()):
+        write_bytes(sheet, drawn({title: load_checkpoint(path).generator for title, path in teachers.items()}))
 
 
 def keep_figures(run: Path, path: Path) -> None:
@@ -89,12 +81,8 @@ def keep_figures(run: Path, path: Path) -> None:
     write_text(path, json.dumps(facts, indent=2) + "\n")
 
 
-def filled(text: str, results: Path) -> str:
-    """``text`` with the blocks ``<!-- ablation -->`` and ``<!-- teachers -->`` made from the results that are there."""
-    return with_block(with_block(text, "ablation", _ablation(results)), "teachers", _teachers(results))
-
-
-def _ablation(results: Path) -> list[str]:
+def render_ablation(results: Path) -> str:
+    """Markdown table of the steps, measured or not."""
     lines = [f"| objective | steps | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
     for name, (title, _) in STEPS.items():
         path = results / f"ablation-{name}.json"
@@ -103,23 +91,27 @@ def _ablation(results: Path) -> list[str]:
             continue
         facts = json.loads(path.read_text(encoding="utf-8"))
         lines.append(f"| {title} | {facts['steps']} | {_cells(facts['teachers']['mr2ct']['last'], FIGURES)} |")
-    return lines
+    return "\n".join(lines) + "\n"
 
 
-def _teachers(results: Path) -> list[str]:
-    """Teachers that ``bench`` measured in one run, by direction."""
+def render_teachers(results: Path) -> str:
+    """Markdown table of teachers that ``bench`` measured in one run, by direction (``DIRECTION.json``).
+
+    Raises
+    ------
+    InputError
+        A direction has no results, or they cannot be read.
+    """
     from sccg_bench.results import read_results
 
     lines = [f"| direction | teacher | {' | '.join(TO_REAL)} |", f"|---|---|{'---|' * len(TO_REAL)}"]
     for direction in get_args(Direction):
-        path = results / f"{direction}.json"
-        rows = read_results(path).rows if path.is_file() else ()
         lines += [
             f"| `{direction}` | {row.name} | {_cells(row.quality, TO_REAL)} |"
-            for row in rows
+            for row in read_results(results / f"{direction}.json").rows
             if row.role in ("teacher", "model") and row.quality is not None
         ]
-    return lines
+    return "\n".join(lines) + "\n"
 
 
 def _cells(figures: Mapping[str, float | None], names: Sequence[str]) -> str:

@@ -10,15 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sccg_compress.generated import write_or_check
+from sccg_compress.pages.ablation import render_ablation, render_teachers
+from sccg_compress.pages.generated import write_or_check
+from sccg_compress.pages.targets import render_targets
 from sccg_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from sccg_bench.results import Results, Row
 
-DOCUMENTS = (Path("README.md"), Path("docs/compression.md"))
+DOCUMENTS = (Path("README.md"), *(Path("docs", name) for name in ("compression.md", "targets.md", "teacher.md")))
 _BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>figures|study|gains|plan): (?P<name>[\w/-]+)(?: over (?P<against>[\w.-]+))? -->\n)"
+    r"(?P<head><!-- (?P<kind>figures|study|gains|plan|targets|teachers|ablation): (?P<name>[\w/-]+)"
+    r"(?: over (?P<against>[\w.-]+))? -->\n)"
     r".*?(?P<end><!-- end of (?P=kind) -->)",
     re.DOTALL,
 )
@@ -35,7 +38,8 @@ def filled(text: str, results: Path) -> str:
 
     A bench run is ``figures`` (``results/NAME.json``), the merged rows of a study ``study: FOLDER/DIRECTION``
     (``results/FOLDER/study-DIRECTION.json``), what they gain ``gains: FOLDER/DIRECTION over ROW``, the table of plan
-    ``plan`` (``results/NAME.json``).
+    ``plan`` and that of targets ``targets`` (``results/NAME.json``), teachers that bench measured and what each part of
+    their objective does ``teachers`` and ``ablation`` (folders).
 
     Raises
     ------
@@ -53,6 +57,9 @@ def filled(text: str, results: Path) -> str:
         "study": lambda name, _: render_study(rows(name)),
         "gains": lambda name, row: render_gains(rows(name), row),
         "plan": lambda name, _: render_plan(results / f"{name}.json"),
+        "targets": lambda name, _: render_targets(results / f"{name}.json"),
+        "teachers": lambda name, _: render_teachers(results / name),
+        "ablation": lambda name, _: render_ablation(results / name),
     }
 
     def table(found: re.Match[str]) -> str:

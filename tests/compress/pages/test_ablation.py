@@ -7,13 +7,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 from torch import nn
 
-from sccg_compress.ablation import DOCS, STEPS, filled, keep_figures, main
-from sccg_compress.phantom_sheets import drawn
-from sccg_runtime.errors import InputError
+from sccg_compress.pages.ablation import STEPS, keep_figures, render_ablation
+from sccg_compress.pages.phantom_sheets import drawn
 from sccg_teacher_student.teaching import HybridWeights
 from sccg_teacher_student.train_config import TrainConfig
 
@@ -41,18 +39,10 @@ def test_figures_are_kept_without_folders_and_fill_the_table(tmp_path: Path) -> 
     keep_figures(run, path)
     assert "secret" not in path.read_text()
     assert json.loads(path.read_text())["config"]["batch"] == 8
-    text = filled("before\n<!-- ablation -->\nold\n<!-- end of ablation -->\nafter\n", results)
-    assert "old" not in text
-    assert text.startswith("before\n<!-- ablation -->\n| objective |")
-    assert text.endswith("<!-- end of ablation -->\nafter\n")
-    assert "| + adversarial | 50 | 17.12 | 0.7 | 12 |  |" in text
-    assert text.count("not measured") == len(STEPS) - 1
-
-
-def test_the_docs_table_is_that_of_the_committed_results() -> None:
-    root = Path(__file__).parents[2]
-    text = (root / DOCS).read_text(encoding="utf-8")
-    assert filled(text, root / "results" / "teacher") == text
+    lines = render_ablation(results).splitlines()
+    assert lines[0].startswith("| objective | steps |")
+    assert "| + adversarial | 50 | 17.12 | 0.7 | 12 |  |" in lines
+    assert sum("not measured" in line for line in lines) == len(STEPS) - 1
 
 
 def test_the_sheet_shows_what_every_teacher_makes_of_the_phantom() -> None:
@@ -67,8 +57,3 @@ def test_the_sheet_shows_what_every_teacher_makes_of_the_phantom() -> None:
     assert alike.shape == different.shape
     changed = np.flatnonzero((alike != different).any(0)) / alike.shape[1]
     assert 0.5 < changed.min() < changed.max() < 0.75, "the third of four panels"
-
-
-def test_training_needs_data() -> None:
-    with pytest.raises(InputError, match="--data DIR and --unpaired DIR"):
-        main(table=False)

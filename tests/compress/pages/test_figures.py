@@ -10,7 +10,7 @@ import pytest
 
 from sccg_bench.latency import Latency
 from sccg_bench.results import Results, Row, not_measured_row, paper_row, write_results
-from sccg_compress.figures import DOCUMENTS, filled, main
+from sccg_compress.pages.figures import DOCUMENTS, filled, main
 from sccg_runtime.errors import InputError
 
 README = "# Title\n\n<!-- figures: phantom -->\n<!-- end of figures -->\n\nafter\n"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sccg_compress.generated import write_or_check
+from sccg_compress.pages.generated import write_or_check
 
 PAGE = Path("docs", "cli.md")
 PROGRAMS = {"sccg-compress": "sccg_compress", "sccg-runtime": "sccg_runtime"}

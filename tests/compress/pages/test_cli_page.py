@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from sccg_compress import cli_docs
-from sccg_compress.cli_docs import PAGE, main, page, verbs_of
+from sccg_compress.pages import cli
+from sccg_compress.pages.cli import PAGE, main, page, verbs_of
 
 
 @pytest.fixture(autouse=True)
 def one_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The one of the two programs that answers faster; in an empty folder."""
-    monkeypatch.setattr(cli_docs, "PROGRAMS", {"sccg-runtime": "sccg_runtime"})
+    monkeypatch.setattr(cli, "PROGRAMS", {"sccg-runtime": "sccg_runtime"})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["cli_docs"])
+    monkeypatch.setattr(sys, "argv", ["cli"])
 
 
 def test_verbs_are_found_in_the_help_of_both_programs() -> None:
@@ -44,7 +44,7 @@ def test_the_page_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatc
 
 def test_check_fails_until_the_page_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as checking:
-        checking.setattr(sys, "argv", ["cli_docs", "--check"])
+        checking.setattr(sys, "argv", ["cli", "--check"])
         for _ in range(2):  # there is none; there is an old one
             with pytest.raises(SystemExit, match=r"cli\.md is not up to date: run `make docs`"):
                 main()
@@ -52,5 +52,5 @@ def test_check_fails_until_the_page_is_written(monkeypatch: pytest.MonkeyPatch) 
             PAGE.write_text("old\n", encoding="utf-8")
     main()
     assert PAGE.read_text(encoding="utf-8") == page()
-    monkeypatch.setattr(sys, "argv", ["cli_docs", "--check"])
+    monkeypatch.setattr(sys, "argv", ["cli", "--check"])
     main()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from sccg_runtime.files import write_text
@@ -17,9 +15,3 @@ def write_or_check(path: Path, wanted: str, command: str) -> None:
     if "--check" in sys.argv[1:]:
         sys.exit(f"error: {path} is not up to date: run `{command}`")
     write_text(path, wanted)
-
-
-def with_block(text: str, name: str, lines: Sequence[str]) -> str:
-    """``text`` with ``lines`` between ``<!-- NAME -->`` and ``<!-- end of NAME -->``."""
-    block = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end of {re.escape(name)} -->)", re.DOTALL)
-    return block.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text)
