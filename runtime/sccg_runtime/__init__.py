@@ -19,13 +19,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sccg_runtime.api import convert_series
     from sccg_runtime.bundle import load
     from sccg_runtime.contract import Contract
+    from sccg_runtime.convert import convert_series
 
 __version__ = "0.1.0"
 __all__ = ["Contract", "convert_series", "load"]
-_HOMES = {"Contract": "contract", "convert_series": "api", "load": "bundle"}
+_HOMES = {"Contract": "contract", "convert_series": "convert", "load": "bundle"}
 
 
 def __getattr__(name: str) -> Any:

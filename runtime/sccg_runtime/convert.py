@@ -7,9 +7,8 @@ import logging
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +28,7 @@ from sccg_runtime.input_check import differences, empty_slices, turned
 from sccg_runtime.intensity import FloatArray
 from sccg_runtime.nifti import SUFFIX, affine_ras, import_nibabel, whole_volume
 from sccg_runtime.options import ConvertOptions, ConvertResult, Format
-from sccg_runtime.pipeline import AHEAD, answer_signals, in_order, ms_since, signals_between_items, timed
+from sccg_runtime.pipeline import answer_signals, in_order, ms_since, signals_between_items, timed
 from sccg_runtime.resample import BACKGROUND, InPlanePlan, plan_in_plane
 from sccg_runtime.scaling import Scaling, ct_scaling, mr_scaling
 from sccg_runtime.staging import check_output, whole_folder
@@ -38,49 +37,113 @@ from sccg_runtime.statistics import slice_statistics, summarise
 logger = logging.getLogger(__name__)
 CACHE_BYTES = 16 * 1024**2  # what may be kept of the first pass over MR, with
 ATTRIBUTES_BYTES = 128 * 1024  # for the attributes of each image
-__all__ = ["ConvertOptions", "ConvertResult", "convert"]
 WRITERS: Mapping[Format, int] = MappingProxyType({"dicom": 2, "nifti": 1})  # slices of a volume follow each other
 Writer = Callable[[int, Plane, FloatArray], None]
 
 
-def convert(source: Path, out: Path, bundle: Bundle, options: ConvertOptions | None = None) -> ConvertResult:
-    """Convert one series of a folder (or zip) into a new folder ``0001.dcm``, ``0002.dcm`` ... in slice order.
+def convert_series(
+    source: Path | str,
+    out: Path | str,
+    bundle: Bundle,
+    *,
+    series: str | None = None,
+    sequence: str | None = None,
+    min_slices: int = 1,
+    echo: int | None = None,
+    window: tuple[float, float] | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    strict: bool = False,
+    allow_gaps: bool = False,
+    format: Format = "dicom",  # noqa: A002  (as on the command line)
+    progress: Callable[[int, int], None] | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> ConvertResult:
+    """Convert one DICOM series into a new folder ``0001.dcm``, ``0002.dcm`` ... in slice order, whole or not at all.
 
     Memory does not grow with the series but for its headers: MR is decoded once for an exact histogram and, beyond the
     first 16 MiB, once more for the network. Decoding, the network and writing overlap, a few slices apart.
 
+    Every slice keeps its grid (rows, columns), its position and orientation (mm, patient coordinates, LPS) and its
+    frame of reference; values are HU in CT (int16) and without unit in MR (0 to 4095).
+
     Parameters
     ----------
     source
-        Folder with DICOM files (searched with its sub-folders), a ``.zip`` of one, or one file.
+        Folder with DICOM files (searched with its sub-folders), one file, or a ``.zip``; other series in it are left
+        alone.
     out
-        Folder to make.
+        Folder (or file, see ``format``) to make, apart from ``source``.
     bundle
-        From :func:`sccg_runtime.bundle.read_bundle`.
-    options
-        See :class:`ConvertOptions`.
+        From :func:`sccg_runtime.load`.
+    series
+        SeriesInstanceUID, SeriesNumber or SeriesDescription (or a part of it); None where only one series fits.
+    sequence
+        Text that one of the attributes which name the MR sequence must hold, in any case.
+    min_slices
+        Series with fewer images are rejected.
+    echo
+        Which echo of an MR series with several at each position (such as PD and T2), from 1, by ascending echo time.
+    window
+        (centre, width) in HU, for bundles that learned from windowed CT without knowing the window.
+    threads
+        Threads for one slice; None: physical cores.
+    force
+        Replace ``out`` if it holds nothing but synthetic images, as an earlier conversion leaves it, or is a file; it
+        is untouched unless the conversion succeeds.
+    strict
+        Refuse a series that does not look like what the network learned from.
+    allow_gaps
+        Convert although slices are missing.
+    format
+        ``"dicom"``; or ``"nifti"``: ``out`` is one ``.nii.gz`` file in RAS coordinates, with nibabel (extra ``nifti``).
+    progress
+        Called with (slices done, slices in all) after each slice.
+    notify
+        Called with one line for the choice of the series and one for each that is not converted, before any pixel is
+        read.
+
+    Returns
+    -------
+    ConvertResult
+        Slices, times in ms, warnings, the bundle's SHA-256; ``to_dict()`` is its JSON form.
 
     Raises
     ------
     InputError
-        Nothing usable there, or ``out`` cannot be written; SeriesError where the series must not be converted.
+        Nothing usable in ``source``, or ``out`` cannot be written; SeriesError where a series must not be converted.
     RefusedError
         ``strict`` and the series is unlike the training inputs, or the engine's output is not finite.
+    MissingDependencyError
+        The engine's package or nibabel is not installed.
 
     Example
     -------
-    >>> result = convert(Path("mr"), Path("ct"), read_bundle(Path("balanced.sccg")))
+    >>> result = convert_series("mr", "synthetic-ct", load("balanced.sccg"), series="T2 tra")
     >>> result.slices
     22
     """
-    chosen = options or ConvertOptions()
+    options = ConvertOptions(
+        series=series,
+        sequence=sequence,
+        min_slices=min_slices,
+        echo=echo,
+        window=window,
+        threads=threads,
+        force=force,
+        strict=strict,
+        allow_gaps=allow_gaps,
+        format=format,
+        progress=progress,
+        notify=notify,
+    )
     out = Path(os.path.abspath(out))  # noqa: PTH100  (every folder has a name then; resolve() would follow a link)
-    _check_format(out, chosen.format)
-    check_output(out, source, force=chosen.force, file=chosen.format == "nifti")
+    _check_format(out, format)
+    check_output(out, Path(source), force=force, file=format == "nifti")
     with signals_between_items():
         try:
             with QUIET_PYDICOM:
-                return _Conversion(source, bundle, chosen).run(out)
+                return _Conversion(Path(source), bundle, options).run(out)
         finally:
             close_workers()
 
@@ -236,7 +299,9 @@ class _Conversion:
             run, scaled_ms = timed(lambda: self.plan.to_run(scaling.to_unit(plane.values())))
             return plane, run, elapsed + scaled_ms
 
-        def finish(index: int, plane: Plane, output: FloatArray) -> float:
+        def finish(made: tuple[int, Plane, FloatArray]) -> float:
+            index, plane, output = made
+
             def written() -> None:
                 result = self.plan.to_source(output)
                 if (outside := plane.outside) is not None:
@@ -246,30 +311,24 @@ class _Conversion:
             return timed(written)[1]
 
         rows = []
-        writing: deque[Future[float]] = deque()
+
+        def inferred(prepared: Iterator[tuple[Plane, FloatArray, float]]) -> Iterator[tuple[int, Plane, FloatArray]]:
+            for index, (plane, run, elapsed) in enumerate(prepared):
+                self.ms["decode"] += elapsed
+                rows.append(slice_statistics(run))
+                began = time.perf_counter()
+                try:
+                    output = session(run)
+                except RefusedError as error:
+                    raise RefusedError(f"slice {index + 1} ({headers[index].name}): {error}") from None
+                self.ms["infer"] += ms_since(began)
+                yield index, plane, output
+                if self.options.progress is not None:
+                    self.options.progress(index + 1, len(headers))
+
         with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(WRITERS[self.options.format]) as writers:
-            try:
-                for index, (plane, run, elapsed) in enumerate(in_order(decoders, prepare, range(len(headers)))):
-                    self.ms["decode"] += elapsed
-                    rows.append(slice_statistics(run))
-                    began = time.perf_counter()
-                    try:
-                        output = session(run)
-                    except RefusedError as error:
-                        raise RefusedError(f"slice {index + 1} ({headers[index].name}): {error}") from None
-                    self.ms["infer"] += ms_since(began)
-                    writing.append(writers.submit(finish, index, plane, output))
-                    if len(writing) > AHEAD:
-                        self.ms["write"] += writing.popleft().result()
-                    if self.options.progress is not None:
-                        self.options.progress(index + 1, len(headers))
-                while writing:
-                    self.ms["write"] += writing.popleft().result()
-                    answer_signals()
-            except BaseException:
-                for future in writing:
-                    future.cancel()
-                raise
+            for elapsed in in_order(writers, finish, inferred(in_order(decoders, prepare, range(len(headers))))):
+                self.ms["write"] += elapsed
         self._check_input(rows)
         answer_signals()  # the last time that the output can be stopped
 

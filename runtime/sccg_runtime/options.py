@@ -14,36 +14,7 @@ Format = Literal["dicom", "nifti"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertOptions:
-    """How to convert.
-
-    Attributes
-    ----------
-    series
-        SeriesInstanceUID, SeriesNumber or SeriesDescription (or a part of it); None where only one series fits.
-    sequence
-        Text that one of the attributes which name the MR sequence must hold, in any case.
-    min_slices
-        Series with fewer images are rejected.
-    echo
-        Which echo of an MR series with several at each position, from 1, by ascending echo time.
-    window
-        (centre, width) in HU for bundles that learned from windowed CT without knowing the window.
-    threads
-        Threads for one slice; None: physical cores.
-    force
-        Replace what is there: a folder of nothing but synthetic images, as an earlier conversion leaves it, or a file.
-    strict
-        Refuse a series that does not look like what the model learned from.
-    allow_gaps
-        Convert although slices are missing.
-    format
-        ``"dicom"``: a folder of DICOM files; ``"nifti"``: one ``.nii.gz`` file.
-    progress
-        Called with (slices done, slices in all) after each slice.
-    notify
-        Called with one line for the choice of the series and one for each series that is not converted, before any
-        pixel is read.
-    """
+    """What :func:`sccg_runtime.convert_series` was asked for, by the names of its parameters."""
 
     series: str | None = None
     sequence: str | None = None

@@ -14,8 +14,9 @@ import pytest
 from pydicom import dcmread
 
 from sccg_runtime import convert as convert_module
+from sccg_runtime import pipeline
 from sccg_runtime.bundle import read_bundle
-from sccg_runtime.convert import ConvertOptions, convert
+from sccg_runtime.convert import convert_series
 from sccg_runtime.errors import InputError, RefusedError, SeriesError
 from sccg_runtime.intensity import mr_white
 from sccg_runtime.statistics import Range
@@ -34,7 +35,7 @@ def values(dataset):
 @pytest.fixture
 def run(bundle_file, tmp_path):
     def convert_it(source, contract=None, kind="identity", out="out", **options):
-        return convert(source, tmp_path / out, read_bundle(bundle_file(contract, kind)), ConvertOptions(**options))
+        return convert_series(source, tmp_path / out, read_bundle(bundle_file(contract, kind)), **options)
 
     return convert_it
 
@@ -324,7 +325,7 @@ def test_only_a_few_slices_are_in_memory_at_a_time(run, series, make, monkeypatc
     monkeypatch.setattr(convert_module, "write_file", writing)
     assert run(series("CT", slices=40), make.ct2mr()).slices == 40
     assert alive == 0
-    assert most <= 2 * convert_module.AHEAD + 4
+    assert most <= 2 * pipeline.AHEAD + 4
 
 
 def test_an_interrupt_leaves_nothing(run, series, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from pydicom import dcmread
 
 from sccg_runtime.bundle import read_bundle
-from sccg_runtime.convert import ConvertOptions, convert
+from sccg_runtime.convert import convert_series
 from sccg_runtime.errors import InputError, MissingDependencyError, RefusedError, SeriesError
 
 nibabel = pytest.importorskip("nibabel", reason="nibabel (extra nifti) is not installed")
@@ -22,7 +22,7 @@ def run(bundle_file, tmp_path):
     def convert_it(source, out, contract=None, kind="identity", **options):
         path = tmp_path / out
         options = {"format": "nifti" if out.endswith(".gz") else "dicom", **options}
-        convert(source, path, read_bundle(bundle_file(contract, kind)), ConvertOptions(threads=1, **options))
+        convert_series(source, path, read_bundle(bundle_file(contract, kind)), threads=1, **options)
         return path
 
     return convert_it

@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSNearLossless, RLELossless
 
 from sccg_runtime.bundle import read_bundle
-from sccg_runtime.convert import ConvertOptions, convert
+from sccg_runtime.convert import convert_series
 
 NOT_YET_KNOWN = "(0008,001c)"  # SyntheticData is younger than the checkers' dictionary
 pytestmark = pytest.mark.skipif(
@@ -52,7 +52,7 @@ def test_outputs_of_every_kind_of_input_are_valid(make, bundle_file, tmp_path, k
                 made.compress(COMPRESSED[kind], generate_instance_uid=False)
             make.save(made, source / f"{index}.dcm")
     contract = make.contract() if modality == "MR" else make.ct2mr()
-    convert(source, out, read_bundle(bundle_file(contract)), ConvertOptions(threads=1))
+    convert_series(source, out, read_bundle(bundle_file(contract)), threads=1)
     made = sorted(out.iterdir())
     before = set().union(*(errors(["dciodvfy", "-new"], [path]) for path in source.iterdir()))
     after = set().union(*(errors(["dciodvfy", "-new"], [path]) for path in made))

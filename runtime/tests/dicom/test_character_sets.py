@@ -6,7 +6,7 @@ import pytest
 from pydicom import dcmread
 
 from sccg_runtime.bundle import read_bundle
-from sccg_runtime.convert import ConvertOptions, convert
+from sccg_runtime.convert import convert_series
 from sccg_runtime.errors import SeriesError
 
 
@@ -37,7 +37,7 @@ def test_names_in_any_character_set_arrive_unchanged(make, bundle_file, tmp_path
             made = make.dataset("MR", index, stored, **text)
             made[0x0019, 0x1001].value = "plain"
             make.save(made, source / f"{index}.dcm")
-    convert(source, out, read_bundle(bundle_file()), ConvertOptions())
+    convert_series(source, out, read_bundle(bundle_file()))
     for path in out.iterdir():
         read = dcmread(path)
         assert str(read.PatientName) == name
@@ -63,6 +63,6 @@ def test_a_name_that_does_not_fit_its_character_set_is_not_changed_but_refused(
     for path in source.iterdir():  # what an archive that only rewrites the tag leaves
         path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 192"))
     with pytest.raises(SeriesError, match="PatientName does not fit the SpecificCharacterSet") as caught:
-        convert(source, tmp_path / "out", read_bundle(bundle_file()), ConvertOptions())
+        convert_series(source, tmp_path / "out", read_bundle(bundle_file()))
     assert "4711" not in str(caught.value)
     assert not (tmp_path / "out").exists()

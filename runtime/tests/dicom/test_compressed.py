@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
 from sccg_runtime.bundle import read_bundle
-from sccg_runtime.convert import convert
+from sccg_runtime.convert import convert_series
 from sccg_runtime.dicom.header import read_header
 from sccg_runtime.dicom.pixels import read_plane
 from sccg_runtime.dicom.source import entries
@@ -135,7 +135,7 @@ def test_jpeg_2000_that_denies_losses_is_believed(make, tmp_path):
 def test_losses_are_marked_in_the_output(make, bundle_file, tmp_path, syntax, method):
     encode, options, _ = SYNTAXES[syntax]
     encode(make, tmp_path / "image.dcm", syntax, **options)
-    convert(tmp_path / "image.dcm", tmp_path / "out", read_bundle(bundle_file(make.ct2mr())))
+    convert_series(tmp_path / "image.dcm", tmp_path / "out", read_bundle(bundle_file(make.ct2mr())))
     made = dcmread(tmp_path / "out" / "0001.dcm")
     assert made.LossyImageCompression == "01"
     assert made.LossyImageCompressionMethod == method

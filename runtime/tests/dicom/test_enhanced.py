@@ -11,7 +11,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from sccg_runtime.bundle import read_bundle
-from sccg_runtime.convert import ConvertOptions, convert
+from sccg_runtime.convert import convert_series
 from sccg_runtime.dicom.geometry import arrange
 from sccg_runtime.dicom.pixels import read_plane
 from sccg_runtime.dicom.series import choose_series, find_series
@@ -90,7 +90,7 @@ def _only_frame(dataset):
 def test_the_output_is_a_classic_series_that_names_the_frames(make, folder, bundle_file, tmp_path):
     stack = np.stack([np.rint(make.head(seed=index) * 1000).astype(np.uint16) for index in range(4)])
     source = make.save(make.enhanced("MR", stack), folder / "multi.dcm")
-    result = convert(folder, tmp_path / "out", read_bundle(bundle_file()), ConvertOptions())
+    result = convert_series(folder, tmp_path / "out", read_bundle(bundle_file()))
     assert result.slices == 4
     made = [dcmread(path) for path in sorted((tmp_path / "out").iterdir())]
     assert {item.SOPClassUID for item in made} == {"1.2.840.10008.5.1.4.1.1.2"}
@@ -141,7 +141,7 @@ def split(make, folder, modality, stack):
 
 def test_frames_of_a_split_image_are_numbered_through(make, folder, bundle_file, tmp_path):
     split(make, folder, "MR", np.stack([np.rint(make.head(seed=i) * 1000).astype(np.uint16) for i in range(4)]))
-    convert(folder, tmp_path / "out", read_bundle(bundle_file()), ConvertOptions())
+    convert_series(folder, tmp_path / "out", read_bundle(bundle_file()))
     made = [dcmread(path) for path in sorted((tmp_path / "out").iterdir())]
     assert [item.InstanceNumber for item in made] == list(range(1, 9))
     assert [item.SourceImageSequence[0].ReferencedFrameNumber for item in made] == [1, 2, 3, 4] * 2
