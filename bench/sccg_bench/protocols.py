@@ -70,10 +70,10 @@ class Runnable(Protocol):
         """Name of the row in every table."""
 
     def open(self, size: tuple[int, int], threads: int) -> Call:
-        """Load the model for slices of ``size`` (rows, columns), with ``threads`` CPU threads."""
+        """Load the model for slices of ``size`` (rows, columns), with ``threads`` CPU threads.
 
-    def synchronize(self) -> None:
-        """Wait until the device has finished; does nothing on a CPU."""
+        A call ends when its output is in the host's memory, so whoever times it need not wait for a device.
+        """
 
     def describe(self) -> dict[str, Any]:
         """After ``open``: engine, engine_version, device, precision, precision_ran (asked of the engine), size_mib.

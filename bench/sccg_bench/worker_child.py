@@ -14,6 +14,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,9 +98,7 @@ class Host:
         """One slice in, one out, checked."""
         if self._call is None:
             raise InputError("the model is not open")
-        output = self._call(image)
-        self._runnable.synchronize()
-        return np.array(checked(output, self._size))
+        return np.array(checked(self._call(image), self._size))
 
     def warm_up(self, plan: LatencyPlan) -> bool:
         """See :func:`sccg_bench.latency.warm_up`."""
@@ -124,16 +123,10 @@ class Host:
             raise InputError("the model converts no series")
         return self._runnable.convert(series, out, self._threads)
 
-    def _query(self) -> Callable[[], None]:
-        call, synchronize, image = self._call, self._runnable.synchronize, noise(self._size)
-        if call is None:
+    def _query(self) -> Callable[[], FloatArray]:
+        if self._call is None:
             raise InputError("the model is not open")
-
-        def query() -> None:
-            call(image)
-            synchronize()
-
-        return query
+        return partial(self._call, noise(self._size))
 
 
 REQUESTS = ("open", "run", "warm_up", "block", "peak_rss_mib", "device_p50_ms", "convert")

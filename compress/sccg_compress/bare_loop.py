@@ -1,7 +1,7 @@
 """A bundle's engine in the barest loop there is: a process of its own, one call, two readings of the clock.
 
 Run as ``python -m sccg_compress.bare_loop BUNDLE ROWS COLUMNS THREADS QUERIES``; prints the times in ms as JSON.
-What bench measures is held against this (:mod:`sccg_compress.overhead_command`), so nothing of bench is used here.
+What bench measures is held against this (:mod:`sccg_compress.overhead_verb`), so nothing of bench is used here.
 """
 
 from __future__ import annotations
@@ -18,18 +18,12 @@ WARM_UP_S = 1.0
 
 
 def bare_times(bundle: Path, size: tuple[int, int], threads: int, queries: int) -> list[float]:
-    """Times of ``queries`` engine calls in ms, after 10 calls and 1 s of warm-up.
-
-    The session's checks of input and output are left out where it lets its engine be called without them.
-    """
+    """Times of ``queries`` calls of the engine itself in ms, after 10 calls and 1 s of warm-up."""
     from sccg_runtime.bundle import read_bundle
     from sccg_runtime.engine import open_session
 
-    session = open_session(read_bundle(bundle), size=size, threads=threads)
-    engine = getattr(session, "run", None)
-    image = np.random.default_rng(0).uniform(-1, 1, (1, *size)).astype(np.float32)
-    given = image if engine is None else image[np.newaxis]
-    call = session if engine is None else engine
+    call = open_session(read_bundle(bundle), size=size, threads=threads).run
+    given = np.random.default_rng(0).uniform(-1, 1, (1, 1, *size)).astype(np.float32)
     started = time.perf_counter()
     count = 0
     while count < WARM_UP_QUERIES or time.perf_counter() - started < WARM_UP_S:

@@ -192,9 +192,8 @@ def _engines_not_given(known: Known) -> list[Row]:
     for target, name in _GPU_TARGETS.items():
         if target not in given:
             status = examine(target)
-            how = f"sccg-compress export --target {target}" if status.precisions else "export does not make them yet"
             lacking = f"; missing here: {', '.join(status.missing)}" if status.missing else ""
-            reason = f"no {name} bundle was given ({how}){lacking}"
+            reason = f"no {name} bundle was given (sccg-compress export --target {target}){lacking}"
             rows.append(not_measured_row(f"student, {name}", reason, engine=ENGINE_NAMES[target]))
     return rows
 

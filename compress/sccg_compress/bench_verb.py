@@ -1,4 +1,4 @@
-"""``bench``, ``bench-overhead``, ``report`` and ``compare``: measuring, and what is made of the figures."""
+"""``bench`` and ``report``: measuring, and what is made of the figures."""
 
 from __future__ import annotations
 
@@ -58,20 +58,6 @@ def bench(
     )
 
 
-def bench_overhead(
-    bundle: Annotated[Path, typer.Argument(help="Bundle whose engine is called.")],
-    size: Annotated[str, typer.Option(help="Size of the slices.")] = "512x512",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: physical cores.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each of the two.")] = 4,
-    queries: Annotated[int, typer.Option(min=1, help="Counted queries per turn.")] = 200,
-    json_out: JsonOption = None,
-) -> None:
-    """Median of a bare engine loop against bench's: what measuring itself adds (2 % at most is wanted)."""
-    from sccg_compress.overhead_command import measure_overhead
-
-    measure_overhead(bundle, size=parse_size(size), threads=threads, rounds=rounds, queries=queries, json_out=json_out)
-
-
 def report(
     results: Annotated[list[Path], typer.Argument(help="JSON files that bench wrote.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("report"),
@@ -98,22 +84,3 @@ def report(
         write_markdown(folder / "report.md", found)
         write_csv(folder, found)
         typer.echo(str(folder / "report.html"))
-
-
-def compare(
-    a: Annotated[Path, typer.Argument(help="result.json of the run before.")],
-    b: Annotated[Path, typer.Argument(help="result.json of the run after.")],
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="METRIC > NUMBER, or < NUMBER; with an x behind the number, a multiple of A's figure. Repeatable."
-        ),
-    ] = None,
-    row: Annotated[list[str] | None, typer.Option(help="Row to look at; repeatable. Default: all of A.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compare different machines, engines or slices.")] = False,
-    json_out: JsonOption = None,
-) -> None:
-    """Hold one bench run against another; exit code 3 names the rows that broke a --fail-if."""
-    from sccg_compress.compare_command import compare_files
-
-    compare_files(a, b, fail_if or [], rows=row or [], force=force, json_out=json_out)

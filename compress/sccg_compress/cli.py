@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from sccg_compress.bench_verb import bench, bench_overhead, compare, report
+from sccg_compress.bench_verb import bench, report
+from sccg_compress.compare_verb import compare
 from sccg_compress.demo_verb import demo, phantom
 from sccg_compress.distill_verb import distill
 from sccg_compress.doctor_verb import doctor
 from sccg_compress.export_verb import export
+from sccg_compress.overhead_verb import bench_overhead
 from sccg_compress.plan_verb import plan
 from sccg_compress.reader_study_verb import reader_study_app
 from sccg_compress.sign_verb import sign, verify

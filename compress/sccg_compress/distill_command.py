@@ -12,6 +12,7 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.files import write_bytes
 
 if TYPE_CHECKING:
+    from sccg_runtime.direction import Direction
     from sccg_teacher_student.distill import DistillResult
     from sccg_teacher_student.distill_config import DistillConfig
 
@@ -63,9 +64,9 @@ def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | N
         made = distill(config, source, folder, runs.root_of(folder) / runs.CACHE, reporter, resume=resume)
         if made is None:  # not the first of several processes
             return folder
-        write_bytes(folder / "sheet.png", _sheet(made))
+        write_bytes(folder / "sheet.png", _sheet(made, config.direction))
         runs.mark_latest(folder)
-    psnr = _to_teacher(made)
+    psnr = _to_teacher(made, config.direction)
     facts = {**made.facts, "to_teacher_psnr_db": psnr, "run": str(folder)}
     write_json(json_out, facts)
     if json_out != "-":
@@ -76,36 +77,26 @@ def _run(config: DistillConfig, folder: Path, *, resume: bool, json_out: str | N
     return folder
 
 
-def _to_teacher(made: DistillResult) -> float:
+def _to_teacher(made: DistillResult, direction: Direction) -> float:
     """``to_teacher_psnr_db`` in the mean over patients."""
     from sccg_bench.quality import quality
 
-    record = made.student.record
-    if record is None:
-        raise InputError("the student carries no record")
-    scores = quality(made.pairs, made.student_outputs, made.teacher_outputs, None, record.direction)
+    scores = quality(made.pairs, made.student_outputs, made.teacher_outputs, None, direction)
     value = scores.summary.drift["to_teacher_psnr_db"]
     if value is None:
         raise InputError("no validation slice could be compared with the teacher")
     return value
 
 
-def _sheet(made: DistillResult) -> bytes:
+def _sheet(made: DistillResult, direction: Direction) -> bytes:
     """Input, teacher, student and difference of a few validation slices, one strip under another."""
     from sccg_bench.report.sheets import stacked_png, strip_png
 
-    record = made.student.record
-    if record is None:
-        raise InputError("the student carries no record")
     count = min(SHEET_SLICES, len(made.pairs))
     strips = []
     for number in range(count):
         index = number * (len(made.pairs) - 1) // max(1, count - 1)
         pair, teacher, student = made.pairs[index], made.teacher_outputs[index], made.student_outputs[index]
-        panels = [
-            (pair.label, pair.given(record.direction)),
-            ("teacher", teacher),
-            (made.student.spec.name, student),
-        ]
+        panels = [(pair.label, pair.given(direction)), ("teacher", teacher), (made.student.spec.name, student)]
         strips.append(strip_png(panels, student, teacher, "teacher"))
     return stacked_png(strips)

@@ -90,7 +90,7 @@ def distill(
     chosen = choose_direction(direction, checkpoint)
     source = choose_data(data, checkpoint.record, intensity)
     if budget_ms is not None:
-        from sccg_compress.plan_command import plan_student
+        from sccg_compress.plan_verb import plan_student
 
         student = plan_student(budget_ms)
     config = DistillConfig(

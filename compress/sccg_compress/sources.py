@@ -42,18 +42,16 @@ def choose_direction(asked: str | None, checkpoint: Checkpoint) -> Direction:
     return "mr2ct"
 
 
-def choose_data(
-    asked: Path | None, record: TrainingRecord | None, intensity: Path | None, root: Path = runs.RUNS
-) -> DataSource:
+def choose_data(asked: Path | None, record: TrainingRecord | None, intensity: Path | None) -> DataSource:
     """The folder that was asked for, else the recorded one, else the phantom (made if it is not there).
 
     Slices have the size that the network of ``record`` sees.
     """
-    source = _opened(asked, None if record is None else record.data, intensity, root)
+    source = _opened(asked, None if record is None else record.data, intensity)
     return source if record is None else record.sees(source)
 
 
-def _opened(asked: Path | None, recorded: str | None, intensity: Path | None, root: Path) -> DataSource:
+def _opened(asked: Path | None, recorded: str | None, intensity: Path | None) -> DataSource:
     from sccg_teacher_student.data.phantom_dicom import write_phantom
     from sccg_teacher_student.data.source import open_data
 
@@ -62,7 +60,7 @@ def _opened(asked: Path | None, recorded: str | None, intensity: Path | None, ro
     if recorded is not None and Path(recorded).is_dir():
         say(f"data: {recorded}, as recorded")
         return open_data(Path(recorded), settings=intensity)
-    folder = root / runs.PHANTOM
+    folder = runs.RUNS / runs.PHANTOM
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several processes need --data DIR; `sccg-compress phantom --out DIR` makes one")
     gone = f"{recorded} is not there any more; " if recorded else ""

@@ -172,7 +172,7 @@ def _make(workshop: Workshop, golden: _Golden, path: Path, say: Callable[[str], 
         _refuse(workshop, engine, None)
         return _write(workshop, engine, golden, path, {})
     extra: dict[str, Any] = {"seven_bit_weights": request.saturation_safe, "equalised": workshop.graph.equalised}
-    if engine.refused is not None and "bf16" in engine.session.describe().precision_ran:
+    if engine.refused is not None and "bf16" in engine.session.description.precision_ran:
         say(f"not yet: {engine.refused}: trying float32 instead of bf16 beside int8")
         engine = workshop.in_float32(engine)
     reason = why_not(request.target) if request.old_cpu_check else "this check was left out"
@@ -216,7 +216,7 @@ def _write(workshop: Workshop, engine: Engine, golden: _Golden, path: Path, extr
         GOLDEN_MEMBER: pack_golden(golden.inputs, golden.fp32_outputs, answers),
         DRIFT_MEMBER: json.dumps(detail, indent=1, allow_nan=False).encode(),
     }
-    ran = engine.session.describe().precision_ran if built.precision_ran is None else built.precision_ran
+    ran = engine.session.description.precision_ran if built.precision_ran is None else built.precision_ran
     contract = contract_of(request, workshop.graph, built, ran, drift)
     path.write_bytes(pack(replace(contract, members={name: sha256(data) for name, data in members.items()}), members))
     return ExportResult(

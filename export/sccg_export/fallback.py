@@ -138,7 +138,7 @@ def cost_ms(without: Session, with_float: Session, image: FloatArray) -> dict[st
     found = take_turns(blocks, slow, QUICK_PLAN)
     return {
         "size": list(image.shape[1:]),
-        "threads": with_float.describe().threads,
+        "threads": with_float.description.threads,
         "without_p50_ms": found["without"].p50,
         "with_p50_ms": found["with"].p50,
         "extra_p50_ms": found["with"].p50 - found["without"].p50,

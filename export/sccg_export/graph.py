@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,7 @@ def export_graph(generator: nn.Module, size: tuple[int, int], images: Sequence[F
     Raises
     ------
     RefusedError
-        ONNX's reference runtime gives another output than PyTorch (more than 2e-3 on [-1, 1] anywhere).
+        ONNX Runtime gives another output than PyTorch (more than 2e-3 on [-1, 1] anywhere).
     """
     folded = fold_for_export(generator)
     example = torch.linspace(-1, 1, size[0] * size[1]).reshape(1, 1, *size)
@@ -129,18 +130,14 @@ def _compare(graph: Graph, example: FloatArray, expected: FloatArray) -> None:
         raise RefusedError(f"the exported graph differs from PyTorch by up to {worst:.2g} on [-1, 1]")
 
 
-class quiet:  # noqa: N801
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
     """Hold some loggers at ERROR for a while."""
-
-    def __init__(self, *names: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in names]
-        self._levels: list[int] = []
-
-    def __enter__(self) -> None:
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    try:
+        for logger in levels:
             logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
+        yield
+    finally:
+        for logger, level in levels.items():
             logger.setLevel(level)

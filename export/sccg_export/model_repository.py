@@ -25,9 +25,9 @@ from sccg_export.graph import INPUT, OUTPUT
 from sccg_runtime.bundle import BUNDLE_MODEL_MEMBERS, CONTRACT_MEMBER, Bundle, read_golden
 from sccg_runtime.contract import Contract, Target
 from sccg_runtime.errors import InputError, RefusedError
+from sccg_runtime.files import whole_folder
 from sccg_runtime.intensity import Intensity
 from sccg_runtime.selftest import ROUNDING_DB, worst_psnr_db
-from sccg_runtime.staging import whole_folder
 
 CONFIG = "config.pbtxt"
 _HINT = "HINT_BF16"

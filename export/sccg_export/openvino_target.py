@@ -26,7 +26,7 @@ from sccg_export.requirements import REQUIREMENTS, Quantizer, quantizer_version
 from sccg_export.tail_bias import CONVOLUTIONS, correct_tail_bias
 from sccg_export.unsigned_qdq import layers, quantise
 from sccg_runtime.contract import Precision
-from sccg_runtime.engine import cpu_properties, import_openvino, openvino_core, openvino_version, precision_ran
+from sccg_runtime.engine import EngineFiles, import_openvino, openvino_core, openvino_version
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray
 
@@ -99,13 +99,10 @@ def build(
     )
 
 
-def compile_float32(graph: Graph, size: tuple[int, int], threads: int) -> tuple[Any, str, dict[str, int]]:
-    """(inference request, OpenVINO's version, convolutions by precision that really run) of a float32 graph."""
-    core = openvino_core()
-    model = core.read_model(graph.to_bytes())
-    model.reshape([1, 1, *size])
-    compiled = core.compile_model(model, "CPU", cpu_properties("fp32", threads))
-    return compiled.create_infer_request(), openvino_version(), precision_ran(compiled)
+def float32_files(graph: Graph, size: tuple[int, int], name: str) -> EngineFiles:
+    """The engine of a float32 graph, made at ``size``."""
+    members = build(graph, "fp32", size, None).members
+    return EngineFiles(name=name, target="openvino", precision="fp32", precision_ran=None, members=members)
 
 
 def _quantise(model: Any, calibration: Calibration, keep_float: tuple[str, ...]) -> Any:

@@ -17,7 +17,7 @@ from sccg_export.layer_types import engine_types
 from sccg_export.requirements import REQUIREMENTS
 from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Target
-from sccg_runtime.engine import Description, Session, checked_session, physical_cores
+from sccg_runtime.engine import Description, Session, physical_cores
 from sccg_runtime.errors import BundleError, MissingDependencyError, RefusedError
 from sccg_runtime.intensity import FloatArray
 
@@ -112,7 +112,7 @@ def open_graph(model: onnx.ModelProto, size: tuple[int, int], ran: dict[str, int
         precision_ran=ran,
         precision_source=PRECISION_SOURCES["tensorrt-rtx"],
     )
-    return checked_session(run, told)
+    return Session(run, told)
 
 
 def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | None = None) -> Session:
@@ -181,7 +181,7 @@ def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | N
         precision_ran=dict(contract.precision_ran or {}),
         precision_source=PRECISION_SOURCES[target],
     )
-    return checked_session(run, told)
+    return Session(run, told)
 
 
 def engine_layers(trt: Any, engine: Any) -> tuple[dict[str, int], dict[str, int]]:

@@ -172,7 +172,7 @@ def opener(built: Built) -> Opener:
 
 def _run(bundle: Bundle, session: Session, images: Sequence[FloatArray], opened: Opener) -> list[FloatArray]:
     """Run slices at their own size, opening another session where it is not the engine's."""
-    sessions = {session.describe().size: session}
+    sessions = {session.description.size: session}
     outputs = []
     for image in images:
         size = size_of(image)

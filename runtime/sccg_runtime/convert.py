@@ -24,6 +24,7 @@ from sccg_runtime.dicom.series import apply_rules, choose_series, find_series
 from sccg_runtime.dicom.write import Derivation, derived, new_uid, write_file
 from sccg_runtime.engine import Description, Session, open_session
 from sccg_runtime.errors import InputError, RefusedError, SeriesError
+from sccg_runtime.files import whole_folder
 from sccg_runtime.input_check import differences, empty_slices, turned
 from sccg_runtime.intensity import FloatArray
 from sccg_runtime.nifti import SUFFIX, affine_ras, import_nibabel, whole_volume
@@ -31,7 +32,7 @@ from sccg_runtime.options import ConvertOptions, ConvertResult, Format
 from sccg_runtime.pipeline import answer_signals, in_order, ms_since, signals_between_items, timed
 from sccg_runtime.resample import BACKGROUND, InPlanePlan, plan_in_plane
 from sccg_runtime.scaling import Scaling, ct_scaling, mr_scaling
-from sccg_runtime.staging import check_output, whole_folder
+from sccg_runtime.staging import check_earlier, check_output
 from sccg_runtime.statistics import slice_statistics, summarise
 
 logger = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ class _Conversion:
         answer_signals()
         if scaling.warning is not None:
             self.warnings.append(scaling.warning)
-        description = session.describe()
+        description = session.description
         derivation = self._derivation(scaling, description)
         try:
             with self._output(out, derivation) as write:
@@ -276,7 +277,7 @@ class _Conversion:
             with whole_volume(out, self.affine, shape, derivation, force=force) as append:
                 yield lambda index, plane, result: append(result)
             return
-        with whole_folder(out, force=self.options.force) as folder:
+        with whole_folder(out, replaceable=check_earlier if self.options.force else None) as folder:
 
             def write(index: int, plane: Plane, result: FloatArray) -> None:
                 path = folder / f"{index + 1:04d}.dcm"

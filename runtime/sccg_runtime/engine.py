@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -65,16 +65,6 @@ class Description:
         return ", ".join(f"{name} {count}" for name, count in self.precision_ran.items()) or "not counted"
 
 
-class Session(Protocol):
-    """Runs one slice at a time; not for use from several threads at once."""
-
-    def __call__(self, image: FloatArray) -> FloatArray:
-        """(1, H, W) float32 in [-1, 1] -> (1, H, W) float32, a copy of its own."""
-
-    def describe(self) -> Description:
-        """What really runs."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFiles:
     """An engine as export made it, without a contract.
@@ -100,11 +90,28 @@ class EngineFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
+class Session:
+    """Runs one slice at a time; not for use from several threads at once.
+
+    Attributes
+    ----------
+    run
+        The engine itself: (1, 1, H, W) float32 -> (1, 1, H, W) float32, unchecked.
+    description
+        What really runs.
+    """
+
     run: Callable[[FloatArray], FloatArray]
     description: Description
 
     def __call__(self, image: FloatArray) -> FloatArray:
+        """(1, H, W) float32 in [-1, 1] -> (1, H, W) float32, a copy of its own.
+
+        Raises
+        ------
+        InputError, BundleError, RefusedError
+            Shape or type of the input, the shape of the output, or a value in it that is not finite.
+        """
         expected = (1, *self.description.size)
         if image.shape != expected or image.dtype != np.float32:
             raise InputError(f"the session takes float32 {expected}, not {image.dtype} {image.shape}")
@@ -114,9 +121,6 @@ class _Session:
         if not np.isfinite(output).all():
             raise RefusedError("the engine gave values that are not finite: the output is not used")
         return np.array(output[0], np.float32)
-
-    def describe(self) -> Description:
-        return self.description
 
 
 def open_session(bundle: Bundle, *, size: tuple[int, int] | None = None, threads: int | None = None) -> Session:
@@ -166,17 +170,6 @@ def open_engine(files: EngineFiles, size: tuple[int, int], threads: int) -> Sess
         See :func:`open_session`.
     """
     return _OPENERS[files.target](files, size, threads)
-
-
-def checked_session(run: Callable[[FloatArray], FloatArray], description: Description) -> Session:
-    """A session of another engine, with the same checks of shape, type and finite values.
-
-    Parameters
-    ----------
-    run
-        (1, 1, H, W) float32 -> (1, 1, H, W) float32.
-    """
-    return _Session(run, description)
 
 
 def physical_cores() -> int:
@@ -294,10 +287,16 @@ def _open_openvino(files: EngineFiles, size: tuple[int, int], threads: int) -> S
             raise RefusedError(f"OpenVINO failed on a slice ({_last_line(error)})") from None
         return output
 
-    return _Session(
-        run,
-        _description(("OpenVINO", openvino_version()), threads, size, ran, "runtimePrecision of the compiled model"),
+    told = Description(
+        engine="OpenVINO",
+        engine_version=openvino_version(),
+        device="CPU",
+        threads=threads,
+        size=size,
+        precision_ran=ran,
+        precision_source="runtimePrecision of the compiled model",
     )
+    return Session(run, told)
 
 
 def precision_ran(compiled: Any) -> dict[str, int]:
@@ -350,10 +349,16 @@ def _open_ort(files: EngineFiles, size: tuple[int, int], threads: int) -> Sessio
             raise RefusedError(f"ONNX Runtime failed on a slice ({_last_line(error)})") from None
         return output
 
-    # ONNX Runtime has no report of what ran per layer; the exporter's own count is passed on and named as such.
-    ran = dict(files.precision_ran or {})
-    source = "counted in the graph at export; ONNX Runtime reports no precision per layer"
-    return _Session(run, _description(("ONNX Runtime", onnxruntime.__version__), threads, size, ran, source))
+    told = Description(
+        engine="ONNX Runtime",
+        engine_version=onnxruntime.__version__,
+        device="CPU",
+        threads=threads,
+        size=size,
+        precision_ran=dict(files.precision_ran or {}),
+        precision_source="counted in the graph at export; ONNX Runtime reports no precision per layer",
+    )
+    return Session(run, told)
 
 
 def _refuse_tensorrt(files: EngineFiles, size: tuple[int, int], threads: int) -> Session:
@@ -371,20 +376,6 @@ _OPENERS: Mapping[Target, Callable[[EngineFiles, tuple[int, int], int], Session]
         "tensorrt": _refuse_tensorrt,
     }
 )
-
-
-def _description(
-    engine: tuple[str, str], threads: int, size: tuple[int, int], ran: dict[str, int], source: str
-) -> Description:
-    return Description(
-        engine=engine[0],
-        engine_version=engine[1],
-        device="CPU",
-        threads=threads,
-        size=size,
-        precision_ran=ran,
-        precision_source=source,
-    )
 
 
 def _last_line(error: BaseException) -> str:

@@ -6,9 +6,12 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from sccg_runtime.errors import InputError
 
 
 @contextlib.contextmanager
@@ -54,6 +57,61 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path, *, replaceable: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """Give a temporary folder beside ``out``; put it in the place of ``out`` when the block ends without an error.
+
+    ``out`` must still be empty or missing then, or ``replaceable``, called with what stands there, must not raise: that
+    is moved aside first and removed last, so that one of both is always there whole. Its permissions stay. If the
+    block fails, the temporary folder is removed and ``out`` is as it was.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be made or moved, or ``out`` was filled meanwhile by something else.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out.name} cannot be made: {error.strerror}") from None
+    try:
+        yield staging
+        staging.chmod(_mode(out))
+        _swap(staging, out, replaceable)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _mode(out: Path) -> int:
+    """Permissions of the folder that is there, so that a closed one stays closed; else those of a new folder."""
+    if out.is_dir():
+        return out.stat().st_mode & 0o777
+    return 0o777 & ~_umask()
+
+
+def _swap(staging: Path, out: Path, replaceable: Callable[[Path], None] | None) -> None:
+    aside: Path | None = None
+    try:
+        if replaceable is None and out.is_dir():
+            out.rmdir()  # fails where something has come in since the start
+        elif replaceable is not None and os.path.lexists(out):
+            replaceable(out)
+            aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".previous", dir=out.parent))
+            out.rename(aside / out.name)
+        try:
+            staging.rename(out)
+        except BaseException:
+            if aside is not None:
+                (aside / out.name).rename(out)
+            raise
+    except OSError as error:
+        raise InputError(f"{out.name} cannot be put in place: {error.strerror}") from None
+    finally:
+        if aside is not None and out.exists():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -92,7 +92,7 @@ def selftest(bundle: Bundle, *, threads: int | None = None) -> SelfTest:
         stored_to_fp32_db=stored,
         passed=here >= least[0] and fp32 >= least[1],
         limits=f"at least {least[0]:g} dB to the exported engine, at least {least[1]:.1f} dB to FP32",
-        description=session.describe(),
+        description=session.description,
         elapsed_ms=elapsed_ms,
     )
 

@@ -1,12 +1,8 @@
-"""An output folder that is made whole or not at all."""
+"""What may be an output of a conversion, and what of an earlier one may be replaced."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sccg_runtime.dicom.header import read_header
@@ -46,10 +42,10 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
     if not file:
         if os.path.ismount(out):
             raise InputError(f"{out.name} is a mount point, which cannot be replaced: give a folder in it")
-        _check_earlier(out)
+        check_earlier(out)
 
 
-def _check_earlier(out: Path) -> None:
+def check_earlier(out: Path) -> None:
     """InputError unless the folder holds nothing but synthetic images, as an earlier conversion leaves it."""
     try:
         earlier = all(map(_is_synthetic, out.iterdir()))
@@ -79,61 +75,3 @@ def _may_be_taken(path: Path) -> bool:
         return empty and not path.samefile(os.curdir)
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def whole_folder(out: Path, *, force: bool = False, check: Callable[[Path], None] = _check_earlier) -> Iterator[Path]:
-    """Give a temporary folder beside ``out``; put it in the place of ``out`` when the block ends without an error.
-
-    With ``force``, what stood at ``out`` before is moved aside first and removed last, so that one of both is always
-    there whole; without, ``out`` must still be empty or missing. Its permissions stay. If the block fails, the
-    temporary folder is removed and ``out`` is as it was. ``check`` raises where what stands there is to stay even so;
-    by default, everything but synthetic images of an earlier conversion.
-
-    Raises
-    ------
-    InputError
-        The folder cannot be made or moved, or ``out`` was filled meanwhile by something else.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"{out.name} cannot be made: {error.strerror}") from None
-    try:
-        yield staging
-        staging.chmod(_mode(out))
-        _swap(staging, out, check if force else None)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _mode(out: Path) -> int:
-    """Permissions of the folder that is there, so that a closed one stays closed; else those of a new folder."""
-    if out.is_dir():
-        return out.stat().st_mode & 0o777
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return 0o777 & ~mask
-
-
-def _swap(staging: Path, out: Path, check: Callable[[Path], None] | None) -> None:
-    aside: Path | None = None
-    try:
-        if check is None and out.is_dir():
-            out.rmdir()  # fails where something has come in since the start
-        elif check is not None and os.path.lexists(out):
-            check(out)
-            aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".previous", dir=out.parent))
-            out.rename(aside / out.name)
-        try:
-            staging.rename(out)
-        except BaseException:
-            if aside is not None:
-                (aside / out.name).rename(out)
-            raise
-    except OSError as error:
-        raise InputError(f"{out.name} cannot be put in place: {error.strerror}") from None
-    finally:
-        if aside is not None and out.exists():
-            shutil.rmtree(aside, ignore_errors=True)

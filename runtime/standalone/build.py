@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from sccg_runtime.errors import InputError
-from sccg_runtime.staging import whole_folder
+from sccg_runtime.files import whole_folder
 
 SPEC = Path(__file__).with_name("sccg-runtime.spec")
 LIBRARIES = "_internal"

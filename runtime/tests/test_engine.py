@@ -8,7 +8,7 @@ import pytest
 
 from sccg_runtime import engine
 from sccg_runtime.bundle import read_bundle
-from sccg_runtime.engine import open_session, physical_cores
+from sccg_runtime.engine import open_session
 from sccg_runtime.errors import BundleError, InputError, MissingDependencyError, RefusedError
 
 
@@ -23,7 +23,7 @@ def test_the_session_computes_what_the_network_does(bundle_file):
 
 
 def test_what_ran_is_read_back_from_the_engine(bundle_file):
-    description = open_session(read_bundle(bundle_file()), threads=1).describe()
+    description = open_session(read_bundle(bundle_file()), threads=1).description
     assert description.engine == "OpenVINO"
     assert description.engine_version.startswith("2026.")
     assert description.precision_ran == {"fp32": 2}
@@ -121,7 +121,7 @@ def test_onnxruntime_runs_where_it_is_installed(make, tmp_path):
     members = make.members_for(tmp_path, contract) | {"model.onnx": _onnx_identity()}
     session = open_session(read_bundle(make.pack(tmp_path / "ort.sccg", contract, members)), size=(32, 48), threads=1)
     np.testing.assert_array_equal(session(image(32, 48)), image(32, 48))
-    description = session.describe()
+    description = session.description
     assert (description.engine, description.device, description.threads) == ("ONNX Runtime", "CPU", 1)
     assert description.precision_ran == {"int8": 3}
     assert "at export" in description.precision_source
@@ -137,7 +137,7 @@ def test_a_damaged_onnx_model_gives_one_line(make, tmp_path):
 def test_bf16_needs_a_cpu_that_has_it(bundle_file, make):
     bundle = read_bundle(bundle_file(make.contract(precision_asked="bf16")))
     if "BF16" in engine.cpu_capabilities():
-        assert open_session(bundle).describe().precision_ran == {"bf16": 2}
+        assert open_session(bundle).description.precision_ran == {"bf16": 2}
     else:
         with pytest.raises(MissingDependencyError, match="BF16"):
             open_session(bundle)
@@ -201,7 +201,7 @@ def test_weights_stored_in_fp16_are_computed_in_float32_and_counted_so(make, tmp
     halved = {f"model.{kind}": (tmp_path / f"half.{kind}").read_bytes() for kind in ("xml", "bin")}
     assert len(halved["model.bin"]) < len(members["model.bin"])
     session = open_session(read_bundle(make.pack(tmp_path / "half.sccg", contract, members | halved)))
-    assert session.describe().precision_ran == {"fp32": 2}
+    assert session.description.precision_ran == {"fp32": 2}
 
 
 def test_int8_that_does_not_run_in_int8_is_said(bundle_file, make, caplog):
@@ -223,7 +223,3 @@ import openvino
 assert openvino.convert_model
 """
     subprocess.run([sys.executable, "-c", code, bundle_file()], check=True)
-
-
-def test_physical_cores_are_at_least_one():
-    assert physical_cores() >= 1

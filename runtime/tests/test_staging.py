@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sccg_runtime.errors import InputError
-from sccg_runtime.staging import check_output, whole_folder
+from sccg_runtime.files import whole_folder
+from sccg_runtime.staging import check_earlier, check_output
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path):
     (out / "old.dcm").write_text("old")
 
     def interrupted():
-        with whole_folder(out, force=True) as folder:
+        with whole_folder(out, replaceable=check_earlier) as folder:
             (folder / "0001.dcm").write_text("new")
             raise KeyboardInterrupt
 
@@ -46,7 +47,7 @@ def test_what_was_there_is_replaced_whole(tmp_path, synthetic):
     out = tmp_path / "out"
     out.mkdir()
     synthetic(out / "old.dcm")
-    with whole_folder(out, force=True) as folder:
+    with whole_folder(out, replaceable=check_earlier) as folder:
         (folder / "0001.dcm").write_text("new")
         assert (out / "old.dcm").exists()
     assert [item.name for item in out.iterdir()] == ["0001.dcm"]
@@ -61,7 +62,7 @@ def test_what_comes_in_meanwhile_is_not_deleted(tmp_path, force, existed):
         out.mkdir()
 
     def work():
-        with whole_folder(out, force=force) as folder:
+        with whole_folder(out, replaceable=check_earlier if force else None) as folder:
             (folder / "0001.dcm").write_text("new")
             out.mkdir(exist_ok=True)
             (out / "0001.dcm").write_text("another program's")
@@ -142,7 +143,7 @@ def test_a_mount_point_is_refused_before_any_work(tmp_path, monkeypatch):
 def test_a_killed_process_leaves_no_output_folder(tmp_path):
     code = """
 import pathlib, sys, time
-from sccg_runtime.staging import whole_folder
+from sccg_runtime.files import whole_folder
 with whole_folder(pathlib.Path(sys.argv[1])) as folder:
     (folder / "0001.dcm").write_text("half")
     print("ready", flush=True)

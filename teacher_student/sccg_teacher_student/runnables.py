@@ -74,13 +74,6 @@ class TorchRunnable:
         }
         return call
 
-    def synchronize(self) -> None:
-        """Wait for the GPU; nothing to wait for on a CPU."""
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
-
     def describe(self) -> dict[str, Any]:
         """Facts for the row, known after :meth:`open`."""
         return dict(self._facts)

@@ -34,9 +34,6 @@ class Fake:
 
         return call
 
-    def synchronize(self) -> None:
-        pass
-
     def describe(self) -> dict[str, Any]:
         return {
             "engine": self.engine,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,11 +107,6 @@ def head(rows: int, columns: int, seed: int = 0) -> FloatArray:
     y, x = np.mgrid[:rows, :columns]
     inside = ((y / rows - 0.5) / 0.4) ** 2 + ((x / columns - 0.5) / 0.35) ** 2 < 1
     return np.where(inside, rng.uniform(-0.5, 0.9, (rows, columns)), -1).astype(np.float32)[None]
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def without_teacher_hash(checkpoint: Checkpoint) -> TrainingRecord:

@@ -207,7 +207,7 @@ def test_another_engine_size_works_and_both_engines_agree(
         assert made.bundle.contract.engine_size == (96, 128)
         assert made.bundle.contract.trained_size == (64, 64)
         session = open_session(made.bundle, threads=1)
-        assert session.describe().size == (96, 128)
+        assert session.description.size == (96, 128)
         rms = float(np.sqrt(np.mean((session(image) - expected) ** 2)))
         assert rms < (1e-4 if precision == "fp32" else 0.05)
         assert read_golden(made.bundle).inputs.shape[2:] == (96, 128)

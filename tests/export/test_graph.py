@@ -10,7 +10,8 @@ from small_models import fresh, head, run_torch
 
 from sccg_export import graph as graph_module
 from sccg_export.graph import INPUT, OPSET, OUTPUT, Graph, export_graph
-from sccg_export.openvino_target import compile_float32
+from sccg_export.openvino_target import float32_files
+from sccg_runtime.engine import open_engine
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.intensity import FloatArray
 
@@ -52,9 +53,9 @@ def test_openvino_in_float32_gives_what_pytorch_gives_at_other_sizes(traced: tup
     network, graph = traced
     for size in SIZES:
         image = head(*size)
-        request, _, ran = compile_float32(graph, size, 1)
-        np.testing.assert_allclose(request.infer(image[None])[0][0], run_torch(network, image), atol=1e-3)
-        assert set(ran) == {"fp32"}
+        session = open_engine(float32_files(graph, size, "engine"), size, 1)
+        np.testing.assert_allclose(session(image), run_torch(network, image), atol=1e-3)
+        assert set(session.description.precision_ran) == {"fp32"}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -66,9 +67,9 @@ def test_students_of_every_form_run_at_sizes_of_the_clinic_that_they_were_not_tr
         expected = run_torch(network, image)
         assert np.ptp(expected) > 0.01, "a constant output would prove nothing"
         np.testing.assert_allclose(run_ort(graph, image), expected, atol=2e-4)
-        request, _, ran = compile_float32(graph, (side, side), 1)
-        np.testing.assert_allclose(request.infer(image[None])[0][0], expected, atol=1e-3)
-        assert set(ran) == {"fp32"}
+        session = open_engine(float32_files(graph, (side, side), "engine"), (side, side), 1)
+        np.testing.assert_allclose(session(image), expected, atol=1e-3)
+        assert set(session.description.precision_ran) == {"fp32"}
 
 
 def test_no_batch_normalisation_is_left_and_the_opset_is_the_stated_one(traced: tuple[torch.nn.Module, Graph]) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 from ruined import with_saturating_pairs
-from small_models import digest
 
 from sccg_bench.machine import describe_machine
 from sccg_export import ort_target
@@ -23,6 +22,7 @@ from sccg_export.old_cpu import OldCpu, run_as_old_cpu, why_not
 from sccg_export.request import DriftRefusedError, ExportRequest, check_request
 from sccg_export.workshop import Workshop
 from sccg_runtime.errors import InputError
+from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import Checkpoint
 
 ANYTHING = DriftBudget(
@@ -75,13 +75,13 @@ def test_what_float_layers_cannot_mend_is_refused_and_the_earlier_bundle_stays(
     monkeypatch.setattr("sccg_export.export.why_not", lambda target: None)
     out = tmp_path / "a.sccg"
     out.write_bytes(b"the earlier bundle")
-    before = digest(out)
+    before = sha256(out)
     wanted = request_for(old_cpu_check=True)
     with pytest.raises(DriftRefusedError, match="simulated ISA AVX2: worst case04/000; --no-old-cpu-check") as caught:
         export(wanted, out)
     assert caught.value.exit_code == 3
     assert caught.value.result.outputs is caught.value.result.fp32_outputs  # as the old CPU gave them
-    assert digest(out) == before
+    assert sha256(out) == before
     assert [one.name for one in tmp_path.iterdir()] == ["a.sccg"]
 
 

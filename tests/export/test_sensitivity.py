@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import pytest
 from ruined import node_of, with_outlier
-from small_models import digest, fresh
+from small_models import fresh
 
 from sccg_bench.quality import QualityResult
 from sccg_export.calibration import Calibration
@@ -26,6 +26,7 @@ from sccg_export.targets import load_target
 from sccg_export.workshop import Engine, Workshop
 from sccg_runtime.bundle import DRIFT_MEMBER
 from sccg_runtime.errors import InputError
+from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import Checkpoint
 
 targets = pytest.mark.parametrize("target", ["openvino", "ort"])
@@ -95,13 +96,13 @@ def test_what_no_layer_can_mend_is_refused_and_the_earlier_bundle_stays(
     monkeypatch.setattr("sccg_export.fallback.MAX_PUT_BACK", 2)
     out = tmp_path / "model.sccg"
     out.write_bytes(b"the earlier bundle")
-    before = digest(out)
+    before = sha256(out)
     wanted = request_for(checkpoint=with_outlier(student, 0), budget=DriftBudget(min_mean_psnr_db=95))
     with pytest.raises(DriftRefusedError, match=r"\(below 95\).*; worst case\d+/") as caught:
         export(wanted, out)
     assert caught.value.exit_code == 3
     assert caught.value.result.quality.slices
-    assert digest(out) == before
+    assert sha256(out) == before
     assert [one.name for one in tmp_path.iterdir()] == ["model.sccg"]
 
 

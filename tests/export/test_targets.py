@@ -229,7 +229,7 @@ def test_float32_takes_the_place_of_bf16_beside_int8_only_where_that_satisfies_t
     assert set(made.contract.precision_ran) == {rest, "int8"}
     assert ("put_back" in made.contract.drift) is put_back
     assert "not yet: too far: trying float32 instead of bf16 beside int8" in said
-    assert open_session(made).describe().precision_ran == made.contract.precision_ran
+    assert open_session(made).description.precision_ran == made.contract.precision_ran
 
 
 @has_bf16

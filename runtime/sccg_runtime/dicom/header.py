@@ -40,6 +40,14 @@ _MAX_META_BYTES = 64 * 1024
 _PIXEL_TAGS = frozenset(
     [bytes((0xE0, 0x7F, last, 0)) for last in (8, 9, 16)] + [bytes((0x7F, 0xE0, 0, last)) for last in (8, 9, 16)]
 )
+_SEQUENCE_KEYWORDS = (
+    "ScanningSequence",
+    "SequenceVariant",
+    "SequenceName",
+    "PulseSequenceName",
+    "ProtocolName",
+    "SeriesDescription",
+)
 _KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -52,15 +60,9 @@ _KEYWORDS = (
     "ImageType",
     "ComplexImageComponent",
     "SeriesNumber",
-    "SeriesDescription",
-    "ProtocolName",
-    "ScanningSequence",
-    "SequenceVariant",
-    "SequenceName",
-    "PulseSequenceName",
+    *_SEQUENCE_KEYWORDS,
     "ConcatenationUID",
     "InConcatenationTotalNumber",
-    "InstanceNumber",
     "SyntheticData",
     "RescaleSlope",
     "NumberOfFrames",
@@ -83,16 +85,6 @@ _GE_CREATOR, _GE_IMAGE_TYPE = "00430010", "0043102F"
 _GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}  # 0: magnitude
 
 
-_SEQUENCE_KEYWORDS = (
-    "ScanningSequence",
-    "SequenceVariant",
-    "SequenceName",
-    "PulseSequenceName",
-    "ProtocolName",
-    "SeriesDescription",
-)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """Of one file. Identifiers are kept out of ``repr``.
@@ -103,8 +95,8 @@ class Header:
         The file.
     sop_class_uid, sop_instance_uid, study_uid, series_uid, frame_of_reference_uid, patient
         Identifiers; ``patient`` is compared only.
-    modality, image_type, series_number, instance_number
-        (0008,0060), (0008,0008) with ComplexImageComponent (0008,9208), (0020,0011), (0020,0013).
+    modality, image_type, series_number
+        (0008,0060), (0008,0008) with ComplexImageComponent (0008,9208), (0020,0011).
     rescaled
         Whether there is a RescaleSlope (0028,1053).
     synthetic, burned_in, lossy
@@ -147,7 +139,6 @@ class Header:
     modality: str
     image_type: tuple[str, ...]
     series_number: int | None
-    instance_number: int | None
     rescaled: bool
     synthetic: bool
     burned_in: bool
@@ -256,7 +247,6 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         + words(dataset.get("ComplexImageComponent"))
         + _ge_component(dataset),
         series_number=whole("SeriesNumber"),
-        instance_number=whole("InstanceNumber"),
         rescaled="RescaleSlope" in dataset,
         synthetic=text("SyntheticData") == "YES",
         burned_in=text("BurnedInAnnotation") == "YES",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -254,17 +253,7 @@ class StoredHistogram:
             present = np.flatnonzero(counted)
             values.append(modality_values(present + lowest, slope, intercept).astype(np.float64))
             counts.append(counted[present])
-        return merged(zip(values, counts, strict=True))
-
-
-def merged(
-    parts: Iterable[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Several (values, counts) as one, values ascending and each once."""
-    listed = list(parts)
-    if not listed:
-        return np.empty(0), np.empty(0, np.int64)
-    values = np.concatenate([part[0] for part in listed])
-    counts = np.concatenate([part[1] for part in listed])
-    unique, index = np.unique(values, return_inverse=True)
-    return unique, np.bincount(index, weights=counts, minlength=len(unique)).astype(np.int64)
+        if not values:
+            return np.empty(0), np.empty(0, np.int64)
+        unique, index = np.unique(np.concatenate(values), return_inverse=True)
+        return unique, np.bincount(index, weights=np.concatenate(counts), minlength=len(unique)).astype(np.int64)

@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from sccg_runtime.errors import InputError
+from sccg_runtime.files import whole_folder
 from sccg_runtime.intensity import Modality
-from sccg_runtime.staging import whole_folder
 from sccg_teacher_student.data.cases import SPLITS
 from sccg_teacher_student.data.phantom import PhantomCase, case_name, phantom_case
 from sccg_teacher_student.data.phantom_anatomy import Z_RANGE_MM
@@ -99,7 +99,7 @@ def write_phantom(
             raise InputError(f"{out}: exists already; choose another folder, or replace a phantom with --force")
         _check_earlier(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_folder(out.resolve(), force=force, check=_check_earlier) as temporary:
+    with whole_folder(out.resolve(), replaceable=_check_earlier if force else None) as temporary:
         spacing = "unknown"
         for index in range(patients):
             case = phantom_case(index, seed, (size, size), slices)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import Cli
 
-from sccg_compress import overhead_command
+from sccg_compress import overhead_verb
 
 
 def test_both_are_measured_in_alternating_turns_and_compared(
@@ -24,8 +24,8 @@ def test_both_are_measured_in_alternating_turns_and_compared(
 
         return measure
 
-    monkeypatch.setattr(overhead_command, "_bare", loop("bare", 2.0))
-    monkeypatch.setattr(overhead_command, "_bench", loop("bench", 2.1))
+    monkeypatch.setattr(overhead_verb, "_bare", loop("bare", 2.0))
+    monkeypatch.setattr(overhead_verb, "_bench", loop("bench", 2.1))
     command = ("bench-overhead", bundles / "small.sccg", "--size", 64, "--threads", 1, "--rounds", 2, "--queries", 3)
     said = run(*command)
     assert said.code == 0, said
@@ -40,7 +40,7 @@ def test_both_are_measured_in_alternating_turns_and_compared(
 @pytest.mark.slow
 def test_the_real_loops_give_as_many_times_as_were_asked_for(bundles: Path) -> None:
     bundle = bundles / "small.sccg"
-    for loop in (overhead_command._bare, overhead_command._bench):
+    for loop in (overhead_verb._bare, overhead_verb._bench):
         times = loop(bundle, (64, 64), 1, 5)
         assert len(times) == 5
         assert all(0 < each < 10_000 for each in times)

@@ -1,12 +1,15 @@
-"""``sccg-compress compare``: two result files of bench side by side, and a gate for CI."""
+"""``compare``: two result files of bench side by side, and a gate for CI."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from sccg_compress.console import result, say, write_json
+from sccg_compress.verb_options import JsonOption
 from sccg_runtime.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -16,54 +19,43 @@ if TYPE_CHECKING:
 SCHEMA = "sccg-compare/1"
 
 
-def compare_files(
-    a: Path, b: Path, fail_if: Sequence[str], *, rows: Sequence[str], force: bool, json_out: str | None
+def compare(
+    a: Annotated[Path, typer.Argument(help="result.json of the run before.")],
+    b: Annotated[Path, typer.Argument(help="result.json of the run after.")],
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METRIC > NUMBER, or < NUMBER; with an x behind the number, a multiple of A's figure. Repeatable."
+        ),
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Row to look at; repeatable. Default: all of A.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare different machines, engines or slices.")] = False,
+    json_out: JsonOption = None,
 ) -> None:
-    """Print A | B | ratio of every row and hold B against the rules.
-
-    Parameters
-    ----------
-    a, b
-        JSON files that bench wrote: before and after.
-    fail_if
-        Rules, see :func:`sccg_bench.compare.parse_rule`.
-    rows
-        Names of the rows to look at; none: all that A measured.
-    force
-        Compare although machines, engines or slices differ.
-    json_out
-        File for the outcome as JSON, ``-`` for stdout, or None.
-
-    Raises
-    ------
-    InputError
-        A file, a rule or a row cannot be used.
-    RefusedError
-        A rule was broken; the message names every row that did.
-    """
-    from sccg_bench.compare import compare, parse_rule
+    """Hold one bench run against another; exit code 3 names the rows that broke a --fail-if."""
+    from sccg_bench.compare import compare as compared
+    from sccg_bench.compare import parse_rule
     from sccg_bench.results import read_results
 
     before, after = read_results(a), read_results(b)
-    rules = [parse_rule(text, (before, after)) for text in fail_if]
-    found = compare(before, after, rules, rows, force)
+    rules = [parse_rule(text, (before, after)) for text in fail_if or []]
+    found = compared(before, after, rules, row or [], force)
     broken = [each for each in found if each.verdict == "broken"]
     only_b = _new_rows(before, after)
-    if json_out is not None:
-        write_json(
-            json_out,
-            {
-                "schema": SCHEMA,
-                "a": a.name,
-                "b": b.name,
-                "forced": force,
-                "passed": not broken,
-                "rules": list(fail_if),
-                "figures": [each.to_dict() for each in found],
-                "only_in_b": only_b,
-                "warnings": {"a": list(before.warnings), "b": list(after.warnings)},
-            },
-        )
+    write_json(
+        json_out,
+        {
+            "schema": SCHEMA,
+            "a": a.name,
+            "b": b.name,
+            "forced": force,
+            "passed": not broken,
+            "rules": list(fail_if or []),
+            "figures": [each.to_dict() for each in found],
+            "only_in_b": only_b,
+            "warnings": {"a": list(before.warnings), "b": list(after.warnings)},
+        },
+    )
     if json_out != "-":
         for line in table(found):
             result(line)
