@@ -26,6 +26,13 @@ DEFAULTS = (
 )
 """Shown whether a rule asks for them or not."""
 _TIMED = ("latency_ms", "latency_native_ms", "throughput", "series", "peak_rss_mib", "device_p50_ms")
+_SAME_MACHINE = {
+    "cpu": "CPUs",
+    "instruction_sets": "instruction sets",
+    "limited_to": "limits of oneDNN",
+    "physical_cores": "cores",
+    "usable_cores": "usable cores",
+}
 _LATENCY_NAMES = tuple(each.name for each in fields(Latency))
 _RULE = re.compile(r"\s*(?P<metric>[A-Za-z_][\w.]*)\s*(?P<sign><=|>=|<|>)\s*(?P<value>[^\sx]+)(?P<ratio>x?)\s*")
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
@@ -207,16 +214,15 @@ def compare(
 def apart_in(a: Results, b: Results, before: Row, after: Row, metric: str) -> str | None:
     """Why a ratio of this figure says nothing about the models, in one clause; None if nothing speaks against it.
 
-    Times and memory need the same processor, cores, threads, engine version, precision and size, whole series the
-    same series; other figures the same direction, cases and slices, those against the teacher the same teacher (where
-    both runs name it).
+    Times and memory need the same processor and instruction sets, cores, threads, engine version, precision and size,
+    whole series the same series; other figures the same direction, data set, cases and slices, those against the
+    teacher the same teacher (where both runs name it).
     """
     group, _, name = metric.partition(".")
     timed = group in _TIMED
     facts: list[tuple[str, object, object]] = [("directions", a.direction, b.direction)]
     if timed:
-        for key, label in (("cpu", "CPUs"), ("physical_cores", "cores"), ("usable_cores", "usable cores")):
-            facts.append((label, a.machine.get(key), b.machine.get(key)))
+        facts += [(label, a.machine.get(key), b.machine.get(key)) for key, label in _SAME_MACHINE.items()]
         shape = "quality_size" if metric.startswith("latency_native_ms") else "size"
         names = ("device", "threads", "engine", "engine_version", "precision", shape)
         facts += [(name.replace("_", " "), getattr(before, name), getattr(after, name)) for name in names]
@@ -225,6 +231,8 @@ def apart_in(a: Results, b: Results, before: Row, after: Row, metric: str) -> st
         if a.machine.get("cpu") is None:
             return "the CPU is not named"
     elif metric != "size_mib":
+        facts.append(("data sets", a.provenance.get("data"), b.provenance.get("data")))
+        facts.append(("simulated data", a.is_simulated, b.is_simulated))
         facts.append(("cases", a.provenance.get("cases"), b.provenance.get("cases")))
         facts.append(("slices", (before.counts or {}).get("slices"), (after.counts or {}).get("slices")))
         facts.append(("quality sizes", before.quality_size, after.quality_size))

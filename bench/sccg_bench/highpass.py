@@ -13,6 +13,8 @@ from sccg_bench.scale import Image, Mask
 CUTOFF_CYCLES_PER_PX = 0.125
 """A quarter of the Nyquist frequency (0.5 cycles per pixel)."""
 PHASES = 4
+MOST_UNEVEN = 1000.0
+"""``phase_ratio`` of a difference on some pixel phases alone."""
 _TINY = 1e-12
 
 
@@ -49,23 +51,28 @@ def energy_ratio(band: Image, other_band: Image, mask: Mask) -> float | None:
 
 
 def correlation(band: Image, other_band: Image, mask: Mask) -> float | None:
-    """``hf_corr``: Pearson correlation of two high-pass bands inside ``mask``; None where one does not vary."""
+    """``hf_corr``: Pearson correlation of two high-pass bands inside ``mask``.
+
+    None where the other band does not vary; 0 where only ``band`` does not: its detail is nowhere.
+    """
     first, second = band[mask], other_band[mask]
     if first.size < 2:
         return None
     first, second = first - first.mean(), second - second.mean()
-    scale = float(np.sqrt(np.square(first).sum() * np.square(second).sum()))
-    return float((first * second).sum()) / scale if scale > _TINY * first.size else None
+    energy, other_energy = (float(np.square(each).sum()) for each in (first, second))
+    if other_energy <= _TINY * second.size:
+        return None
+    return float((first * second).sum()) / np.sqrt(energy * other_energy) if energy > _TINY * first.size else 0.0
 
 
 def phase_ratio(image: Image, other: Image) -> float | None:
     """Mean absolute difference on each of the 16 pixel phases of a 4x4 grid: the largest over the smallest.
 
-    About 1 where errors know nothing of the grid; large for checkerboards of strided networks. Whole slice, scale
-    free. None where the smallest is zero, or the slice is smaller than 4x4.
+    About 1 where errors know nothing of the grid; large for checkerboards of strided networks, cut off at
+    :data:`MOST_UNEVEN`. Whole slice, scale free. None where there is no difference, or the slice is smaller than 4x4.
     """
     error = np.abs(image - other)
     if min(error.shape) < PHASES:
         return None
     means = [float(error[row::PHASES, column::PHASES].mean()) for row in range(PHASES) for column in range(PHASES)]
-    return max(means) / min(means) if min(means) > _TINY else None
+    return None if max(means) <= _TINY else max(means) / max(min(means), max(means) / MOST_UNEVEN)

@@ -18,6 +18,8 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Intensity, unit_to_linear
 
 LOW_HU, HIGH_HU = -1024.0, 3000.0
+SEEN_HU = (-1000.0, 1000.0)
+"""What a window must hold at least, so that errors in air and in bone can be seen."""
 RANGE_HU = HIGH_HU - LOW_HU
 SSIM_WINDOW = 7
 Volume = npt.NDArray[np.float64]
@@ -49,6 +51,12 @@ class HuScores:
     def to_dict(self) -> dict[str, float | None]:
         """JSON form."""
         return asdict(self)
+
+
+def sees_air_and_bone(ct: Intensity) -> bool:
+    """Whether a CT intensity is in HU and its window wide enough (:data:`SEEN_HU`) for figures that hide nothing."""
+    window = ct.window_hu if ct.kind == "hu" else None
+    return window is not None and window[0] <= SEEN_HU[0] and window[1] >= SEEN_HU[1]
 
 
 def hu_scores(output: FloatArray, reference: FloatArray, ct: Intensity) -> HuScores:

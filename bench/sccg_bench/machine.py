@@ -37,6 +37,8 @@ class Machine:
         Main memory in GiB.
     os, python
         Names and versions.
+    limited_to
+        Instruction set that the environment keeps oneDNN (OpenVINO, PyTorch) to, as in an imitation of an older CPU.
     """
 
     cpu: str | None
@@ -47,6 +49,7 @@ class Machine:
     ram_gib: float | None
     os: str
     python: str
+    limited_to: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -68,7 +71,13 @@ def describe_machine(cpuinfo: Path = _PROC / "cpuinfo") -> Machine:
         ram_gib=_ram_gib(),
         os=platform.platform(aliased=True),
         python=platform.python_version(),
+        limited_to=onednn_limit(),
     )
+
+
+def onednn_limit() -> str | None:
+    """The instruction set that ``ONEDNN_MAX_CPU_ISA`` names, or None."""
+    return os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or None
 
 
 def core_shares(count: int, cpus: Path = Path("/sys/devices/system/cpu")) -> list[set[int]] | None:
@@ -134,7 +143,7 @@ class LoadWatch:
             return None
         ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
         used = (after[0] - self._before[0]) / ticks
-        mine = sum(after[1].get(pid, 0) - self._before[1].get(pid, 0) for pid in after[1]) / ticks
+        mine = (sum(after[1].values()) - sum(self._before[1].values())) / ticks  # of a child that ended: in ours now
         return max(0.0, (used - mine) / seconds)
 
     def warning(self) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sccg_bench.aggregate import Figures
 from sccg_bench.latency import Latency, LatencyPlan, Profile, plan_of, take_turns
-from sccg_bench.machine import core_shares
+from sccg_bench.machine import LoadWatch, core_shares
 from sccg_bench.protocols import Converter, Runnable
 from sccg_bench.results import Role, Row, Status
 from sccg_bench.worker import TIMEOUT_S, Worker, WorkerError
@@ -106,7 +106,9 @@ class Measuring:
                 slow[name] = self.workers[name].warm_up(self._plan)
         self._progress(f"latency at {size[0]}x{size[1]}: {len(slow)} models take turns")
         blocks = {name: self._block(name, size) for name in slow}
-        for name, latency in take_turns(blocks, slow, self._plan).items():
+        with self._watched(f"latency at {size[0]}x{size[1]}"):
+            found = take_turns(blocks, slow, self._plan)
+        for name, latency in found.items():
             self._keep(name, latency, size, native)
 
     def outputs(self, images: Sequence[FloatArray]) -> dict[str, list[FloatArray]]:
@@ -153,6 +155,7 @@ class Measuring:
         for name in list(self.workers):
             self._progress(f"{name}: throughput of {streams} streams")
             with (
+                self._watched(f"throughput of {name}"),
                 self._told_apart(name, "throughput"),
                 ThreadPoolExecutor(streams) as pool,
                 contextlib.ExitStack() as stack,
@@ -185,7 +188,7 @@ class Measuring:
                 continue
             self._progress(f"{name}: DICOM to DICOM, {self._plan.series_repeats} times")
             cold, whole, slices = [], [], 0
-            with self._told_apart(name, "DICOM to DICOM"):
+            with self._watched(f"DICOM to DICOM by {name}"), self._told_apart(name, "DICOM to DICOM"):
                 for _ in range(self._plan.series_repeats):
                     with tempfile.TemporaryDirectory() as folder:
                         began = time.monotonic()
@@ -198,6 +201,14 @@ class Measuring:
                 figures = _repeated("end_to_end", whole) | _repeated("cold_start", cold)
                 figures |= {"slices": slices, "repeats": self._plan.series_repeats}
                 self.rows[name] = replace(self.rows[name], series=figures)
+
+    @contextlib.contextmanager
+    def _watched(self, what: str) -> Iterator[None]:
+        """A warning where others kept the machine busy meanwhile; measured apart, as quiet minutes would hide it."""
+        watch = LoadWatch(lambda: [worker.pid for worker in self.workers.values()])
+        yield
+        if (disturbed := watch.warning()) is not None:
+            self.warnings.append(f"{what}: {disturbed}")
 
     @contextlib.contextmanager
     def _told_apart(self, name: str, what: str) -> Iterator[None]:

@@ -8,6 +8,12 @@ from dataclasses import replace
 from sccg_bench.results import Results, Row
 from sccg_runtime.errors import InputError
 
+_SHARED = {
+    "cases": "on other cases",
+    "data": "on another data set",
+    "simulated_data": "on data of another kind",
+    "teacher_sha256": "with another teacher",
+}
 SEVERAL_RUNS = "models were timed in several runs, each beside the teacher: hold 'vs teacher' side by side, not ms"
 
 
@@ -22,7 +28,7 @@ def merge(runs: Mapping[str, Results]) -> Results:
     Raises
     ------
     InputError
-        There is no run, or they are of several directions or were measured on different slices.
+        There is no run, or they are of several directions or teachers, or were measured on different slices.
     """
     if not runs:
         raise InputError("there is no bench run to put into a table")
@@ -30,8 +36,10 @@ def merge(runs: Mapping[str, Results]) -> Results:
     for label, run in runs.items():
         if run.direction != first.direction:
             raise InputError(f"{label} is {run.direction}, the others are {first.direction}")
-        if run.provenance.get("cases") != first.provenance.get("cases"):
-            raise InputError(f"{label} was measured on other cases than the others")
+        for name, told in _SHARED.items():
+            one, other = run.provenance.get(name), first.provenance.get(name)
+            if one != other and (name == "cases" or None not in (one, other)):  # earlier versions say less
+                raise InputError(f"{label} was measured {told} than the others")
     common: dict[str, Row] = {}
     models: list[Row] = []
     for label, run in runs.items():
@@ -43,20 +51,27 @@ def merge(runs: Mapping[str, Results]) -> Results:
     warnings = _warnings(runs)
     if len({row.latency_ms for run in runs.values() for row in run.rows if row.role == "teacher"}) > 1:
         warnings.insert(0, SEVERAL_RUNS)
-    machines = {str(run.machine.get("cpu")) for run in runs.values()}
+    machines = {_machine(run) for run in runs.values()}
     if len(machines) > 1:
-        warnings.insert(0, f"measured on different machines: {', '.join(sorted(machines))}")
+        warnings.insert(0, f"measured on different machines: {'; '.join(sorted(machines))}")
     provenance = {
         name: value
         for name, value in first.provenance.items()
         if all(run.provenance.get(name) == value for run in runs.values())
     }
+    if any(run.is_simulated for run in runs.values()):
+        provenance["simulated_data"] = True
     return replace(
         first,
         provenance=provenance | {"runs": list(runs)},
         rows=(*common.values(), *models),
         warnings=tuple(warnings),
     )
+
+
+def _machine(run: Results) -> str:
+    sets = ", ".join(run.machine.get("instruction_sets") or ())
+    return f"{run.machine.get('cpu')}{f' ({sets})' if sets else ''}"
 
 
 def _warnings(runs: Mapping[str, Results]) -> list[str]:

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from sccg_bench import highpass
 from sccg_bench.aggregate import Figures, PatientScores, SliceScores, Summary, landmarks, summarise
-from sccg_bench.hu import hu_scores
+from sccg_bench.hu import hu_scores, sees_air_and_bone
 from sccg_bench.masks import (
     TissueLevels,
     air_mask,
@@ -228,8 +228,8 @@ class Judge:
         return figures, empty
 
     def _volumes(self, outputs: Sequence[FloatArray]) -> dict[str, Figures]:
-        """SynthRAD-style figures per case; empty unless the output is a CT in HU with references of one size."""
-        if not self._output_is_ct or self._ct is None or self._ct.kind != "hu":
+        """SynthRAD-style figures per case; empty unless the output is a CT in HU, of a wide window and one size."""
+        if not self._output_is_ct or self._ct is None or not sees_air_and_bone(self._ct):
             return {}
         cases: dict[str, list[int]] = {}
         for index, pair in enumerate(self._pairs):

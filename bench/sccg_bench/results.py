@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -23,6 +25,11 @@ Role = Literal["teacher", "teacher engine", "model", "control", "cited"]
 """``teacher``: what drift refers to. ``teacher engine``: the same network on another engine, no compressed model."""
 FIGURES = ("throughput", "series", "quality", "drift", "engine_drift")
 """Fields of a row that hold figures by name."""
+_LARGEST = sys.float_info.max
+_TEXTS = (
+    *("note", "engine", "engine_version", "device", "precision", "quantizer"),
+    *("engine_drift_from", "detail_against"),
+)
 PAPER_MS = 2730.0
 PAPER_SIZE = (512, 512)
 PAPER_NAME = "paper, RTX 3080 Ti"
@@ -123,6 +130,16 @@ class Row:
         figures = cast("dict[str, float | None] | None", getattr(self, group))
         return None if figures is None else figures.get(name)
 
+    @property
+    def worst_slice(self) -> tuple[str, float] | None:
+        """``case/slice`` and PSNR to the teacher inside the head, dB, of the slice that has the lowest."""
+        found = [
+            (f"{part.get('case')}/{part.get('slice')}", value)
+            for part in self.per_slice
+            if (value := (part.get("drift") or {}).get("to_teacher_psnr_head_db")) is not None
+        ]
+        return min(found, key=lambda each: each[1], default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form, every key present."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -163,12 +180,21 @@ class Row:
             if not isinstance(layers, list | tuple) or not all(isinstance(each, str) for each in layers):
                 raise InputError(f"{label}: float_layers is not a list of names")
             known["float_layers"] = tuple(layers)
-        if known.get("quantizer") is not None and not isinstance(known["quantizer"], str):
-            raise InputError(f"{label}: quantizer is not text")
+        for name in _TEXTS:
+            if not isinstance(known.get(name), str | None):
+                raise InputError(f"{label}: {name} is not text")
+        if not all(isinstance(value, str) for value in (known.get("landmarks") or {}).values()):
+            raise InputError(f"{label}: landmarks are not text")
         for name in ("per_patient", "per_slice"):
             parts = known.get(name) or ()
             if not isinstance(parts, list | tuple) or not all(isinstance(part, dict) for part in parts):
                 raise InputError(f"{label}: {name} is not a list of objects")
+            for part, group in product(parts, (*FIGURES, "spot")):
+                figures = part.get(group)
+                if figures is not None and not isinstance(figures, dict):
+                    raise InputError(f"{label}: {name}: {group} is not an object")
+                for key, value in (figures or {}).items():
+                    _number(value, f"{label}: {name}: {group}.{key}")
             known[name] = tuple(parts)
         return cls(**known)
 
@@ -359,5 +385,7 @@ def _size(values: object, label: str) -> tuple[int, int] | None:
 
 
 def _number(value: object, label: str) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
         raise InputError(f"{label} is not a number")

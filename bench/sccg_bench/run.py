@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sccg_bench.latency import LatencyPlan
-from sccg_bench.machine import LoadWatch, describe_machine
+from sccg_bench.machine import describe_machine
 from sccg_bench.measuring import BenchOptions, Measuring
 from sccg_bench.protocols import Pair, Runnable
 from sccg_bench.quality import Judge, QualityResult, blurred
@@ -99,13 +99,11 @@ def run_bench(
     with contextlib.ExitStack() as stack:
         for runnable in runnables:
             run.start(stack, runnable)
-        watch = LoadWatch(lambda: [worker.pid for worker in run.workers.values()])
         run.measure(options.size, native=False)
         outputs = run.outputs([image for pair in usable if (image := pair.image(source)) is not None])
         run.throughput()
         run.series()
-        disturbed = watch.warning()
-    warnings += [*run.warnings, disturbed] if disturbed else run.warnings
+    warnings += run.warnings
     warnings += [text for row in run.rows.values() if (text := unsteady(row)) is not None]
     rows = _judged(run.rows, usable, outputs, options)
     warnings += [text for row in rows for text in (other_precision(row), _not_finite(row)) if text is not None]
@@ -162,12 +160,13 @@ def with_quality(row: Row, result: QualityResult) -> Row:
 
 
 def unsteady(row: Row) -> str | None:
-    """One line if the medians of a model's turns lie too far apart to trust their common median."""
-    latency = row.latency_ms
-    if latency is None or not latency.is_unsteady:
+    """One line if the medians of a model's turns lie too far apart to trust their common median, at either size."""
+    spreads = [one.spread for one in (row.latency_ms, row.latency_native_ms) if one is not None and one.is_unsteady]
+    if not spreads:
         return None
     return (
-        f"{row.name}: the medians of its turns lie {latency.spread:.0%} of p50 apart: measure again on a quiet machine"
+        f"{row.name}: the medians of its turns lie {max(filter(None, spreads)):.0%} of p50 apart: measure again on a "
+        "quiet machine"
     )
 
 

@@ -71,9 +71,7 @@ class Known:
             name = f"{path.resolve().parent.name}/{path.name}"  # students of all runs are called alike
             remarks += other_intensities(name, one, source)
             remarks += other_scale(name, one, size, spacing_mm)
-            if isinstance(one, TrainingRecord) and one.data == str(source.path.resolve()):
-                seen = sum(case in one.train_cases for case in cases)
-                remarks += [f"{name} learned from {seen} of these {len(cases)} cases"] if seen else []
+            remarks += _learned(name, one, source, cases)
             if self.teacher is not None and path != self.teacher.path:
                 remarks += other_teacher(name, one, self.teacher)
         say(*remarks)
@@ -88,6 +86,23 @@ class Known:
             if found.get(path.name) != digest:
                 found[free_name(path.name, path, found)] = digest
         return found
+
+
+def _learned(name: str, one: TrainingRecord | Contract, source: DataSource, cases: Sequence[str]) -> list[str]:
+    """What speaks for a model having learned from cases: its record, or for a bundle its calibration slices.
+
+    Folders are moved, copied and opened at ``train/``, so names alone count where the folder is not the recorded one.
+    """
+    if isinstance(one, TrainingRecord):
+        its, where = set(one.train_cases), one.data
+    else:
+        its = {str(name).partition("/")[0] for name in (one.calibration or {}).get("names", ())}
+        where = None
+    seen = [case for case in cases if case in its]
+    if not seen:
+        return []
+    told = f"learned from {len(seen)} of these {len(cases)} cases"
+    return [f"{name} {told}" if where == str(source.path.resolve()) else f"{name} may have {told}: they have its names"]
 
 
 def free_name(name: str, path: Path, taken: Collection[str]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sccg_bench.machine import LoadWatch, describe_machine
+from sccg_bench.machine import describe_machine, onednn_limit
 from sccg_bench.measuring import BenchOptions, Measuring
 from sccg_bench.results import Row
 from sccg_bench.run import unsteady
@@ -129,7 +128,7 @@ class Setting:
             instruction_sets=machine.instruction_sets,
             threads=physical_cores(),
             computes=tuple(sorted(cpu_capabilities())),
-            limited_to=os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA"),
+            limited_to=onednn_limit(),
             versions={name: version(name) for name in ("sccg-compress", *REQUIREMENTS[known].packages)},
             target=known,
             size=size,
@@ -200,9 +199,8 @@ def measure(setting: Setting, say: Callable[[str], None]) -> Timing:
         for number, (name, spec) in enumerate(specs.items(), start=1):
             say(f"{name}: building, {number} of {len(specs)}")
             run.start(stack, EngineRunnable(name, engine_files(spec, setting.target, setting.size)))
-        watch = LoadWatch(lambda: [worker.pid for worker in run.workers.values()])
         run.measure(setting.size, native=False)
-        told = [watch.warning(), *map(unsteady, run.rows.values())]
+        told = [*run.warnings, *map(unsteady, run.rows.values())]
     timed = tuple(_timed(spec, run.rows[name], setting) for name, spec in specs.items())
     if all(one.control or one.p50_ms is None for one in timed):
         raise InputError(f"no student could be timed: {timed[0].note}")

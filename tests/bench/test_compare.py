@@ -13,6 +13,8 @@ from sccg_bench.results import Results, Row, paper_row
 from sccg_bench.run import CONTROL_NAME
 from sccg_runtime.errors import InputError
 
+XEON = {"cpu": "Xeon", "physical_cores": 2, "usable_cores": 2}
+
 
 def row(name: str = "int8", p50: float = 10.0, delta: float | None = 0.0, **given: Any) -> Row:
     values: dict[str, Any] = {
@@ -28,7 +30,7 @@ def row(name: str = "int8", p50: float = 10.0, delta: float | None = 0.0, **give
 
 
 def run(*rows: Row, cpu: str | None = "Xeon", **given: Any) -> Results:
-    machine = {"cpu": cpu, "physical_cores": 2, "usable_cores": 2}
+    machine = XEON | {"cpu": cpu}
     control = Row(name=CONTROL_NAME, role="control", drift={"delta_psnr_db": -9.0})
     values: dict[str, Any] = {"machine": machine, "provenance": {"cases": ["a"]}, "direction": "mr2ct"}
     return Results(**(values | {"rows": (*rows, control, paper_row())} | given))
@@ -100,6 +102,8 @@ def test_a_rule_that_no_row_could_be_held_against_is_no_pass() -> None:
     [
         ({"cpu": "EPYC"}, row(), "CPUs differ (Xeon; EPYC)"),
         ({"machine": {"cpu": "Xeon", "physical_cores": 4, "usable_cores": 4}}, row(), "cores differ (2; 4)"),
+        ({"machine": XEON | {"instruction_sets": ["avx2"]}}, row(), "instruction sets differ (null; avx2)"),
+        ({"machine": XEON | {"limited_to": "AVX2"}}, row(), "limits of oneDNN differ (null; AVX2)"),
         ({}, row(engine_version="2"), "engine version differ (1; 2)"),
         ({}, row(threads=1), "threads differ (2; 1)"),
         ({}, row(size=(256, 256)), "size differ (512, 512; 256, 256)"),
@@ -118,6 +122,20 @@ def test_time_ratios_between_different_machines_are_refused_without_force(
     assert [each.verdict for each in held(a, b, "p50 > 11").values()] == ["kept"], "an absolute limit needs no twin"
     shown = next(each for each in compare(a, b) if each.metric == "latency_ms.p50")
     assert (shown.ratio, shown.note) == (None, reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "two", "reason"),
+    [
+        ("data", "phantom", "hospital", "data sets differ (phantom; hospital)"),
+        ("simulated_data", True, False, "simulated data differ (True; False)"),
+    ],
+)
+def test_quality_ratios_between_data_sets_are_refused(name: str, one: object, two: object, reason: str) -> None:
+    a, b = (run(row(), provenance={"cases": ["a"], name: value}) for value in (one, two))
+    with pytest.raises(InputError) as told:
+        held(a, b, "ssim < 0.95x")
+    assert reason in str(told.value)
 
 
 def test_an_unnamed_processor_is_not_taken_for_the_same() -> None:

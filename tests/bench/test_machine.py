@@ -80,3 +80,16 @@ def test_load_of_others_is_all_that_is_not_ours(tmp_path: Path) -> None:
     write(1000 + 10 * ticks, 10 + 1 * ticks, 20 + 8 * ticks)
     assert watch.busy_cores() == pytest.approx(0.1)
     assert watch.warning() is None
+    (tmp_path / "77" / "stat").unlink()  # it failed: from now on, what it used is told as our children's
+    write_own = f"{os.getpid()} (a) R {' '.join(['0'] * 10)} {10 + 1 * ticks} 0 {20 + 8 * ticks} 0 20 0"
+    (tmp_path / str(os.getpid()) / "stat").write_text(write_own)
+    (tmp_path / "stat").write_text(f"cpu  {1000 + 19 * ticks} 0 0 500 0 0 0 0 0 0\ncpu0 1\n")
+    assert watch.busy_cores() == pytest.approx(1.0), "what it used before we watched hides nothing"
+
+
+def test_an_imitated_older_processor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert describe_machine().limited_to == "AVX2"
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    assert describe_machine().limited_to is None

@@ -50,7 +50,7 @@ def test_what_differs_between_runs_is_not_told_of_all() -> None:
     runs = {"first": run(2.0, 25.0), "second": replace(run(4.0, 28.0, "two", "other"), warnings=("busy",))}
     merged = merge(runs)
     assert merged.provenance == {"cases": ["a", "b"], "simulated_data": True, "runs": ["first", "second"]}
-    assert merged.warnings == ("measured on different machines: one, two", SEVERAL_RUNS, "second: busy")
+    assert merged.warnings == ("measured on different machines: one; two", SEVERAL_RUNS, "second: busy")
 
 
 def test_what_is_common_to_points_of_one_run_is_told_once() -> None:
@@ -65,6 +65,24 @@ def test_runs_that_do_not_belong_together_are_refused() -> None:
         merge({"first": first, "second": replace(first, direction="ct2mr")})
     with pytest.raises(InputError, match="second was measured on other cases"):
         merge({"first": first, "second": replace(first, provenance={"cases": ["a"]})})
+    known = {"cases": ["a", "b"], "data": "phantom", "simulated_data": True, "teacher_sha256": "0" * 64}
+    for name, other, told in (
+        ("data", "hospital", "on another data set"),
+        ("simulated_data", False, "on data of another kind"),
+        ("teacher_sha256", "1" * 64, "with another teacher"),
+    ):
+        one, two = (replace(first, provenance=known | changed) for changed in ({}, {name: other}))
+        with pytest.raises(InputError, match=f"second was measured {told}"):
+            merge({"first": one, "second": two})
+    silent = replace(first, provenance={"cases": ["a", "b"]})
+    assert merge({"first": silent, "second": replace(first, provenance=known)}).is_simulated
+
+
+def test_one_name_of_two_processors_is_told_apart() -> None:
+    first = run(2.0, 25.0)
+    sets = [replace(first, machine={"cpu": "EPYC", "instruction_sets": one}) for one in (["avx2"], ["avx2", "avx512f"])]
+    warned = merge(dict(zip(("first", "second"), sets, strict=True))).warnings
+    assert warned == ("measured on different machines: EPYC (avx2); EPYC (avx2, avx512f)",)
     with pytest.raises(InputError, match="no bench run"):
         merge({})
 

@@ -158,6 +158,13 @@ def test_detail_of_nothing_is_none() -> None:
     assert highpass.phase_ratio(np.zeros((3, 9)), np.ones((3, 9))) is None
 
 
+def test_detail_that_is_not_there_at_all_correlates_with_nothing() -> None:
+    band = highpass.high_pass(IMAGE)
+    everywhere = np.ones(band.shape, bool)
+    assert highpass.correlation(np.zeros(band.shape), band, everywhere) == 0
+    assert highpass.correlation(band, np.zeros(band.shape), everywhere) is None
+
+
 def test_a_pattern_on_the_stride_shows_in_phase_ratio_and_noise_does_not() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 1, (128, 128))
@@ -166,6 +173,7 @@ def test_a_pattern_on_the_stride_shows_in_phase_ratio_and_noise_does_not() -> No
     assert highpass.phase_ratio(IMAGE[:64, :64] * 0 + 1, np.zeros((64, 64))) == pytest.approx(1)
     assert highpass.phase_ratio(noise, np.zeros((128, 128))) < 1.2
     assert highpass.phase_ratio(noise + grid, np.zeros((128, 128))) > 5
+    assert highpass.phase_ratio(grid, np.zeros((128, 128))) == highpass.MOST_UNEVEN, "nothing but a checkerboard"
 
 
 HU = Intensity(modality="CT", kind="hu", low_hu=-1024, high_hu=3000)

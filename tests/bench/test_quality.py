@@ -152,6 +152,14 @@ def test_hu_figures_come_only_with_hu() -> None:
     assert "mae_hu" not in quality(pairs, outputs, None, None, "mr2ct").summary.quality
 
 
+@pytest.mark.parametrize("window", [(0, 80), (-160, 240), (-1024, 400), (-200, 2000)])
+def test_a_window_that_hides_errors_of_bone_or_air_gives_no_hu_figures(window: tuple[float, float]) -> None:
+    narrow = Intensity(modality="CT", kind="hu", low_hu=window[0], high_hu=window[1])
+    pairs = fakes.pairs(cases=1, slices=8, size=32)
+    outputs = [pair.ct for pair in pairs if pair.ct is not None]
+    assert "mae_hu" not in quality(pairs, outputs, None, None, "mr2ct", narrow).summary.quality
+
+
 @pytest.mark.parametrize("outputs", [[], [fakes.head(32)] * 6])
 def test_outputs_that_do_not_fit_are_refused(outputs: list[np.ndarray]) -> None:
     with pytest.raises(InputError, match="quality: "):

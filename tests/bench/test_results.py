@@ -56,6 +56,13 @@ def test_there_is_no_nan_and_no_infinity() -> None:
         ({"rows": [{"name": "m", "quality": {"ssim": "good"}}]}, "quality.ssim is not a number"),
         ({"rows": [{"name": "m", "quality": []}]}, "quality is not an object"),
         ({"rows": [{"name": "m", "per_slice": [1]}]}, "per_slice"),
+        ({"rows": [{"name": "m", "per_slice": [{"drift": 3}]}]}, "per_slice: drift is not an object"),
+        ({"rows": [{"name": "m", "per_patient": [{"quality": {"ssim": "a"}}]}]}, "quality.ssim is not a number"),
+        ({"rows": [{"name": "m", "per_slice": [{"spot": {"row": []}}]}]}, "spot.row is not a number"),
+        ({"rows": [{"name": "m", "quality": {"ssim": 10**400}}]}, "quality.ssim is not a number"),
+        ({"rows": [{"name": "m", "landmarks": {"worst": 1}}]}, "landmarks are not text"),
+        *[({"rows": [{"name": "m", name: 5}]}, f"{name} is not text") for name in ("note", "engine", "device")],
+        *[({"rows": [{"name": "m", name: []}]}, f"{name} is not text") for name in ("precision", "detail_against")],
         ({"direction": "up"}, "direction 'up'"),
         ({"warnings": "x"}, "warnings"),
     ],
@@ -66,6 +73,13 @@ def test_what_is_wrong_is_named(change: dict[str, object], message: str, tmp_pat
     with pytest.raises(InputError, match=message) as caught:
         read_results(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_number_beyond_floats_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(RESULTS.to_json().replace('"ssim": 0.5', '"ssim": 1e999'))
+    with pytest.raises(InputError, match=r"quality\.ssim is not a number"):
+        read_results(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "null"])

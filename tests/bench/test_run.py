@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import bench_fakes as fakes
 import numpy as np
@@ -185,7 +186,7 @@ def test_a_bundle_is_measured_from_files_to_files_in_fresh_processes(tmp_path: P
     for name in ("end_to_end_ms", "cold_start_ms"):
         assert 0 < bundle.series[f"{name}_low"] <= bundle.series[name] <= bundle.series[f"{name}_high"]
     assert bundle.series["cold_start_ms"] > 5 * bundle.series["end_to_end_ms"], "a process starts first"
-    assert found.warnings == () or "DICOM" not in " ".join(found.warnings)
+    assert "DICOM to DICOM was not measured" not in " ".join(found.warnings)
     assert Results.from_json(found.to_json()).rows[0].series == bundle.series
 
 
@@ -324,6 +325,18 @@ def test_an_unsteady_model_is_warned_about() -> None:
         unsteady(Row(name="m", latency_ms=replace(steady, block_p50_high=14.9))) or ""
     )
     assert unsteady(Row(name="m")) is None
+    native = Row(name="m", latency_ms=steady, latency_native_ms=replace(steady, block_p50_high=12.9))
+    assert "lie 30% of p50 apart" in (unsteady(native) or ""), "the first screen shows that figure, too"
+
+
+def test_each_phase_is_watched_apart_as_quiet_minutes_would_hide_a_disturbed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warnings = iter(["busy", None, None])
+    watch = SimpleNamespace(warning=lambda: next(warnings))
+    monkeypatch.setattr("sccg_bench.measuring.LoadWatch", lambda _: watch)
+    found = run_bench([fakes.Fake("m")], fakes.pairs(1, 1), options()).results
+    assert [line for line in found.warnings if "busy" in line] == [f"latency at {found.rows[0].size[0]}x64: busy"]
 
 
 def test_a_precision_that_did_not_run_is_warned_about() -> None:

@@ -18,7 +18,7 @@ GOOD = Row(
     precision_ran={"bf16": 2, "int8": 9},
     latency_ms=summarise_blocks([[4.0]]),
     speedup_vs_teacher=200.0,
-    quality={"hf_ratio": 1.0, "hf_corr": 0.95, "phase_ratio": 1.1, "bias_soft_u8": -0.5, "bias_bone_u8": None},
+    quality={"hf_ratio": 1.0, "hf_corr": 0.95, "phase_ratio": 1.1, "bias_soft_u8": -0.5, "bias_bone_u8": 0.0},
     drift={
         "to_teacher_psnr_db": 33.0,
         "to_teacher_psnr_head_db": 30.0,
@@ -74,7 +74,7 @@ def test_students_are_their_engines_fastest_first() -> None:
     assert lines["blurred"][2:4] == ("–", "–")
     assert lines["teacher"][-1] == "–"
     detail = slice(8, 11)
-    assert lines["good"][detail] == ("1.000", "0.950", "1.10")
+    assert lines["good"][detail] == ("1.000", "0.950", "1.100")
     assert lines["teacher"][detail] == ("–", "–", "–"), "it is held against the real image"
 
 
@@ -97,11 +97,11 @@ def test_the_precision_is_what_ran(asked: str | None, ran: dict[str, int] | None
     [
         ({}, "none"),
         ({"quality": {"hf_ratio": 0.8}}, "hf ratio"),
-        ({"quality": {"hf_ratio": 0.8}, "detail_against": "reference"}, "none"),
+        ({"quality": {"hf_ratio": 0.8}, "detail_against": "reference"}, "none of 5"),
         ({"quality": {"bias_bone_u8": -1.5}, "engine_drift": None}, "bias of bone"),
         ({"drift": {"delta_iou_bone": -0.02, "delta_ssim": -0.01}}, "Δ SSIM, Δ IoU of bone"),
         ({"drift": {"to_teacher_psnr_head_db": 30.1}}, "worst slice"),
-        ({"drift": {"to_teacher_psnr_head_db": 30.1}, "per_slice": ()}, "none"),
+        ({"drift": {"to_teacher_psnr_head_db": 30.1}, "per_slice": ()}, "none of 6"),
         ({"quality": None, "drift": None, "engine_drift": None, "per_slice": ()}, "not measured"),
     ],
 )

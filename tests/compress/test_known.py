@@ -27,6 +27,19 @@ def test_cases_that_a_network_learned_from_are_told(lab: Lab) -> None:
     assert told == ["first/student.safetensors learned from 1 of these 2 cases"]
 
 
+def test_cases_are_known_again_in_another_folder_and_by_a_bundle_alone(lab: Lab, bundles: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab.phantom / "train", tmp_path / "copy")
+    known = learn([find_model(lab.run)], None, None)
+    cases = open_data(lab.phantom).splits["train"]
+    told = f"may have learned from {len(cases)} of these {len(cases)} cases: they have its names"
+    for folder in (lab.phantom / "train", tmp_path / "copy"):
+        assert known.compare(open_data(folder), cases) == [f"first/student.safetensors {told}"]
+    alone = learn([find_model(bundles / "small.sccg")], None, None)
+    source = open_data(lab.phantom)
+    assert [line.partition(" ")[2] for line in alone.compare(source, cases)] == [told]
+    assert alone.compare(source, source.splits["test"]) == []
+
+
 def test_no_hash_of_many_files_of_one_name_is_lost(lab: Lab) -> None:
     folders = [lab.run, *(lab.root / part / "first" for part in "abc")]
     for number, folder in enumerate(folders[1:]):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sccg_bench.checks import Outcome
 from sccg_bench.latency import Latency
+from sccg_bench.metrics import CAP_DB
 from sccg_bench.results import Row
 
 NOTHING = "–"
@@ -33,6 +35,22 @@ def number(value: Any, digits: int, signed: bool = False) -> str:
     rounded = round(value, digits) + 0.0  # no negative zero
     text = f"{rounded:+.{digits}f}" if signed else f"{rounded:.{digits}f}"
     return text.replace("-", "−")
+
+
+def mean_figure(row: Row, group: str, name: str, digits: int, signed: bool = False) -> str:
+    """A row's figure, a mean over slices; behind ``≥`` where some slice's was cut off at 100 dB."""
+    value = row.figure(group, name)
+    if value is None or "psnr" not in name or "delta" in name:
+        return number(value, digits, signed)
+    cut = value >= CAP_DB or any((part.get(group) or {}).get(name) == CAP_DB for part in row.per_slice)
+    return f"≥{CAP_DB:g}" if value >= CAP_DB else f"{'≥' if cut else ''}{number(value, digits, signed)}"
+
+
+def judged(outcome: Outcome) -> str:
+    """The value of an outcome with three decimals, or as many more as keep it on its side of the limit."""
+    value = outcome.value
+    kept = (count for count in range(3, 12) if value is None or outcome.limit.met(round(value, count)) == outcome.met)
+    return number(value, next(kept, 12))
 
 
 def milliseconds(latency: Latency | None, name: str) -> str:

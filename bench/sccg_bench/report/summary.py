@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sccg_bench.checks import best_row, limits, outcomes
-from sccg_bench.report.cells import milliseconds, number, pixels, times
+from sccg_bench.report.cells import judged, milliseconds, number, pixels, times
 from sccg_bench.results import PAPER_MS, PAPER_SIZE, Results, Row
 
 
@@ -81,7 +81,7 @@ def _ship(results: Results, row: Row) -> Card:
     if results.is_simulated:
         closing = f"Simulated data: says nothing about patients. {closing}"
     if missed:
-        listed = "; ".join(f"{each.limit.label} {number(each.value, 3)}, not {each.limit.text}" for each in missed)
+        listed = "; ".join(f"{each.limit.label} {judged(each)}, not {each.limit.text}" for each in missed)
         return Card(
             "Can I ship it?",
             f"Not as it is: {len(missed)} of {len(found)} limits missed",

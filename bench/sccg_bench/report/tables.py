@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sccg_bench.checks import PAPER_REMARK, PAPER_TARGETS, Outcome, limits, outcomes
-from sccg_bench.metrics import CAP_DB
 from sccg_bench.quality import TISSUES
 from sccg_bench.report.cells import (
     NOTHING,
     Table,
     device,
     digits_of_time,
+    judged,
+    mean_figure,
     milliseconds,
     number,
     operations,
@@ -170,7 +171,8 @@ def tissue_table(results: Results) -> Table:
         columns.append(("slices with a lesion", lambda row: str((row.counts or {}).get("lesion", NOTHING))))
     caption = (
         "Tissues of the real CT: air below -150 HU, bone from 250 HU on, soft tissue between them inside the head (60 "
-        "and 200 of 255 where the CT has no unit); lesions as drawn in the data set's lesion/ folders. MAE in grey "
+        "and 200 of 255 where the CT has no unit); grey levels over the whole slice, a head holder and the air around "
+        "included, HU inside the body alone; lesions as drawn in the data set's lesion/ folders. MAE in grey "
         "levels on 0-255 unless HU; bias: signed mean difference to the teacher (of the teacher itself: to the "
         "reference), positive is too bright."
     )
@@ -229,15 +231,19 @@ def quality_table(results: Results) -> Table:
         ]
     caption = (
         "Against the reference; grey levels on 0-255, mean per patient, then over patients. Capped: slices whose PSNR "
-        "was cut off at 100 dB. Empty masks: slices whose overlap counts as 1 because there was nothing to overlap."
+        "was cut off at 100 dB; ≥: a mean with such slices in it. Empty masks: slices whose overlap counts as 1, as "
+        "there was nothing to overlap."
     )
+    if "MAE HU" in dict(columns) and (window := results.provenance.get("ct_window_hu")):
+        caption += f" HU: errors beyond the data's window, {window[0]:g} to {window[1]:g} HU, are not seen."
     rows = [row for row in results.rows if row.figure("quality", "psnr_db") is not None]
     return _table("Quality", caption, rows, columns)
 
 
 def limits_table(results: Results) -> Table:
     """Every model and the control against the limits."""
-    rows = [row for row in results.rows if row.role in ("model", "control") and (row.drift or row.engine_drift)]
+    judged = ("model", "control", "teacher engine")
+    rows = [row for row in results.rows if row.role in judged and (row.drift or row.engine_drift)]
     held = limits(results.direction)
     caption = "Engineering limits, not a clinical validation. The controls are blurred teachers: each must miss one."
     return _outcome_table(
@@ -302,13 +308,7 @@ _CLOSE = (
 
 
 def _figure(group: str, name: str, digits: int, signed: bool = False) -> Callable[[Row], str]:
-    capped = name.endswith("psnr_db") and "delta" not in name
-
-    def get(row: Row) -> str:
-        value = row.figure(group, name)
-        return f"≥{CAP_DB:g}" if capped and value == CAP_DB else number(value, digits, signed)
-
-    return get
+    return lambda row: mean_figure(row, group, name, digits, signed)
 
 
 _BY_TISSUE = (
@@ -353,7 +353,7 @@ def _outcome_table(title: str, caption: str, rows: Sequence[Row], columns: Seque
     for row in rows:
         found = outcomes(row, [limit for _, limit in columns])
         cells = (
-            f"{words[each.met]} ({number(each.value, 3)}{_origin(row, each)})" if each.met is not None else words[None]
+            f"{words[each.met]} ({judged(each)}{_origin(row, each)})" if each.met is not None else words[None]
             for each in found
         )
         lines.append((row.name, *cells))

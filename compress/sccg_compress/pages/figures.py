@@ -109,11 +109,13 @@ def render_plan(path: Path) -> str:
         setting = values["setting"]
         lines = ["| student | parameters | GMAC | p50 ms | fits |", "|---|---|---|---|---|"]
         for one in sorted(values["candidates"], key=lambda one: one["p50_ms"] or float("inf")):
-            verdict = "control" if one["control"] else "yes" if one["fits"] else "no"
-            p50 = "" if one["p50_ms"] is None else f"{one['p50_ms']:.2f}"
+            timed = one["p50_ms"] is not None
+            verdict = "control" if one["control"] else "–" if not timed else "yes" if one["fits"] else "no"
+            p50 = f"{one['p50_ms']:.2f}" if timed else ""
             lines.append(f"| {one['name']} | {one['parameters']:,} | {one['gmac']:.2f} | {p50} | {verdict} |")
         told = f"{setting['cpu'] or 'CPU not named'}, {setting['threads']} threads; INT8, {setting['target']}"
         told += f"; {values['budget_ms']:g} ms, {values['margin']:.0%} to spare: {values['chosen'] or 'nothing fits'}."
+        told += "".join(f" Warning: {text}." for text in values["warnings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as a plan: {error}") from None
     return "\n".join([*lines, "", f"Measured by `sccg-compress plan` on {told}"]) + "\n"
@@ -125,7 +127,8 @@ def _told(results: Results, verb: str) -> str:
 
     machine, provenance = results.machine, results.provenance
     cpu = f"{machine.get('cpu') or 'CPU not named'}, {_cores(machine)} cores"
-    data = "simulated data" if provenance.get("simulated_data") else "real slices"
+    simulated = provenance.get("simulated_data")
+    data = "slices of unknown origin" if simulated is None else "simulated data" if simulated else "real slices"
     patients = len(provenance.get("cases") or [])
     slices = next((row.counts["slices"] for row in results.rows if row.counts), None)
     measured = f"{data}, patients: {patients}, slices: {slices or 0}"
@@ -144,12 +147,18 @@ def _line(row: Row) -> str:
         row.precision or "",
         latency,
         times,
-        _number(row.figure("drift", "to_teacher_psnr_db"), "{:.1f} dB"),
+        _decibels(row, "drift", "to_teacher_psnr_db"),
         _number(row.figure("quality", "hf_ratio") if row.detail_against == "teacher" else None, "{:.2f}"),
         _number(row.figure("drift", "delta_psnr_db"), "{:+.2f} dB"),
-        _number(row.figure("engine_drift", "engine_to_fp32_psnr_db"), "{:.1f} dB"),
+        _decibels(row, "engine_drift", "engine_to_fp32_psnr_db"),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _decibels(row: Row, group: str, name: str) -> str:
+    from sccg_bench.report.cells import mean_figure
+
+    return "" if row.figure(group, name) is None else f"{mean_figure(row, group, name, 1)} dB"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -51,8 +51,9 @@ def main(
 
 def measured(models: Sequence[Path], data: Path) -> dict[str, Any]:
     """One row per model, target and precision; where there is no engine, the reason stands in ``refused``."""
-    from sccg_bench.machine import LoadWatch, describe_machine
+    from sccg_bench.machine import describe_machine
     from sccg_bench.measuring import BenchOptions, Measuring
+    from sccg_bench.run import unsteady
     from sccg_export.runnables import BundleRunnable
     from sccg_runtime.engine import physical_cores
 
@@ -67,14 +68,13 @@ def measured(models: Sequence[Path], data: Path) -> dict[str, Any]:
                 rows[name] = row
                 if bundle is not None:
                     run.start(stack, BundleRunnable(name, bundle))
-        watch = LoadWatch(lambda: [worker.pid for worker in run.workers.values()])
         run.measure(SIZE, native=False)
-        warning = watch.warning()
     for name, row in rows.items():
         timed = run.rows.get(name)
         row["p50_ms"] = None if timed is None or timed.latency_ms is None else timed.latency_ms.p50
         row["not_timed"] = None if timed is None else timed.note
-    told = {"machine": asdict(describe_machine()), "warning": warning, "rows": list(rows.values())}
+    warnings = [*run.warnings, *filter(None, map(unsteady, run.rows.values()))]
+    told = {"machine": asdict(describe_machine()), "warning": "; ".join(warnings) or None, "rows": list(rows.values())}
     return {"schema": "sccg-targets/1", "threads": options.threads, **told}
 
 

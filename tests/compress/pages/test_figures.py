@@ -107,16 +107,16 @@ def test_a_plan_becomes_the_table_of_its_candidates(results: Path) -> None:
     one = {"name": "s2d-8x1", "control": False, "parameters": 1234, "gmac": 0.5, "p50_ms": 2.5, "fits": True}
     others = [{**one, "name": "s2d-8x2", "p50_ms": None, "fits": False}, {**one, "name": "resnet", "control": True}]
     setting = {"cpu": "Abacus 3000", "threads": 2, "target": "openvino"}
-    values = {"setting": setting, "budget_ms": 3.0, "margin": 0.1, "chosen": "s2d-8x1"}
+    values = {"setting": setting, "budget_ms": 3.0, "margin": 0.1, "chosen": "s2d-8x1", "warnings": ["busy"]}
     path = results / "plan.json"
     path.write_text(json.dumps(values | {"candidates": [others[0], one, others[1]]}), encoding="utf-8")
     lines = filled(text, results).splitlines()
     assert lines[3:6] == [
         "| s2d-8x1 | 1,234 | 0.50 | 2.50 | yes |",
         "| resnet | 1,234 | 0.50 | 2.50 | control |",
-        "| s2d-8x2 | 1,234 | 0.50 |  | no |",
+        "| s2d-8x2 | 1,234 | 0.50 |  | – |",
     ]
-    assert lines[7].endswith("Abacus 3000, 2 threads; INT8, openvino; 3 ms, 10% to spare: s2d-8x1.")
+    assert lines[7].endswith("Abacus 3000, 2 threads; INT8, openvino; 3 ms, 10% to spare: s2d-8x1. Warning: busy.")
     path.write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match="cannot be read as a plan"):
         filled(text, results)
