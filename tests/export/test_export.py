@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import digest, head, run_torch
+from small_models import head, run_torch
 
 from sccg_bench.quality import quality
 from sccg_export.bundle_writer import pack, pack_golden
@@ -38,7 +38,7 @@ def test_the_bundle_reads_back_as_what_export_gave(exported: Exported) -> None:
     _, result, path = exported
     bundle = read_bundle(path)
     assert bundle.contract == result.bundle.contract
-    assert bundle.sha256 == digest(path)
+    assert bundle.sha256 == sha256(path)
     assert {name: sha256(content) for name, content in bundle.members.items()} == bundle.contract.members
     assert [one.name for one in path.parent.iterdir()] == [path.name], "nothing temporary is left"
 
@@ -52,7 +52,7 @@ def test_the_contract_says_what_was_made_from_what(exported: Exported) -> None:
     assert made.trained_spacing_mm == record.trained_spacing_mm
     assert (made.stride, made.student) == (4, "s2d-16x2")
     assert made.generator == wanted.checkpoint.spec.to_dict()
-    assert made.generator_sha256 == digest(wanted.checkpoint.path)
+    assert made.generator_sha256 == sha256(wanted.checkpoint.path)
     assert made.teacher_sha256 == record.teacher_sha256
     assert made.opset == OPSET
     assert made.simulated_data is True
@@ -139,10 +139,10 @@ def test_losing_more_of_the_teacher_than_was_allowed_refuses_only_where_that_was
     just = replace(wanted.budget, max_teacher_psnr_drop_db=drop + 0.01)
     export(replace(wanted, teacher_outputs=outputs, budget=just), out)
     less = replace(wanted.budget, max_teacher_psnr_drop_db=-50.0)
-    before = digest(out)
+    before = sha256(out)
     with pytest.raises(DriftRefusedError, match=r"drop of to_teacher_psnr_db .* \(above -50\)"):
         export(replace(wanted, teacher_outputs=outputs, budget=less), out)
-    assert digest(out) == before
+    assert sha256(out) == before
     with pytest.raises(InputError, match="say --teacher FILE"):
         export(replace(wanted, budget=less), out)
 
@@ -151,7 +151,7 @@ def test_the_same_request_gives_the_same_bytes(request_for: Callable[..., Export
     first, second = tmp_path / "first.sccg", tmp_path / "second.sccg"
     for path in (first, second):
         export(request_for("ort", "fp32"), path)
-    assert digest(first) == digest(second)
+    assert sha256(first) == sha256(second)
 
 
 def test_packing_the_same_content_gives_the_same_bytes(exported: Exported) -> None:
@@ -167,10 +167,10 @@ def test_a_refused_engine_leaves_the_earlier_bundle_and_nothing_else(
 ) -> None:
     out = tmp_path / "model.sccg"
     export(request_for(precision="fp32"), out)
-    before = digest(out)
+    before = sha256(out)
     with pytest.raises(DriftRefusedError, match=r"engine_to_fp32_psnr_db .* \(below 99\); worst case\d+/") as caught:
         export(request_for(budget=STRICT), out)
-    assert digest(out) == before
+    assert sha256(out) == before
     assert [one.name for one in tmp_path.iterdir()] == ["model.sccg"]
     assert len(caught.value.result.outputs) == 4
 
