@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from sccg_export.equalise import equalise
 from sccg_runtime.errors import RefusedError
@@ -81,8 +82,8 @@ def export_graph(generator: nn.Module, size: tuple[int, int], images: Sequence[F
     return graph
 
 
-def to_onnx(network: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
-    """The ONNX graph of a network (N, 1, H, W) -> (N, 1, H, W), checked; height and width are free.
+def to_onnx(network: nn.Module | ExportedProgram, example: torch.Tensor) -> onnx.ModelProto:
+    """The ONNX graph of a network or exported program (N, 1, H, W) -> (N, 1, H, W), checked; height and width are free.
 
     Raises
     ------

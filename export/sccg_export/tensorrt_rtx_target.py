@@ -13,17 +13,18 @@ from types import MappingProxyType
 from typing import Any
 
 import onnx
+import torch
 
 from sccg_export.built import Built
 from sccg_export.calibration import Calibration, needed
-from sccg_export.graph import INPUT, Graph
-from sccg_export.half import to_half
+from sccg_export.graph import INPUT, Graph, to_onnx
 from sccg_export.layer_types import PRECISIONS, check_types
 from sccg_export.qdq import convolutions
 from sccg_export.requirements import quantizer_version
 from sccg_export.symmetric_qdq import quantise
 from sccg_export.trt_session import engine_layers, import_tensorrt, open_engine, open_graph, trt_logger
 from sccg_export.trt_session import gpu_arch as present_gpu_arch
+from sccg_export.typed_program import typed_program
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, RefusedError
 
@@ -62,7 +63,7 @@ def build(
         raise InputError(f"--gpu-arch {gpu_arch} is none of {', '.join(GPU_ARCHS)}")
     model = graph.model
     if precision == "fp16":
-        model = to_half(model)
+        model = to_half(graph)
     elif precision == "int8":
         model = quantise(graph, needed(calibration), keep_float)
     quantised, left = convolutions(model)
@@ -97,6 +98,12 @@ def build(
         note=f"engine for SM {gpu_arch}"
         + ("" if on_engine else f"; {found}: drift is measured on the same graph in ONNX Runtime, not on the engine"),
     )
+
+
+def to_half(graph: Graph) -> onnx.ModelProto:
+    """The graph of the same network in FP16, with casts written out; see :func:`typed_program`."""
+    example = torch.zeros(1, 1, *graph.size)
+    return to_onnx(typed_program(graph.network, "fp16", example), example)
 
 
 def parse(trt: Any, builder: Any, model: onnx.ModelProto) -> Any:

@@ -29,7 +29,10 @@ _NAMES = {torch.float32: "FLOAT", torch.float16: "HALF"}
 
 
 def typed_program(network: nn.Module, precision: Precision, example: Tensor) -> ExportedProgram:
-    """Export a network; for ``fp16`` with casts written out, as :func:`sccg_export.half.to_half` does in ONNX.
+    """Export a network; for ``fp16`` with casts written out.
+
+    Instance norm, means over maps, and all that lies before the first convolution (the standardisation of the slice)
+    stay in float32.
 
     Parameters
     ----------

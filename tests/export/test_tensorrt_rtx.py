@@ -18,7 +18,6 @@ from sccg_export.calibration import Calibration
 from sccg_export.export import export
 from sccg_export.gate import DriftBudget
 from sccg_export.graph import export_graph
-from sccg_export.half import to_half
 from sccg_export.qdq import convolutions as convolutions_of
 from sccg_export.request import DriftRefusedError, ExportRequest
 from sccg_export.runnables import BundleRunnable
@@ -33,7 +32,7 @@ trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not insta
 
 from sccg_export import tensorrt_rtx_target  # noqa: E402
 from sccg_export.layer_types import check_types  # noqa: E402
-from sccg_export.tensorrt_rtx_target import GPU_ARCHS, build, inspect, parse  # noqa: E402
+from sccg_export.tensorrt_rtx_target import GPU_ARCHS, build, inspect, parse, to_half  # noqa: E402
 from sccg_export.trt_session import open_engine, trt_logger  # noqa: E402
 
 only = pytest.mark.parametrize
@@ -112,13 +111,13 @@ def test_an_inspector_that_tells_names_only_stops_nothing_and_an_engine_that_doe
 
 def test_fp16_networks_have_half_convolutions_and_float_norms() -> None:
     graph = export_graph(fresh(TEACHER), (64, 64))
-    ran, layers = typed(to_half(graph.model))
+    ran, layers = typed(to_half(graph))
     assert ran == {"fp16": 8}
     assert layers["CONVOLUTION HALF"] == 6
     assert layers["DECONVOLUTION HALF"] == 2
     assert layers["NORMALIZATION FLOAT"] == 7
     assert "NORMALIZATION HALF" not in layers
-    ran, layers = typed(to_half(export_graph(fresh("s2d-16x2"), (64, 64)).model))
+    ran, layers = typed(to_half(export_graph(fresh("s2d-16x2"), (64, 64))))
     assert set(ran) == {"fp16"}
     assert layers["REDUCE FLOAT"] == 4
     assert "REDUCE HALF" not in layers
@@ -134,8 +133,8 @@ def test_a_network_in_another_type_than_asked_is_refused() -> None:
 
 
 def test_a_norm_in_fp16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sccg_export.half.FLOAT_OPS", frozenset())
-    ran, layers = typed(to_half(export_graph(fresh(TEACHER), (64, 64)).model))
+    monkeypatch.setattr("sccg_export.typed_program.FLOAT_OPS", {})
+    ran, layers = typed(to_half(export_graph(fresh(TEACHER), (64, 64))))
     with pytest.raises(RefusedError, match=r"norms and means must stay in float32.*NORMALIZATION HALF"):
         check_types("fp16", ran, layers)
 
