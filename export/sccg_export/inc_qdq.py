@@ -12,10 +12,12 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnxscript.optimizer import fold_constants
 
 from sccg_export.calibration import Calibration, Slices
 from sccg_export.graph import INPUT, Graph, to_onnx
+
+_ANY_SIZE = 2**40
 
 
 def quantise_inc(
@@ -101,27 +103,16 @@ def fold_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which what depends on constants alone is an initialiser, but for DequantizeLinear.
 
     A weight that goes through QuantizeLinear is then stored as int8: engines take it for an integer kernel, and the
-    file is a quarter as large. ONNX's reference implementation computes the values.
+    file is a quarter as large.
     """
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
-    graph = folded.graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        given = {name: constants[name] for name in node.input if name in constants}
-        if node.op_type == "DequantizeLinear" or not given or set(given) != {name for name in node.input if name}:
-            nodes.append(node)
-            continue
-        for name, value in zip(node.output, ReferenceEvaluator(node).run(None, given), strict=True):
-            constants[name] = value
-            graph.initializer.append(numpy_helper.from_array(value, name))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    read = {name for node in nodes for name in node.input}
-    used = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(used)
+    fold_constants(
+        folded,
+        input_size_limit=_ANY_SIZE,
+        output_size_limit=_ANY_SIZE,
+        should_fold=lambda node: node.op_type != "DequantizeLinear",
+    )
     onnx.checker.check_model(folded, full_check=True)
     return folded
 
