@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sccg_compress.console import say
 from sccg_compress.models import Model
-from sccg_compress.sources import choose_direction, other_intensities, other_scale, other_teacher
+from sccg_compress.sources import choose_direction, other_intensities, other_teacher
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.contract import Contract
 from sccg_runtime.direction import Direction, parse_direction
@@ -17,7 +17,7 @@ from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint
 from sccg_teacher_student.data.source import DataSource
-from sccg_teacher_student.record import TrainingRecord
+from sccg_teacher_student.record import TrainingRecord, other_scale
 
 T = TypeVar("T")
 

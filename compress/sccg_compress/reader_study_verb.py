@@ -80,9 +80,9 @@ def _levels(bundle: Bundle, source: DataSource, cases: Sequence[str], slices: in
     import numpy as np
 
     from sccg_bench.reader.study import Level
-    from sccg_compress.sources import other_scale
     from sccg_runtime.direction import modalities
     from sccg_runtime.engine import Session, open_session
+    from sccg_teacher_student.record import other_scale
 
     names = [(case, name) for case in cases for name in source.slices(case)]
     wanted = min(DEFAULT_SLICES, len(names)) if slices is None else slices

@@ -79,7 +79,7 @@ def begun(out: Path | None, name: str, direction: str, config: tuple[str, str]) 
     Raises
     ------
     InputError
-        ``out`` holds something already.
+        ``out`` holds something already; hidden files, as a killed process leaves them, count as nothing.
     """
     from sccg_teacher_student import parallel
 
@@ -87,7 +87,7 @@ def begun(out: Path | None, name: str, direction: str, config: tuple[str, str]) 
     if first:
         if out is None:
             folder = run_folder(RUNS, name, direction)
-        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        elif out.exists() and (not out.is_dir() or not all(entry.name.startswith(".") for entry in out.iterdir())):
             raise InputError(f"{out} exists already; choose another --out, or go on with --resume {out}")
         else:
             out.mkdir(parents=True, exist_ok=True)

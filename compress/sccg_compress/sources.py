@@ -11,8 +11,6 @@ from sccg_compress.console import say
 from sccg_runtime.direction import Direction, parse_direction
 from sccg_runtime.errors import InputError
 
-SCALE_TOLERANCE = 0.05
-
 if TYPE_CHECKING:
     from sccg_runtime.contract import Contract
     from sccg_teacher_student.checkpoint import Checkpoint
@@ -84,26 +82,6 @@ def other_teacher(name: str, learned: TrainingRecord | Contract, teacher: Checkp
     if learned.teacher_sha256 in (None, teacher.sha256):
         return []
     return [f"{name} learned from another teacher; drift is to {teacher.path.name}"]
-
-
-def other_scale(
-    name: str, learned: TrainingRecord | Contract, size: tuple[int, int], spacing_mm: tuple[float, float] | None
-) -> list[str]:
-    """Where slices have another scale than a network knows, in words: mm per pixel, or where one is unknown, pixels.
-
-    ``size`` is (rows, columns), ``spacing_mm`` (row, column).
-    """
-    from sccg_teacher_student.data.source import spacing_differs
-
-    trained_mm = learned.trained_spacing_mm
-    if trained_mm is not None and spacing_mm is not None:
-        if spacing_differs(spacing_mm, trained_mm, SCALE_TOLERANCE):
-            known, here = (f"{rows:g} x {columns:g} mm" for rows, columns in (trained_mm, spacing_mm))
-            return [f"{name} learned at {known} per pixel; slices of {here}: judge with care"]
-    elif size != learned.trained_size:
-        trained = "x".join(map(str, learned.trained_size))
-        return [f"{name} learned at {trained} pixels; slices of {size[0]}x{size[1]}: judge with care"]
-    return []
 
 
 def record_of(checkpoint: Checkpoint, direction: Direction, source: DataSource) -> TrainingRecord:

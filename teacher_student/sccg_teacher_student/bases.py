@@ -100,7 +100,7 @@ def collect_bases(
     ------
     InputError
         There is no slice, sizes differ or do not fit, or an unpaired folder holds cases of ``source`` that are not
-        among ``cases``: what is held out is not to be learned from.
+        among ``cases``, or copies of their slices: what is held out is not to be learned from.
     """
     memory, digest = SliceMemory(), hashlib.sha256()
     found = [
@@ -122,9 +122,11 @@ def collect_bases(
     paired = len(found)
     label = make_labeller(reverse.generator, (rows, columns), device)[0] if reverse else None
     given, made = modalities(direction)
-    held_out = {source.folders[case].resolve() for case in source.cases if case not in cases}
+    modality = made if reverse else given
+    others = [case for case in source.cases if case not in cases]
+    held_out = {source.folders[case].resolve() for case in others}
+    known = _known_pixels(source, others, modality) if unpaired else {}
     for folder in unpaired:
-        modality = made if reverse else given
         extra = replace(open_unpaired(folder, modality, settings, source.settings), size=source.size)
         for differs in _differences(extra, source, cases, modality):
             say(f"{differs}: learned from all the same")
@@ -132,7 +134,10 @@ def collect_bases(
             plain = partial(_load_unpaired, extra, where, name)
             load = plain if label is None else partial(_reversed, plain, label)
             base = Base(f"{folder.name}/{where}", name, memory.remember(load), synthetic=label is not None)
-            _take(digest, base, base.load() if label is None else plain(), first, (rows, columns))
+            slices = base.load() if label is None else plain()
+            _take(digest, base, slices, first, (rows, columns))
+            if (held := known.get(_pixels(slices[0]))) is not None:
+                raise InputError(f"{folder}: {where}/{name} is {held} of the paired data, which is held out")
             found.append(base)
     return Bases(found, len(found) - paired, (rows, columns), digest.hexdigest())
 
@@ -178,6 +183,16 @@ def _differences(extra: DataSource, source: DataSource, cases: Sequence[str], mo
     if theirs and ours and spacing_differs(theirs, ours):
         told = " and ".join(f"{rows:g} x {columns:g} mm" for rows, columns in (theirs, ours))
         yield f"{extra.path} and {source.path} have pixels of {told}"
+
+
+def _known_pixels(source: DataSource, cases: Sequence[str], modality: Modality) -> dict[bytes, str]:
+    """Hash of the pixels of every slice of ``cases`` -> ``case/slice``; blank slices are nobody's."""
+    pairs = ((pair.label, pair.image(modality)) for pair in source.pairs(cases))
+    return {_pixels(image[0]): label for label, image in pairs if image is not None and np.ptp(image) > 0}
+
+
+def _pixels(image: FloatArray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
 
 
 def _training_slices(source: DataSource, held_out: set[Path]) -> Iterator[tuple[str, str]]:

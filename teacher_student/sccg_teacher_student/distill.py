@@ -33,13 +33,14 @@ from sccg_teacher_student.features import FeatureMatch
 from sccg_teacher_student.gauge import DetailGauge, keep_out
 from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
 from sccg_teacher_student.loop import Schedule, Trainer
+from sccg_teacher_student.losses import CELL
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.cost import parameters
 from sccg_teacher_student.networks.inference import infer
 from sccg_teacher_student.networks.spec import student_spec
 from sccg_teacher_student.precision import amp_name, choose_amp, choose_device, use_cores
 from sccg_teacher_student.probe import INVARIANT_DB, probe_teacher
-from sccg_teacher_student.record import TrainingRecord
+from sccg_teacher_student.record import TrainingRecord, other_scale
 from sccg_teacher_student.reporter import Reporter
 from sccg_teacher_student.views import RECIPE, Base
 
@@ -103,7 +104,7 @@ def distill(
     if teacher.record is not None:
         source = teacher.record.sees(source)
         teacher.record.check_intensities(source, teacher.path.name)
-    _check_reverse(config, reverse)
+    _check_reverse(config, reverse, source)
     if config.critic:
         load_discriminator(Path(config.critic))
     spec, amp = student_spec(config.student), choose_amp(config.amp, device)
@@ -116,7 +117,7 @@ def distill(
         config.direction,
         [Path(path) for path in config.unpaired],
         Path(config.intensity) if config.intensity else None,
-        strides=(teacher.spec.stride, spec.stride),
+        strides=(teacher.spec.stride, spec.stride, CELL),
         reverse=reverse,
         device=device,
         say=reporter.say,
@@ -133,10 +134,11 @@ def distill(
         teacher_sha256=teacher.sha256,
         unpaired=config.unpaired,
     )
+    for guide in (teacher, reverse):
+        if guide is not None and guide.record is not None:
+            for told in other_scale(guide.path.name, guide.record, made.size, source.spacing_mm(train)):
+                reporter.say(told)
     label, label_engine = make_labeller(teacher.generator, made.size, device)
-    if reverse is not None and reverse.record is not None and reverse.record.trained_size != made.size:
-        known = "x".join(map(str, reverse.record.trained_size))
-        reporter.say(f"the reverse teacher learned at {known} pixels, these are {made.size[0]}x{made.size[1]}")
     reporter.say(
         f"{len(bases)} input slices ({len(train)} training cases: {', '.join(train)}; {made.unpaired} unpaired "
         f"slices); validation: {', '.join(val) or 'none'}; teacher runs in {label_engine}"
@@ -254,7 +256,7 @@ def _filled(
     return theirs
 
 
-def _check_reverse(config: DistillConfig, reverse: Checkpoint | None) -> None:
+def _check_reverse(config: DistillConfig, reverse: Checkpoint | None, source: DataSource) -> None:
     if reverse is None:
         return
     if not config.unpaired:
@@ -263,6 +265,8 @@ def _check_reverse(config: DistillConfig, reverse: Checkpoint | None) -> None:
         raise InputError(
             f"--reverse-teacher {reverse.path.name} is of {config.direction}, too, not of the other direction"
         )
+    if reverse.record is not None:
+        reverse.record.check_intensities(source, reverse.path.name)
 
 
 def _compiles(config: DistillConfig, device: torch.device) -> bool:

@@ -197,7 +197,7 @@ class DistillTask:
                     self._output(image), beyond(label, self._margin), inside / inside.mean(), self._weights, scored
                 )
                 torch.autograd.backward(sum(parts.values(), torch.zeros((), device=self._device)))
-        except RuntimeError as error:  # all that torch.compile raises is one
+        except (RuntimeError, OSError) as error:  # all that torch.compile raises, and a folder for code that is none
             _log.warning("training goes on without torch.compile, slower: %s", one_line(error))
             self._forward, self._distances = plain
         self.network.zero_grad(set_to_none=True)

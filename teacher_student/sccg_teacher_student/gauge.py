@@ -26,12 +26,14 @@ FEWEST_SLICES, MOST_SLICES = 6, 12
 def keep_out(bases: Sequence[Base]) -> tuple[list[Base], list[Base]]:
     """(slices to learn from, slices of one case for the gauge).
 
-    The smallest case of six or more acquired slices is taken, if there is one and there are at least four cases.
+    The smallest case of six or more slices is taken, if there is one and there are at least four cases. Only acquired
+    slices count: a student of few acquired ones is not to lose a case of them to what a reverse teacher made.
     """
     cases: dict[str, list[Base]] = {}
     for base in bases:
-        cases.setdefault(base.case, []).append(base)
-    known = [name for name, slices in cases.items() if len(slices) >= FEWEST_SLICES and not slices[0].synthetic]
+        if not base.synthetic:
+            cases.setdefault(base.case, []).append(base)
+    known = [name for name, slices in cases.items() if len(slices) >= FEWEST_SLICES]
     if len(cases) < FEWEST_CASES or not known:
         return list(bases), []
     kept = min(known, key=lambda name: len(cases[name]))

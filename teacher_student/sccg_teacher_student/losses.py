@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CELL = 4
+"""Pixels that both sides of a slice must be multiples of: of the head's grid, and of two Haar levels."""
+
 
 def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, epsilon: float = 0.03) -> Tensor:
     """Mean of sqrt(d^2 + epsilon^2) - epsilon, times ``weight``: L1 with a round bottom (Charbonnier et al. 1994).
@@ -18,7 +21,7 @@ def charbonnier(output: Tensor, target: Tensor, weight: Tensor | None = None, ep
     return distance.mean() if weight is None else (distance * weight).mean()
 
 
-def head_weight(image: Tensor, target: Tensor, inside: float = 3.0, above: float = -0.88, cell: int = 4) -> Tensor:
+def head_weight(image: Tensor, target: Tensor, inside: float = 3.0, above: float = -0.88, cell: int = CELL) -> Tensor:
     """``inside`` in and near the head of either slice, 1 in the air around it; (N, 1, H, W).
 
     ``above``: foreground threshold (15 of 255). ``cell``: pixels of the grid that the head is grown on, by one cell

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sccg_runtime.contract import Contract
 from sccg_runtime.direction import Direction, modalities, parse_direction
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Intensity
 from sccg_runtime.statistics import InputStatistics, input_statistics
-from sccg_teacher_student.data.source import DataSource
+from sccg_teacher_student.data.source import DataSource, spacing_differs
+
+SCALE_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,24 @@ class TrainingRecord:
             if not isinstance(given[name], kinds):
                 raise InputError(f"training record: {name} has the wrong type")
         return cls(**given)
+
+
+def other_scale(
+    name: str, learned: TrainingRecord | Contract, size: tuple[int, int], spacing_mm: tuple[float, float] | None
+) -> list[str]:
+    """Where slices have another scale than a network knows, in words: mm per pixel, or where one is unknown, pixels.
+
+    ``size`` is (rows, columns), ``spacing_mm`` (row, column).
+    """
+    trained_mm = learned.trained_spacing_mm
+    if trained_mm is not None and spacing_mm is not None:
+        if spacing_differs(spacing_mm, trained_mm, SCALE_TOLERANCE):
+            known, here = (f"{rows:g} x {columns:g} mm" for rows, columns in (trained_mm, spacing_mm))
+            return [f"{name} learned at {known} per pixel; slices of {here}: judge with care"]
+    elif size != learned.trained_size:
+        trained = "x".join(map(str, learned.trained_size))
+        return [f"{name} learned at {trained} pixels; slices of {size[0]}x{size[1]}: judge with care"]
+    return []
 
 
 def _items(values: Mapping[str, Any], name: str, kind: type, count: int | None = None) -> tuple[Any, ...]:

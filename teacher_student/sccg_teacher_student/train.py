@@ -115,7 +115,7 @@ def train(
     with Board(folder) as board:
         for direction, record in records.items():
             told = _teller(direction, board, reporter)
-            validators.append(Validator(folder, pairs, spec, record, told))
+            validators.append(Validator(folder, pairs, spec, record, told, trainer.step))
 
         def validate(step: int) -> None:
             averaged = trainer.averaged()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sccg_compress.runs import alone, latest_run, mark_latest, resumable, root_of, run_folder
+from sccg_compress.runs import alone, begun, latest_run, mark_latest, resumable, root_of, run_folder
 from sccg_runtime.errors import InputError
 
 
@@ -60,6 +60,15 @@ def test_run_folders_are_new_and_say_what_they_hold(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("time.strftime", lambda _: "20260101-120000")
     made = [run_folder(tmp_path / "runs", "balanced", "mr2ct").name for _ in range(3)]
     assert made == [f"20260101-120000-balanced-mr2ct{suffix}" for suffix in ("", "-1", "-2")]
+
+
+def test_a_folder_where_a_run_was_killed_at_its_first_write_is_free(here: Path) -> None:
+    config = ("config.json", "{}")
+    (here / ".config-x1y2.json").write_text("{", encoding="utf-8")
+    with begun(here, "run", "mr2ct", config) as folder:
+        assert (folder / "config.json").read_text(encoding="utf-8") == "{}"
+    with pytest.raises(InputError, match="exists already"), begun(here, "run", "mr2ct", config):
+        pytest.fail("entered")
 
 
 def test_a_folder_is_for_one_process_at_a_time_and_nothing_of_that_stays(here: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from teacher_fakes import write_slices
 
 from sccg_runtime.errors import InputError
@@ -49,6 +53,25 @@ def test_held_out_cases_of_the_paired_data_do_not_come_back_as_unpaired_ones(
     (tmp_path / "more" / "x" / "mr").symlink_to(pairs_folder / case.removesuffix("/mr") / "mr")
     with pytest.raises(InputError, match="x is a held-out case of the paired data"):
         collected(pairs_folder, tmp_path / "more", cases=("a", "b"))
+
+
+@pytest.mark.parametrize("how", [shutil.copy, os.link, os.symlink])
+def test_held_out_slices_do_not_come_back_as_copies(
+    pairs_folder: Path, tmp_path: Path, how: Callable[[Path, Path], object]
+) -> None:
+    (tmp_path / "more" / "x").mkdir(parents=True)
+    how(pairs_folder / "val" / "d" / "mr" / "001.png", tmp_path / "more" / "x" / "7.png")
+    with pytest.raises(InputError, match="x/7 is d/001 of the paired data, which is held out"):
+        collected(pairs_folder, tmp_path / "more")
+    assert collected(pairs_folder, tmp_path / "more", cases=("a", "b", "c", "d")).unpaired == 1
+
+
+def test_blank_slices_are_no_copies(pairs_folder: Path, tmp_path: Path) -> None:
+    blank = Image.fromarray(np.zeros((32, 48), np.uint8))
+    blank.save(pairs_folder / "val" / "d" / "mr" / "001.png")
+    write_slices(tmp_path / "more" / "x", 1, (32, 48), seed=5)
+    blank.save(tmp_path / "more" / "x" / "7.png")
+    assert collected(pairs_folder, tmp_path / "more").unpaired == 2
 
 
 @pytest.mark.parametrize("data", [".", "train"])

@@ -283,11 +283,39 @@ def test_a_reverse_teacher_makes_inputs_of_unpaired_outputs(config: DistillConfi
     assert alone is not None
     assert made.student.record.input_statistics == alone.input_statistics, "of acquired slices alone"
     kept = load_checkpoint(back)
-    record = training_record(direction="ct2mr", trained_size=(64, 64))
+    ours = {"input_intensity": source.settings.ct, "output_intensity": source.settings.mr}
+    record = training_record(direction="ct2mr", trained_size=(64, 64), trained_spacing_mm=None, **ours)
     save_checkpoint(tmp_path / "other.safetensors", kept.generator, kept.spec, record)
     other = replace(chosen, reverse_teacher=str(tmp_path / "other.safetensors"), steps=1)
     told = run(other, tmp_path / "other").facts["said"]
-    assert "the reverse teacher learned at 64x64 pixels, these are 32x48" in told
+    assert "other.safetensors learned at 64x64 pixels; slices of 32x48: judge with care" in told
+    save_checkpoint(tmp_path / "other.safetensors", kept.generator, kept.spec, training_record(direction="ct2mr"))
+    with pytest.raises(InputError, match=r"other\.safetensors learned from (CT|MR) of another intensity"):
+        run(other, tmp_path / "wrong")
+
+
+def test_data_of_another_scale_than_the_teachers_are_told(config: DistillConfig, tmp_path: Path) -> None:
+    source, kept = open_data(Path(config.data)), load_checkpoint(Path(config.teacher))
+    ours = {"input_intensity": source.settings.mr, "output_intensity": source.settings.ct}
+    for spacing, told in (((1.0, 1.0), []), ((2.0, 2.0), [True])):
+        record = training_record(trained_spacing_mm=spacing, **ours)
+        save_checkpoint(tmp_path / "scaled.safetensors", kept.generator, kept.spec, record)
+        made = run(
+            replace(config, teacher=str(tmp_path / "scaled.safetensors"), steps=1), tmp_path / f"run{spacing[0]}"
+        )
+        line = "scaled.safetensors learned at 2 x 2 mm per pixel; slices of 1 x 1 mm: judge with care"
+        assert [True for said in made.facts["said"] if said == line] == told
+
+
+def test_slices_that_the_losses_cannot_halve_twice_are_refused_before_labels_are_made(
+    config: DistillConfig, tmp_path: Path
+) -> None:
+    write_slices(tmp_path / "odd" / "a" / "mr", 2, (34, 46), seed=1)
+    write_slices(tmp_path / "odd" / "a" / "ct", 2, (34, 46), seed=2)
+    teacher = save_teacher(tmp_path / "shallow_mr2ct.pth", n_downsampling=0)
+    odd = replace(config, data=str(tmp_path / "odd"), teacher=str(teacher), student="s2d-4x1-f2")
+    with pytest.raises(InputError, match="both sides must be multiples of 4"):
+        run(odd, tmp_path / "run")
 
 
 @pytest.mark.parametrize("student", ["resnet-4x1", "s2d-4x1-plain"])

@@ -162,6 +162,20 @@ def test_where_compiling_fails_the_plain_student_learns_and_one_line_says_so(
     assert torch.equal(gradients, theirs)
 
 
+def test_a_folder_for_compiled_code_that_is_none_ends_no_run(
+    make_task: Any, monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise NotADirectoryError(20, "Not a directory", "cache/compiled")
+
+    task = make_task(DISTANCES, student=build_generator(s2d_spec(4, 1)))
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    task.compile()
+    assert len(warned) == 1
+    assert warned[0].startswith("training goes on without torch.compile, slower: ")
+    learned(task)
+
+
 def test_reference_uses_only_views_that_have_one(tmp_path: Path) -> None:
     cache = LabelCache(tmp_path / "unpaired", bases(paired=False), 0)
     cache.fill(lambda image: -image, limit_gib=1, views=16)

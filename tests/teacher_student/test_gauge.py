@@ -93,6 +93,8 @@ def test_the_smallest_acquired_case_is_kept_out() -> None:
 def test_nothing_is_kept_out_of_few_cases() -> None:
     bases = [*case("a", 9), *case("b", 7), *case("c", 8)]
     assert keep_out(bases) == (bases, [])
+    bases += [*case("d", 9, synthetic=True), *case("e", 9, synthetic=True)]
+    assert keep_out(bases) == (bases, []), "three acquired ones are few, whatever a reverse teacher made"
 
 
 def test_a_long_case_is_thinned() -> None:

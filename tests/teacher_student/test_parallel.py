@@ -124,11 +124,12 @@ def test_train_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp
     assert said.stderr.count("run folder:") == 1
 
 
-def test_distill_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp_path: Path) -> None:
-    """With every loss but feature matching, and views without a reference (the student has no batch norm)."""
+@pytest.mark.parametrize("student", ["resnet-4x1-in", "s2d-16x2-h8-nostd-in1-tanh"])
+def test_distill_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, tmp_path: Path, student: str) -> None:
+    """With every loss but feature matching, and views without a reference (students have no batch norm; s2d rounds)."""
     teacher = save_teacher(tmp_path / "net_mr2ct.pth")
     write_slices(tmp_path / "more" / "x", 6, (32, 48), seed=5)
-    options = {"--teacher": teacher, "--data": pairs_folder, "--student": "resnet-4x1-in", "--steps": 1, "--views": 16}
+    options = {"--teacher": teacher, "--data": pairs_folder, "--student": student, "--steps": 1, "--views": 16}
     options |= {"--batch": 6, "--device": "cpu", "--amp": "off", "--unpaired": tmp_path / "more"}
     options |= {"--weight-adversarial": 0.1, "--weight-reference": 0.5, "--weight-ssim": 0.5}
     options |= {"--out": tmp_path / "runs" / "two"}
@@ -138,7 +139,7 @@ def test_distill_in_two_processes_has_the_gradients_of_one(pairs_folder: Path, t
         direction="mr2ct",
         data=str(pairs_folder),
         unpaired=(str(tmp_path / "more"),),
-        student="resnet-4x1-in",
+        student=student,
         minutes=None,
         steps=1,
         views=16,
