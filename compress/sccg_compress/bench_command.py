@@ -91,7 +91,7 @@ def run_models(
         "split": next((name for name, those in source.splits.items() if those == cases), "all"),
         "cases": list(cases),
         "simulated_data": source.simulated,
-        "ct_window_hu": source.settings.ct.window_hu,
+        "ct_window_hu": None if (window := source.settings.ct.window_hu) is None else f"{window[0]:g} to {window[1]:g}",
     }
     with _ended_by_sigterm(), tempfile.TemporaryDirectory() as temporary:
         series = None

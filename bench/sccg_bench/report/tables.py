@@ -235,15 +235,15 @@ def quality_table(results: Results) -> Table:
         "there was nothing to overlap."
     )
     if "MAE HU" in dict(columns) and (window := results.provenance.get("ct_window_hu")):
-        caption += f" HU: errors beyond the data's window, {window[0]:g} to {window[1]:g} HU, are not seen."
+        caption += f" HU: errors beyond the data's window, {window} HU, are not seen."
     rows = [row for row in results.rows if row.figure("quality", "psnr_db") is not None]
     return _table("Quality", caption, rows, columns)
 
 
 def limits_table(results: Results) -> Table:
     """Every model and the control against the limits."""
-    judged = ("model", "control", "teacher engine")
-    rows = [row for row in results.rows if row.role in judged and (row.drift or row.engine_drift)]
+    roles = ("model", "control", "teacher engine")
+    rows = [row for row in results.rows if row.role in roles and (row.drift or row.engine_drift)]
     held = limits(results.direction)
     caption = "Engineering limits, not a clinical validation. The controls are blurred teachers: each must miss one."
     return _outcome_table(
