@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def doctor(json_out: JsonOption = None) -> None:
     """Show what each target needs, what of it is here, and how to get the rest."""
-    from sccg_export.requirements import REQUIREMENTS, examine, nvidia_driver
+    from sccg_export.requirements import REQUIREMENTS, driver_cuda_version, examine
     from sccg_runtime.engine import cpu_capabilities
 
     statuses = [examine(target) for target in REQUIREMENTS]
@@ -26,7 +26,7 @@ def doctor(json_out: JsonOption = None) -> None:
     values = {
         "python": platform.python_version(),
         "cpu_capabilities": cpu,
-        "nvidia_driver_cuda": nvidia_driver(),
+        "nvidia_driver_cuda": driver_cuda_version(),
         "targets": [status.to_dict() for status in statuses],
     }
     write_json(json_out, values)

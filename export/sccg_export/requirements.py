@@ -121,7 +121,7 @@ def examine(target: Target) -> Status:
     needed = REQUIREMENTS[target]
     found = {name: installed(name) for name in needed.packages}
     missing = [f"{name}: {needed.install}" for name, one in found.items() if one is None]
-    if needed.driver and nvidia_driver() is None:
+    if needed.driver and driver_cuda_version() is None:
         missing.append("NVIDIA driver: install that of your card")
     elif needed.driver and (reason := _no_cuda()) is not None:
         missing.append(reason)
@@ -142,7 +142,7 @@ def examine(target: Target) -> Status:
 def why_not(target: Target, precision: Precision) -> str | None:
     """Why a precision cannot be exported here, in one line; None if it can."""
     needed = REQUIREMENTS[target]
-    if needed.builds_on_gpu and nvidia_driver() is None:
+    if needed.builds_on_gpu and driver_cuda_version() is None:
         return (
             f"target {target} builds on an NVIDIA GPU, and no driver is here: --target tensorrt-rtx builds without one"
         )
@@ -201,7 +201,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def nvidia_driver() -> str | None:
+def driver_cuda_version() -> str | None:
     """CUDA version that the NVIDIA driver supports, such as ``"12.8"``; None where there is no driver or no GPU."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -116,7 +116,7 @@ def test_quantisers_and_targets_that_do_not_fit_are_one_line(
 ) -> None:
     run("export", "--target", "ort", "--int8", "--quantizer", "nncf").refused("target ort takes ort, inc", code=2)
     run("export", "--quantizer", "ort").refused("--quantizer ort is for --int8", code=2)
-    monkeypatch.setattr("sccg_export.requirements.nvidia_driver", lambda: None)
+    monkeypatch.setattr("sccg_export.requirements.driver_cuda_version", lambda: None)
     run("export", "--target", "tensorrt", "--fp16").refused("no driver is here", "--target tensorrt-rtx", code=2)
     assert not list(lab.run.glob("*.sccg"))
 

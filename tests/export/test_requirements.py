@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from sccg_export import requirements
-from sccg_export.requirements import REQUIREMENTS, examine, nvidia_driver, why_not
+from sccg_export.requirements import REQUIREMENTS, driver_cuda_version, examine, why_not
 from sccg_export.targets import TARGETS, load_target
 from sccg_runtime.contract import Precision, Target
 from sccg_runtime.errors import InputError, MissingDependencyError
@@ -36,7 +36,7 @@ def test_the_cpu_targets_are_whole_here() -> None:
 @only("target", list(TARGETS))
 def test_a_missing_package_is_one_line_that_says_how_to_get_it(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "installed", lambda name: None)
-    monkeypatch.setattr(requirements, "nvidia_driver", lambda: "13.0")
+    monkeypatch.setattr(requirements, "driver_cuda_version", lambda: "13.0")
     status = examine(target)
     assert len(status.missing) >= len(REQUIREMENTS[target].packages)
     for reason in status.precisions.values():
@@ -67,6 +67,6 @@ def test_a_machine_without_a_driver_is_told_so(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(requirements.ctypes, "CDLL", no_library)
-    assert nvidia_driver() is None
+    assert driver_cuda_version() is None
     assert "NVIDIA driver: install that of your card" in examine("tensorrt-rtx").missing
     assert examine("ort").missing == ()

@@ -21,7 +21,7 @@ from sccg_export import ort_target, requirements, tensorrt_target
 from sccg_export.export import export
 from sccg_export.graph import Graph, export_graph
 from sccg_export.request import ExportRequest
-from sccg_export.requirements import examine, nvidia_driver, why_not
+from sccg_export.requirements import driver_cuda_version, examine, why_not
 from sccg_export.runnables import BundleRunnable
 from sccg_export.targets import load_target
 from sccg_runtime.bundle import DRIFT_MEMBER, read_golden
@@ -39,7 +39,7 @@ def plain() -> Graph:
 
 def machine(monkeypatch: pytest.MonkeyPatch, driver: str | None, **packages: str | None) -> None:
     """Pretend that this driver and these versions are here; underscores stand for hyphens."""
-    monkeypatch.setattr(requirements, "nvidia_driver", lambda: driver)
+    monkeypatch.setattr(requirements, "driver_cuda_version", lambda: driver)
     monkeypatch.setattr(requirements, "installed", lambda name: packages.get(name.replace("-", "_")))
 
 
@@ -193,7 +193,7 @@ def test_files_beside_a_bundle_are_written_with_it_and_not_without(
 
 
 on_a_card = pytest.mark.skipif(
-    nvidia_driver() is None or why_not("tensorrt", "fp16") is not None,
+    driver_cuda_version() is None or why_not("tensorrt", "fp16") is not None,
     reason="no NVIDIA driver with torch-tensorrt: the engine can be neither built nor run",
 )
 

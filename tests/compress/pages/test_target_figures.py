@@ -22,7 +22,7 @@ def test_each_precision_is_exported_timed_and_shown(
 ) -> None:
     chosen = MappingProxyType({name: REQUIREMENTS[name] for name in ("ort", "tensorrt")})
     monkeypatch.setattr("sccg_export.requirements.REQUIREMENTS", chosen)
-    monkeypatch.setattr("sccg_export.requirements.nvidia_driver", lambda: None)
+    monkeypatch.setattr("sccg_export.requirements.driver_cuda_version", lambda: None)
     monkeypatch.setattr(targets, "SIZE", (64, 64))
     results = tmp_path / "targets.json"
     main([lab.run], lab.phantom, results)
