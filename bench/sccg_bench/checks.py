@@ -18,11 +18,15 @@ PAPER_REMARK = (
 )
 
 
+NOTHING_SEEN_DB = 40.0
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A figure and the range that it must lie in; None leaves that side open.
 
-    ``of_worst_slice``: how far that slice's figure lies under the mean, instead of the mean itself.
+    ``of_worst_slice``: not of the mean, but of how far that slice lies under it, in dB; a mean above
+    :data:`NOTHING_SEEN_DB` counts as that much, since nobody sees what a slice falls behind by there.
     """
 
     label: str
@@ -52,7 +56,7 @@ class Limit:
         """
         if self.of_worst_slice:
             worst, mean = row.worst_slice, row.figure(self.group, self.name)
-            return None if worst is None or mean is None else mean - worst[1]
+            return None if worst is None or mean is None else min(mean, NOTHING_SEEN_DB) - worst[1]
         against_another = self.name in DETAIL and row.detail_against != "teacher"
         return None if against_another else row.figure(self.group, self.name)
 

@@ -206,7 +206,14 @@ def test_one_slice_that_is_wrong_is_not_shipped_whatever_the_means_say() -> None
         bad = replace(row, quality={**row.quality, **part}, per_slice=kept)
         card = summarise(replace(FOUND.results, rows=(*FOUND.results.rows[:2], bad)))[2]
         assert card.answer == "Not as it is: 1 of 8 limits missed"
-    assert re.search(r"worst slice \d\d\.\d+, not at most 5 dB under the mean", card.detail)
+    place = f"{first['case']}/{first['slice']}"
+    named = rf"worst slice \({place}, inside the head\) \d\d\.\d+, not at most 5 dB under the mean"
+    assert re.search(named, card.detail)
+    drift = {**row.drift, "to_teacher_psnr_head_db": 90.0}
+    seen = {**first, "drift": {**first["drift"], "to_teacher_psnr_head_db": 65.0}}
+    good = replace(row, drift=drift, per_slice=(seen, *others))
+    card = summarise(replace(FOUND.results, rows=(*FOUND.results.rows[:2], good)))[2]
+    assert card.answer == "All 8 limits met", "25 dB under the mean, and nobody could see it"
 
 
 def test_a_figure_just_beside_its_limit_is_written_so() -> None:

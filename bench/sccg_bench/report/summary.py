@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sccg_bench.checks import best_row, limits, outcomes
+from sccg_bench.checks import Outcome, best_row, limits, outcomes
 from sccg_bench.report.cells import judged, milliseconds, number, pixels, times
 from sccg_bench.results import PAPER_MS, PAPER_SIZE, Results, Row
 
@@ -81,7 +81,7 @@ def _ship(results: Results, row: Row) -> Card:
     if results.is_simulated:
         closing = f"Simulated data: says nothing about patients. {closing}"
     if missed:
-        listed = "; ".join(f"{each.limit.label} {judged(each)}, not {each.limit.text}" for each in missed)
+        listed = "; ".join(f"{_named(each, row)} {judged(each)}, not {each.limit.text}" for each in missed)
         return Card(
             "Can I ship it?",
             f"Not as it is: {len(missed)} of {len(found)} limits missed",
@@ -93,6 +93,11 @@ def _ship(results: Results, row: Row) -> Card:
         answer = f"Open: {len(unknown)} of {len(found)} limits not measured"
         return Card("Can I ship it?", answer, f"Not measured: {listed}. {closing}", "open")
     return Card("Can I ship it?", f"All {len(found)} limits met", closing, "good")
+
+
+def _named(outcome: Outcome, row: Row) -> str:
+    worst = row.worst_slice if outcome.limit.of_worst_slice else None
+    return outcome.limit.label if worst is None else f"{outcome.limit.label} ({worst[0]}, inside the head)"
 
 
 def _slices(row: Row) -> str:
