@@ -1,9 +1,13 @@
 import errno
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from sccg_runtime.files import naming, replacing, sha256, write_bytes
+from sccg_runtime.files import naming, replacing, sha256, whole_folder, write_bytes
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -47,3 +51,40 @@ def test_hashes_of_bytes_and_files_agree(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256(b"abc") == sha256(tmp_path / "a") == expected
+
+
+def test_the_folder_appears_when_all_is_written(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with whole_folder(out) as folder:
+        (folder / "0001.dcm").write_text("new")
+        assert not out.exists()
+    assert [item.name for item in out.iterdir()] == ["0001.dcm"]
+    assert [item.name for item in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_closed_folder_stays_closed(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir(mode=0o700)
+    with whole_folder(out) as folder:
+        (folder / "0001.dcm").write_text("new")
+    assert out.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_killed_process_leaves_no_output_folder(tmp_path):
+    code = """
+import pathlib, sys, time
+from sccg_runtime.files import whole_folder
+with whole_folder(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "0001.dcm").write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    out = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    time.sleep(0.05)
+    assert not out.exists()

@@ -1,9 +1,3 @@
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 
@@ -16,15 +10,6 @@ from sccg_runtime.staging import check_earlier, check_output
 def synthetic(make):
     """Write an image as a conversion leaves it."""
     return lambda path: make.save(make.dataset("CT", 0, np.zeros((8, 8), np.uint16), SyntheticData="YES"), path)
-
-
-def test_the_folder_appears_when_all_is_written(tmp_path):
-    out = tmp_path / "deep" / "out"
-    with whole_folder(out) as folder:
-        (folder / "0001.dcm").write_text("new")
-        assert not out.exists()
-    assert [item.name for item in out.iterdir()] == ["0001.dcm"]
-    assert [item.name for item in out.parent.iterdir()] == ["out"]
 
 
 def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path):
@@ -71,15 +56,6 @@ def test_what_comes_in_meanwhile_is_not_deleted(tmp_path, force, existed):
         work()
     assert (out / "0001.dcm").read_text() == "another program's"
     assert [item.name for item in tmp_path.iterdir()] == ["out"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_a_closed_folder_stays_closed(tmp_path):
-    out = tmp_path / "out"
-    out.mkdir(mode=0o700)
-    with whole_folder(out) as folder:
-        (folder / "0001.dcm").write_text("new")
-    assert out.stat().st_mode & 0o777 == 0o700
 
 
 def test_outputs_that_would_destroy_something_are_refused(tmp_path, synthetic):
@@ -137,22 +113,3 @@ def test_a_mount_point_is_refused_before_any_work(tmp_path, monkeypatch):
     for force in (True, False):
         with pytest.raises(InputError, match="mount point"):
             check_output(tmp_path / "out", tmp_path / "source", force=force)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_killed_process_leaves_no_output_folder(tmp_path):
-    code = """
-import pathlib, sys, time
-from sccg_runtime.files import whole_folder
-with whole_folder(pathlib.Path(sys.argv[1])) as folder:
-    (folder / "0001.dcm").write_text("half")
-    print("ready", flush=True)
-    time.sleep(60)
-"""
-    out = tmp_path / "out"
-    with subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    time.sleep(0.05)
-    assert not out.exists()

@@ -332,11 +332,11 @@ def test_an_unsteady_model_is_warned_about() -> None:
 def test_each_phase_is_watched_apart_as_quiet_minutes_would_hide_a_disturbed_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    warnings = iter(["busy", None, None])
-    watch = SimpleNamespace(warning=lambda: next(warnings))
+    watch = SimpleNamespace(warning=lambda: "busy")
     monkeypatch.setattr("sccg_bench.measuring.LoadWatch", lambda _: watch)
-    found = run_bench([fakes.Fake("m")], fakes.pairs(1, 1), options()).results
-    assert [line for line in found.warnings if "busy" in line] == [f"latency at {found.rows[0].size[0]}x64: busy"]
+    found = run_bench([fakes.Fake("m")], fakes.pairs(1, 1, 32), options()).results
+    told = [line.removesuffix(": busy") for line in found.warnings if line.endswith(": busy")]
+    assert told == ["latency at 64x64", "latency at 32x32", "throughput of m"]
 
 
 def test_a_precision_that_did_not_run_is_warned_about() -> None:

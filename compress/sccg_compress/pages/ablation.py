@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from sccg_compress.pages.generated import figures_of
 from sccg_compress.pages.phantom_sheets import drawn
 from sccg_compress.train_command import new_training, resume_training
 from sccg_runtime.direction import Direction
@@ -82,15 +83,21 @@ def keep_figures(run: Path, path: Path) -> None:
 
 
 def render_ablation(results: Path) -> str:
-    """Markdown table of the steps, measured or not."""
+    """Markdown table of the steps, measured or not.
+
+    Raises
+    ------
+    InputError
+        Results cannot be read.
+    """
     lines = [f"| objective | steps | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
     for name, (title, _) in STEPS.items():
         path = results / f"ablation-{name}.json"
         if not path.is_file():
             lines.append(f"| {title} | not measured |{' |' * len(FIGURES)}")
             continue
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        lines.append(f"| {title} | {facts['steps']} | {_cells(facts['teachers']['mr2ct']['last'], FIGURES)} |")
+        with figures_of(path, "figures of a training") as facts:
+            lines.append(f"| {title} | {facts['steps']} | {_cells(facts['teachers']['mr2ct']['last'], FIGURES)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sccg_compress.pages.ablation import render_ablation, render_teachers
-from sccg_compress.pages.generated import write_or_check
+from sccg_compress.pages.generated import figures_of, write_or_check
 from sccg_compress.pages.targets import render_targets
 from sccg_runtime.errors import InputError
 
@@ -104,8 +103,7 @@ def render_plan(path: Path) -> str:
     InputError
         The file cannot be read.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+    with figures_of(path, "a plan") as values:
         setting = values["setting"]
         lines = ["| student | parameters | GMAC | p50 ms | fits |", "|---|---|---|---|---|"]
         for one in sorted(values["candidates"], key=lambda one: one["p50_ms"] or float("inf")):
@@ -116,8 +114,6 @@ def render_plan(path: Path) -> str:
         told = f"{setting['cpu'] or 'CPU not named'}, {setting['threads']} threads; INT8, {setting['target']}"
         told += f"; {values['budget_ms']:g} ms, {values['margin']:.0%} to spare: {values['chosen'] or 'nothing fits'}."
         told += "".join(f" Warning: {text}." for text in values["warnings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as a plan: {error}") from None
     return "\n".join([*lines, "", f"Measured by `sccg-compress plan` on {told}"]) + "\n"
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sccg_compress.console import say
+from sccg_compress.pages.generated import figures_of
 from sccg_runtime.errors import InputError, RefusedError, SccgError, one_line
 from sccg_runtime.files import write_text
 
@@ -168,12 +169,9 @@ def render_targets(path: Path) -> str:
     InputError
         The file cannot be read.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+    with figures_of(path, "figures of targets") as values:
         told = [f"Measured on {values['machine']['cpu'] or 'a CPU not named'}, {values['threads']} threads."]
         lines = [*_HEAD, *(_line(row) for row in values["rows"]), "", *told, values["warning"] or ""]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as figures of targets: {error}") from None
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

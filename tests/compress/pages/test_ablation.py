@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from torch import nn
 
 from sccg_compress.pages.ablation import STEPS, keep_figures, render_ablation
 from sccg_compress.pages.phantom_sheets import drawn
+from sccg_runtime.errors import InputError
 from sccg_teacher_student.teaching import HybridWeights
 from sccg_teacher_student.train_config import TrainConfig
 
@@ -43,6 +45,9 @@ def test_figures_are_kept_without_folders_and_fill_the_table(tmp_path: Path) -> 
     assert lines[0].startswith("| objective | steps |")
     assert "| + adversarial | 50 | 17.12 | 0.7 | 12 |  |" in lines
     assert sum("not measured" in line for line in lines) == len(STEPS) - 1
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"ablation-2-adversarial\.json: cannot be read as figures of a training"):
+        render_ablation(results)
 
 
 def test_the_sheet_shows_what_every_teacher_makes_of_the_phantom() -> None:
