@@ -16,7 +16,10 @@ They are imported when they are first used, so that ``import sccg_runtime`` cost
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime looks when it is loaded, whoever imports it
 
 if TYPE_CHECKING:
     from sccg_runtime.bundle import load

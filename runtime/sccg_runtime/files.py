@@ -30,7 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it onto ``path`` when the block ends without an error.
 
     The temporary name keeps the suffix, so libraries that look at it still write the right format.
-    Whatever stood at ``path`` before is untouched until the rename, and for good if the block fails.
+    Whatever stood at ``path`` before is untouched until the rename, and for good if the block fails. Its permissions
+    stay.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(path.stat().st_mode & 0o777 if path.is_file() else 0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from sccg_runtime.dicom.write import Derivation, derivation_description, series_
 from sccg_runtime.errors import InputError, MissingDependencyError, SeriesError
 from sccg_runtime.files import replacing
 from sccg_runtime.intensity import FloatArray
+from sccg_runtime.staging import check_earlier_file
 
 SUFFIX = ".nii.gz"
 MAX_OFFSET_MM = 0.1
@@ -111,7 +112,7 @@ def whole_volume(
     MissingDependencyError
         nibabel is not installed.
     InputError
-        A file has come to stand at ``out`` meanwhile.
+        A file has come to stand at ``out`` meanwhile, or one that is not of an earlier conversion.
     """
     nibabel = import_nibabel()
     header = nibabel.Nifti1Header()
@@ -137,8 +138,10 @@ def whole_volume(
             volume.write(stored_values(output, derivation.contract).astype("<i2").tobytes())  # the column runs fastest
 
         yield append
-        if not force and out.exists():
+        if out.exists() and not force:
             raise InputError(f"{out.name} has come to be meanwhile: give another name, or --force to replace it")
+        if out.exists():
+            check_earlier_file(out)
 
 
 def _sheared(affine: Array) -> bool:

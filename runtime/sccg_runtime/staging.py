@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from pathlib import Path
 
 from sccg_runtime.dicom.header import read_header
 from sccg_runtime.dicom.source import Entry
 from sccg_runtime.errors import InputError, SeriesError
+
+NIFTI_HEADER_BYTES, NIFTI_DESCRIPTION = 348, slice(148, 228)  # of NIfTI-1: its size, and where descrip lies
 
 
 def check_output(out: Path, source: Path, *, force: bool, file: bool = False) -> None:
@@ -27,19 +31,23 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
     Raises
     ------
     InputError
-        It exists, is no empty folder or the current one, and ``force`` is not given; it is something else than an
-        earlier output could be; or it is, holds or lies in the source; or it cannot be looked into, or not be moved.
+        It exists, is no empty folder, and ``force`` is not given; it is something else than an earlier output could be,
+        or the current folder; or it is, holds or lies in the source; or it cannot be looked into, or not be moved.
     """
     target, origin = (Path(os.path.realpath(path)) for path in (out, source))  # resolve() raises on loops of links
     if target == origin or target in origin.parents or origin in target.parents:
         raise InputError(f"{out.name}: the output must be apart from the source, neither in it nor around it")
     if not os.path.lexists(out):
         return
-    if not force and (file or not _may_be_taken(out)):
+    if not force and (file or not _is_empty(out)):
         raise InputError(f"{out.name} exists: give another name, or --force to replace it")
     if out.is_symlink() or not (out.is_file() if file else out.is_dir()):
         raise InputError(f"{out.name} is not a {'file' if file else 'folder'}")
-    if not file:
+    if file:
+        check_earlier_file(out)
+    else:
+        if out.samefile(os.curdir):  # the caller would be left in a folder that is no more
+            raise InputError(f"{out.name} is the current folder, which cannot be replaced: give a folder in it")
         if os.path.ismount(out):
             raise InputError(f"{out.name} is a mount point, which cannot be replaced: give a folder in it")
         check_earlier(out)
@@ -58,6 +66,20 @@ def check_earlier(out: Path) -> None:
         )
 
 
+def check_earlier_file(out: Path) -> None:
+    """InputError unless the file is a NIfTI volume whose header says that it is synthetic."""
+    try:
+        with gzip.open(out) as volume:
+            header = volume.read(NIFTI_HEADER_BYTES)
+    except (OSError, EOFError, zlib.error):
+        header = b""
+    if not header[NIFTI_DESCRIPTION].startswith(b"SYNTHETIC"):
+        raise InputError(
+            f"{out.name} is something else than a synthetic volume of an earlier conversion: it is not replaced; give "
+            "another name"
+        )
+
+
 def _is_synthetic(path: Path) -> bool:
     if path.suffix != ".dcm" or path.is_symlink() or not path.is_file():
         return False
@@ -68,10 +90,8 @@ def _is_synthetic(path: Path) -> bool:
     return header is not None and header.synthetic
 
 
-def _may_be_taken(path: Path) -> bool:
-    """Whether it is an empty folder, and not the one that the caller stands in, who would be left in a removed one."""
+def _is_empty(path: Path) -> bool:
     try:
-        empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
-        return empty and not path.samefile(os.curdir)
+        return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     except OSError:
         return False

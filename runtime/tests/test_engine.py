@@ -1,4 +1,5 @@
 import logging
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -125,6 +126,24 @@ def test_onnxruntime_runs_where_it_is_installed(make, tmp_path):
     assert (description.engine, description.device, description.threads) == ("ONNX Runtime", "CPU", 1)
     assert description.precision_ran == {"int8": 3}
     assert "at export" in description.precision_source
+
+
+def test_onnxruntime_keeps_no_telemetry(make, tmp_path):
+    """Its own switch; with telemetry it leaves the number that it gives the machine in the home folder."""
+    pytest.importorskip("onnxruntime", reason="the extra ort is not installed")
+    contract = make.contract(target="ort", precision_ran={"int8": 3})
+    members = make.members_for(tmp_path, contract) | {"model.onnx": _onnx_identity()}
+    bundle, home = make.pack(tmp_path / "ort.sccg", contract, members), tmp_path / "home"
+    home.mkdir()
+    code = """
+import pathlib, sys
+from sccg_runtime.bundle import read_bundle
+from sccg_runtime.engine import open_session
+open_session(read_bundle(pathlib.Path(sys.argv[1])), size=(32, 48))
+"""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run([sys.executable, "-c", code, bundle], check=True, env={**variables, "HOME": str(home)})
+    assert list(home.rglob("*")) == []
 
 
 def test_a_damaged_onnx_model_gives_one_line(make, tmp_path):

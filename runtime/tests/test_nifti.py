@@ -147,6 +147,30 @@ def test_an_earlier_file_is_replaced_only_with_force_and_only_on_success(run, se
         run(series(), "folder.nii.gz", force=True)
 
 
+@pytest.mark.parametrize("content", ["acquired", "text", "cut off"])
+def test_a_volume_that_is_not_synthetic_is_not_replaced(run, series, tmp_path, content):
+    path = run(series(), "ct.nii.gz")
+    if content == "acquired":
+        nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), path)
+    else:
+        path.write_bytes(b"text" if content == "text" else path.read_bytes()[:60])
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="something else than a synthetic volume"):
+        run(series(), "ct.nii.gz", force=True)
+    assert path.read_bytes() == before
+    path.unlink()
+    with pytest.raises(InputError, match="something else than a synthetic volume"):
+        run(series(), "ct.nii.gz", force=True, progress=lambda done, total: path.write_bytes(before))
+    assert path.read_bytes() == before
+
+
+def test_a_closed_file_stays_closed(run, series):
+    path = run(series(), "ct.nii.gz")
+    path.chmod(0o600)
+    run(series(), "ct.nii.gz", kind="negative", force=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_file_that_comes_in_meanwhile_is_kept(run, series, tmp_path):
     path = tmp_path / "ct.nii.gz"
     with pytest.raises(InputError, match="meanwhile"):

@@ -85,6 +85,19 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path, synthetic):
         check_output(out / "thesis.docx", source, force=True)
 
 
+@pytest.mark.parametrize("force", [True, False])
+def test_the_folder_that_the_caller_stands_in_is_not_taken_away(tmp_path, synthetic, monkeypatch, force):
+    (tmp_path / "source").mkdir()
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    with pytest.raises(InputError, match="is the current folder"):
+        check_output(out, tmp_path / "source", force=force)
+    synthetic(out / "0001.dcm")
+    with pytest.raises(InputError, match="is the current folder" if force else "--force"):
+        check_output(out, tmp_path / "source", force=force)
+
+
 @pytest.mark.parametrize("content", ["acquired", "text", "damaged", "link"])
 def test_a_folder_of_anything_but_synthetic_images_is_not_replaced(tmp_path, make, synthetic, content):
     source, out = tmp_path / "source", tmp_path / "out"

@@ -33,8 +33,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "MREchoSequence": ("EffectiveEchoTime",),
         "FrameVOILUTSequence": ("WindowCenter", "WindowWidth"),
         "FrameAnatomySequence": ("AnatomicRegionSequence",),
-        "CTImageFrameTypeSequence": ("FrameType",),
-        "MRImageFrameTypeSequence": ("FrameType", "ComplexImageComponent"),
+        "CTImageFrameTypeSequence": ("FrameType", "VolumeBasedCalculationTechnique"),
+        "MRImageFrameTypeSequence": ("FrameType", "VolumeBasedCalculationTechnique", "ComplexImageComponent"),
     }
 )
 _OF_THE_FILE = ("NumberOfFrames", "InstanceNumber", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
@@ -101,7 +101,8 @@ class _File:
             self._copied = isinstance(stream, io.BytesIO)  # of a zip
             self.top = dcmread(stream, stop_before_pixels=True)
             self._offset = stream.tell()
-        self.top.decode()  # from here on, several threads read it
+        for _ in self.top.iterall():
+            pass  # all is read: from here on, several threads look at it (decode() would also write names anew)
         if str(self.top.file_meta.TransferSyntaxUID) == DEFLATED:
             with header.entry.open() as stream:
                 self._copy, self._offset, self._copied = io.BytesIO(dcmread(stream).PixelData), -1, True

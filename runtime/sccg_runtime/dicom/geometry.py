@@ -21,6 +21,7 @@ from sccg_runtime.errors import SeriesError
 
 MAX_ANGLE_FROM_AXIAL_DEG = 30.0
 SAME_POSITION_MM = 0.01
+FARTHEST_MM = 1e6
 SAME_DIRECTION = 2e-3
 IRREGULAR_SHARE = 0.1
 MIN_TILT_DEG = 0.5
@@ -181,12 +182,13 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
         found.setdefault(code, Finding(code, f"{text}: replace it, or remove what does not belong", refused=True))
 
     first = headers[0]
-    seen: dict[tuple[str, int | None], str] = {}
+    seen: dict[tuple[str, int | None], Header] = {}
     for header in headers:
         name = header.name
-        other = seen.setdefault((header.sop_instance_uid, None if header.frame is None else header.frame.number), name)
-        if other != name:
-            refuse("same_uid", f"{name} has the SOPInstanceUID of {other}")
+        number = None if header.frame is None else header.frame.number
+        other = seen.setdefault((header.sop_instance_uid, number), header)
+        if other is not header:
+            refuse("same_uid", f"{name} has the SOPInstanceUID of {other.name}")
         if header.position_mm is None or header.orientation is None or header.spacing_mm is None:
             refuse("no_geometry", f"{name} lacks a position, an orientation or a pixel spacing")
             continue
@@ -196,6 +198,8 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
             refuse("bad_orientation", f"{name} has an orientation that is no pair of perpendicular unit vectors")
         if min(header.size) < 1 or not all(0.01 <= side <= 20 for side in header.spacing_mm):
             refuse("bad_matrix", f"{name} has a matrix or a pixel spacing that cannot be")
+        if max(map(abs, header.position_mm)) > FARTHEST_MM:
+            refuse("bad_position", f"{name} has a position that cannot be")
         if header.size != first.size:
             refuse(
                 "mixed_matrix",

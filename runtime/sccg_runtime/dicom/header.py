@@ -48,6 +48,7 @@ _SEQUENCE_KEYWORDS = (
     "ProtocolName",
     "SeriesDescription",
 )
+_TYPE_KEYWORDS = ("ImageType", "ComplexImageComponent", "VolumeBasedCalculationTechnique")
 _KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -57,8 +58,7 @@ _KEYWORDS = (
     "PatientID",
     "PatientName",
     "Modality",
-    "ImageType",
-    "ComplexImageComponent",
+    *_TYPE_KEYWORDS,
     "SeriesNumber",
     *_SEQUENCE_KEYWORDS,
     "ConcatenationUID",
@@ -96,7 +96,8 @@ class Header:
     sop_class_uid, sop_instance_uid, study_uid, series_uid, frame_of_reference_uid, patient
         Identifiers; ``patient`` is compared only.
     modality, image_type, series_number
-        (0008,0060), (0008,0008) with ComplexImageComponent (0008,9208), (0020,0011).
+        (0008,0060), (0008,0008) with ComplexImageComponent (0008,9208) and VolumeBasedCalculationTechnique
+        (0008,9207), (0020,0011).
     rescaled
         Whether there is a RescaleSlope (0028,1053).
     synthetic, burned_in, lossy
@@ -113,7 +114,7 @@ class Header:
     orientation
         ImageOrientationPatient (0020,0037): direction along a row, then along a column.
     thickness_mm
-        SliceThickness (0018,0050), or None.
+        SliceThickness (0018,0050), or None where it is absent or not above 0.
     echo_time_ms
         EchoTime (0018,0081), or EffectiveEchoTime (0018,9082) of a frame; None if absent.
     window
@@ -243,8 +244,7 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         frame_of_reference_uid=text("FrameOfReferenceUID"),
         patient=(text("PatientID"), text("PatientName")),
         modality=text("Modality"),
-        image_type=words(dataset.get("ImageType"))
-        + words(dataset.get("ComplexImageComponent"))
+        image_type=tuple(word for keyword in _TYPE_KEYWORDS for word in words(dataset.get(keyword)))
         + _ge_component(dataset),
         series_number=whole("SeriesNumber"),
         rescaled="RescaleSlope" in dataset,
@@ -257,7 +257,7 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         spacing_mm=(spacing[0], spacing[1]) if spacing else None,
         position_mm=(position[0], position[1], position[2]) if position else None,
         orientation=numbers(dataset.get("ImageOrientationPatient"), 6),
-        thickness_mm=thickness[0] if thickness else None,
+        thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
         echo_time_ms=echo_time[0] if echo_time else None,
         window=(center[0], width[0]) if center and width and width[0] >= 1 else None,
         description=text("SeriesDescription"),

@@ -227,11 +227,12 @@ def _turned_over(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[Any]
 class StoredHistogram:
     """Counts of modality values over a series: exact, and small whatever the number of slices.
 
-    One count per stored value and pair of slope and intercept; padding is left out.
+    One count per stored value that occurs and pair of slope and intercept; padding is left out.
     """
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[float, float, int], npt.NDArray[np.int64]] = {}
+        # (slope, intercept, lowest) -> (stored values less the lowest, ascending; how many pixels have each)
+        self._counts: dict[tuple[float, float, int], tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = {}
 
     def add(self, plane: Plane) -> None:
         """Count one image."""
@@ -239,20 +240,20 @@ class StoredHistogram:
         lowest = int(np.iinfo(plane.stored.dtype).min)
         counts = np.bincount(stored.ravel().astype(np.int64) - lowest)
         key = (plane.slope, plane.intercept, lowest)
-        before = self._counts.get(key)
-        if before is not None:
-            longer, shorter = (before, counts) if len(before) >= len(counts) else (counts, before)
-            longer[: len(shorter)] += shorter
-            counts = longer
-        self._counts[key] = counts
+        if key in self._counts:
+            present, before = self._counts[key]
+            counts = np.pad(counts, (0, max(0, int(present[-1]) + 1 - len(counts))))
+            counts[present] += before
+        if counts.any():
+            present = np.flatnonzero(counts)
+            self._counts[key] = (present, counts[present])
 
     def values_and_counts(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Modality values, ascending and each once, float64; and how many pixels have each, int64."""
         values, counts = [], []
-        for (slope, intercept, lowest), counted in self._counts.items():
-            present = np.flatnonzero(counted)
+        for (slope, intercept, lowest), (present, counted) in self._counts.items():
             values.append(modality_values(present + lowest, slope, intercept).astype(np.float64))
-            counts.append(counted[present])
+            counts.append(counted)
         if not values:
             return np.empty(0), np.empty(0, np.int64)
         unique, index = np.unique(np.concatenate(values), return_inverse=True)

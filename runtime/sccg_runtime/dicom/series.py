@@ -22,6 +22,7 @@ _NAMED_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture, which has no units and no geometry",
     "1.2.840.10008.1.3.10": "DICOMDIR, an index without images",
 }
+_PROJECTIONS = ("MIP", "MAX_IP", "MIN_IP", "MINIP", "MNIP")  # also as one word of a value, such as "CT_SOM5 MIP"
 _REJECTED_TYPES = {
     "LOCALIZER": "a localizer",
     "SCOUT": "a localizer",
@@ -30,11 +31,10 @@ _REJECTED_TYPES = {
     "DOSE_INFO": "a dose report",
     "DOSE REPORT": "a dose report",
     "PROJECTION IMAGE": "a projection, not slices",
-    "MIP": "a projection, not slices",
-    "MAX_IP": "a projection, not slices",
-    "MIN_IP": "a projection, not slices",
-    "MINIP": "a projection, not slices",
-    "MNIP": "a projection, not slices",
+    **dict.fromkeys(_PROJECTIONS, "a projection, not slices"),
+    **dict.fromkeys(("MAXIMUM", "MINIMUM", "VOLUME_RENDER", "SURFACE_RENDER"), "a projection, not slices"),
+    "CURVED_MPR": "a curved section, not slices",
+    "MOSAIC": "a mosaic of slices in one picture",
     "PHASE MAP": "a parameter map",
     "T1 MAP": "a parameter map",
     "T2 MAP": "a parameter map",
@@ -194,13 +194,17 @@ def _named(series: Sequence[Series], wanted: str) -> list[Series]:
         return list(series[max(0, int(place[1]) - 1) : int(place[1])])
     text = wanted.strip().casefold()
     for found in (
-        [item for item in series if wanted in (item.headers[0].series_uid, str(item.headers[0].series_number))],
+        [item for item in series if wanted in _names(item.headers[0])],
         [item for item in series if text and item.headers[0].description.casefold() == text],
         [item for item in series if text and text in item.headers[0].description.casefold()],
     ):
         if found:
             return found
     return []
+
+
+def _names(header: Header) -> tuple[str, ...]:
+    return (header.series_uid,) if header.series_number is None else (header.series_uid, str(header.series_number))
 
 
 def _listing(series: Sequence[Series], some: Sequence[Series]) -> str:
@@ -233,9 +237,10 @@ def _rejection(headers: Sequence[Header], modality: Modality) -> str | None:
             return f"{name} is synthetic already"
         if header.burned_in:
             return f"{name} has text burned into its pixels"
-        for part in header.image_type:
-            if part.upper() in _REJECTED_TYPES:
-                return f"{name} is {_REJECTED_TYPES[part.upper()]}"
+        for part in map(str.upper, header.image_type):
+            kind = next((word for word in part.split() if word in _PROJECTIONS), part)
+            if kind in _REJECTED_TYPES:
+                return f"{name} is {_REJECTED_TYPES[kind]}"
         if header.frames != 1 or header.samples != 1:
             return f"{name} has {header.frames} frames and {header.samples} samples per pixel, not 1 and 1"
         if not (header.sop_instance_uid and header.series_uid and header.study_uid):

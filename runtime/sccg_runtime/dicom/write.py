@@ -7,8 +7,10 @@ of the source is an allow-list (:mod:`sccg_runtime.dicom.modules`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ DISPLAY_WHITE = 255
 SERIES_NUMBER_OFFSET = 9000
 NOT_HU = "SYNTHETIC, NOT HU"
 _MAX_DESCRIPTION = 1024  # VR ST
+_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # VRs that SpecificCharacterSet (0008,0005) applies to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +124,7 @@ def _attributes(source: Dataset, derivation: Derivation, frame_number: int | Non
     made = Dataset()
     for keyword in KEPT:
         if keyword in source:
-            made[keyword] = source[keyword]
+            made[keyword] = _without_private(source[keyword])
             if _is_garbled(source[keyword]):
                 raise SeriesError(f"{keyword} does not fit the SpecificCharacterSet that the file declares: correct it")
     is_ct = derivation.contract.output_intensity.modality == "CT"
@@ -143,7 +146,48 @@ def _attributes(source: Dataset, derivation: Derivation, frame_number: int | Non
         made.FrameOfReferenceUID = derivation.frame_of_reference_uid
     _describe(made, source, derivation)
     _say_where_from(made, source, derivation, frame_number)
+    _keep_text(made)
     return made
+
+
+def _without_private(element: DataElement) -> DataElement:
+    """The same element, or a copy where a sequence holds private attributes: the source's is left as it is."""
+    if element.VR != "SQ":
+        return element
+    copied = deepcopy(element)
+    for item in copied.value:
+        item.remove_private_tags()
+    return copied
+
+
+def _keep_text(made: Dataset) -> None:
+    """Go over to UTF-8 where the source's character set, as pydicom writes it, would change a letter.
+
+    It reads what it cannot write: katakana of ISO_IR 13, or a second line of ISO 2022 IR 149.
+    """
+    text = _text(made)
+    if "".join(text).isascii() or _text(_as_written(made)) == text:
+        return
+    made.pop("SpecificCharacterSet", None)  # setting the value would change the element that is also the source's
+    made.SpecificCharacterSet = "ISO_IR 192"
+    if _text(_as_written(made)) != text:
+        raise SeriesError("text to be kept cannot be written in its SpecificCharacterSet, nor in UTF-8")
+
+
+def _text(dataset: Dataset) -> list[str]:
+    return [str(element.value) for element in dataset.iterall() if element.VR in _TEXT]
+
+
+def _as_written(made: Dataset) -> Dataset:
+    """A copy of ``made``, written and read again: pydicom keeps in a name what it wrote of it first."""
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filereader import read_dataset
+    from pydicom.filewriter import write_dataset
+
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_dataset(buffer, deepcopy(made))
+    return read_dataset(BytesIO(buffer.getvalue()), is_implicit_VR=False, is_little_endian=True)
 
 
 def _is_garbled(element: DataElement) -> bool:

@@ -109,6 +109,16 @@ def test_one_frame_that_does_not_fit_rejects_the_series(make, folder):
         planes(folder, "CT")
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_frames_that_are_projections_reject_the_series(make, folder, modality):
+    made = make.enhanced(modality, STACK)
+    frame = made.PerFrameFunctionalGroupsSequence[2]
+    frame[f"{modality}ImageFrameTypeSequence"].value[0].VolumeBasedCalculationTechnique = "MAX_IP"
+    make.save(made, folder / "multi.dcm")
+    with pytest.raises(SeriesError, match=r"multi\.dcm frame 3 is a projection"):
+        planes(folder, modality)
+
+
 def test_frames_that_are_missing_or_not_described_are_refused(make, folder):
     path = make.save(make.enhanced("CT", STACK, NumberOfFrames=5), folder / "multi.dcm")
     with pytest.raises(SeriesError, match=r"multi\.dcm says 5 frames and describes 4"):

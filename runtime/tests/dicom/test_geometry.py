@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sccg_runtime.dicom.geometry import arrange, choose_echo
-from sccg_runtime.dicom.header import Header
-from sccg_runtime.dicom.source import Entry
+from sccg_runtime.dicom.header import Header, read_header
+from sccg_runtime.dicom.source import Entry, entries
 from sccg_runtime.errors import SeriesError
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -96,6 +96,12 @@ def test_irregular_spacing_is_noted_with_numbers():
     assert "1.20 to 7.00 mm" in geometry.findings[0].text
 
 
+@pytest.mark.parametrize("thickness", [-5, 0, None])
+def test_a_thickness_that_cannot_be_is_none(make, tmp_path, thickness):
+    image = make.dataset("CT", 0, np.zeros((8, 8), np.uint16), SliceThickness=thickness)
+    assert read_header(entries(make.save(image, tmp_path / "1.dcm"))[0]).thickness_mm is None
+
+
 def test_two_zones_of_thickness_are_not_missing_slices():
     thin = stack([0, 3, 6, 9, 12, 15], thickness_mm=3.0)
     thick = [header(index + 6, (-10.0, -20.0, 18.0 + 6 * index), thickness_mm=6.0) for index in range(4)]
@@ -139,6 +145,20 @@ def test_missing_slices_are_found_where_slices_overlap():
         arrange(headers)
 
 
+def test_a_position_that_cannot_be_is_refused():
+    with pytest.raises(SeriesError, match=r"002\.dcm has a position that cannot be"):
+        arrange(stack([0, 0.02, 1e308]))
+
+
+def test_images_of_one_uid_are_refused_where_their_files_are_called_alike_too():
+    headers = stack([0, 5, 10])
+    alike = [replace(header, entry=headers[0].entry) for header in headers]
+    arrange(alike)
+    alike[2] = replace(alike[2], sop_instance_uid=alike[1].sop_instance_uid)
+    with pytest.raises(SeriesError, match="has the SOPInstanceUID of"):
+        arrange(alike)
+
+
 def test_two_images_that_call_themselves_the_same_are_refused():
     headers = stack([0, 5, 10])
     headers[2] = replace(headers[2], sop_instance_uid=headers[0].sop_instance_uid)
@@ -155,7 +175,11 @@ def test_duplicates_are_refused_by_name():
 
 def echoes(*times, slices=4):
     """Several echoes at each position, one echo after the other."""
-    return [item for time in times for item in stack([5 * index for index in range(slices)], echo_time_ms=time)]
+    return [
+        replace(item, sop_instance_uid=f"{item.sop_instance_uid}.{number}")
+        for number, time in enumerate(times)
+        for item in stack([5 * index for index in range(slices)], echo_time_ms=time)
+    ]
 
 
 def test_several_echoes_are_refused_with_a_way_out():

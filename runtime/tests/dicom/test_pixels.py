@@ -1,3 +1,6 @@
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -220,6 +223,17 @@ def test_a_compressed_image_that_is_cut_off_is_refused(make, tmp_path, part):
     path.write_bytes(data[: len(data) - int(len(frame) * (1 - part))])
     with pytest.raises(SeriesError, match=r"image\.dcm"):
         read_plane(header, "CT")
+
+
+def test_a_series_of_many_scales_needs_no_more_memory_than_values_that_occur(plane):
+    histogram, read = StoredHistogram(), plane("MR", RAMP.astype(np.int16), RescaleSlope=1, RescaleIntercept=0)
+    tracemalloc.start()
+    for number in range(100):
+        histogram.add(replace(read, slope=1 + number / 100))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2**20
+    assert histogram.values_and_counts()[1].sum() == 100 * RAMP.size
 
 
 def test_the_histogram_of_a_series_is_that_of_its_pixels(plane, make):

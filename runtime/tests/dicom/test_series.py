@@ -38,6 +38,11 @@ def test_a_zip_gives_the_same_series(series, tmp_path):
         ({"ImageType": ["DERIVED", "SECONDARY", "DOSE_INFO"]}, "dose report"),
         ({"ImageType": ["DERIVED", "PRIMARY", "PROJECTION IMAGE"]}, "projection"),
         ({"ImageType": ["DERIVED", "PRIMARY", "MNIP", "ND", "NORM"]}, "projection"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 MIP"]}, "projection"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "ANGIO", "MAXIMUM"]}, "projection"),
+        ({"VolumeBasedCalculationTechnique": "MAX_IP"}, "projection"),
+        ({"VolumeBasedCalculationTechnique": "CURVED_MPR"}, "curved"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}, "mosaic"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "phase image"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "R_FFE", "R", "FFE"]}, "real part"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "I_FFE", "I", "FFE"]}, "imaginary part"),
@@ -109,6 +114,13 @@ def test_several_series_that_fit_need_a_choice(series):
     for wrong in ("9", ":0", ":3", ":", ":-1"):
         with pytest.raises(SeriesError, match=f"no series {wrong}; there are: :1 series 3"):
             choose_series(found, wrong)
+
+
+def test_no_number_is_no_name(series):
+    first = series(folder="a")
+    series(folder="b", change=lambda index: {"SeriesInstanceUID": "1.2.3", "SeriesNumber": None})
+    with pytest.raises(SeriesError, match="no series None"):
+        choose_series(find_series(first.parent, "MR")[0], "None")
 
 
 def test_series_that_no_number_tells_apart_are_chosen_by_their_place(series):

@@ -5,6 +5,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from sccg_runtime.dicom.write import (
     Derivation,
@@ -119,7 +120,11 @@ def test_place_patient_and_study_are_kept(make, written, direction):
 @pytest.mark.parametrize("direction", ["mr2ct", "ct2mr"])
 def test_what_belongs_to_the_source_alone_is_dropped(make, written, direction):
     contract = make.contract() if direction == "mr2ct" else make.ct2mr()
-    source, made = written(contract, {"PixelPaddingValue": 0, "SmallestImagePixelValue": 0})
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99ACME", "Head"
+    code.private_block(0x0009, "ACME", create=True).add_new(1, "LO", "Operator Olga")
+    changes = {"PixelPaddingValue": 0, "SmallestImagePixelValue": 0, "ProcedureCodeSequence": [code]}
+    source, made = written(contract, changes)
     for keyword in [
         "MagneticFieldStrength",
         "FlipAngle",
@@ -132,6 +137,8 @@ def test_what_belongs_to_the_source_alone_is_dropped(make, written, direction):
     ]:
         assert keyword not in made
     assert not [element for element in made.iterall() if element.tag.is_private]
+    assert made.ProcedureCodeSequence[0].CodeMeaning == "Head"
+    assert (0x0009, 0x1001) in source.ProcedureCodeSequence[0]
     assert made.SOPInstanceUID != source.SOPInstanceUID
     assert made.SeriesInstanceUID != source.SeriesInstanceUID
     assert made.WindowCenter != source.WindowCenter
