@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +87,10 @@ def distill(
     student_spec(student)  # a wrong name is told before anything that takes time
     if budget_ms is not None and was_given(context, "student"):
         raise InputError("--budget-ms chooses the student: leave out --student, or the budget")
+    if budget_ms is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "--budget-ms measures, which processes at once disturb: run plan first, then say --student NAME"
+        )
     checkpoint = load_checkpoint(teacher)
     chosen = choose_direction(direction, checkpoint)
     source = choose_data(data, checkpoint.record, intensity)

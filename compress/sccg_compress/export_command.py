@@ -136,6 +136,8 @@ def request_of(
     train, val = _cases(record, source)
     if not val:
         say("no held-out case: drift is measured on training slices")
+    if precision == "int8" and not train:
+        raise InputError(f"{source.path.name} has held-out cases only: INT8 needs those learned from, to calibrate on")
     return ExportRequest(
         checkpoint=checkpoint,
         record=record,
@@ -165,6 +167,7 @@ def _name(run: Path | None, checkpoint: Path, request: ExportRequest) -> str:
         None if request.gpu_arch is None else f"sm{request.gpu_arch.replace('.', '')}",
         request.quantizer,
         "7bit" if request.saturation_safe else None,
+        f"seed{request.calibration.seed}" if request.calibration is not None and request.calibration.seed else None,
     ]
     return f"{'-'.join(part for part in parts if part is not None)}.sccg"
 
@@ -172,8 +175,8 @@ def _name(run: Path | None, checkpoint: Path, request: ExportRequest) -> str:
 def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(training, held-out) cases: as the network learned, else by the data's splits.
 
-    The latter where the data lacks some of those, or keeps one for tests: another patient may be called alike. A
-    network that learned from all cases that there were is measured on those that came since.
+    The latter where the data lacks some of those, or keeps one for tests: another patient may be called alike. What
+    was held out stays so. A network that learned from all cases that there were is measured on those that came since.
     """
     from sccg_teacher_student.data.splits import training_cases
 
@@ -182,7 +185,11 @@ def _cases(record: TrainingRecord, source: DataSource) -> tuple[tuple[str, ...],
         since = (case for case in source.cases if case not in (*record.train_cases, *source.splits.get("test", ())))
         return record.train_cases, record.val_cases or tuple(since)
     train, val = training_cases(source, seed=0)
-    return train, tuple(case for case in val if case not in record.train_cases)
+    held_out = (case for case in (*val, *train) if case in val or case in record.val_cases)
+    return (
+        tuple(case for case in train if case not in record.val_cases),
+        tuple(case for case in held_out if case not in record.train_cases),
+    )
 
 
 def _print(path: Path, made: ExportResult, served: Path | None, json_out: str | None) -> None:

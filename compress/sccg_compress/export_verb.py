@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption, JsonOption, parse_size
+from sccg_compress.verb_options import DataOption, DirectionOption, IntensityOption, JsonOption, parse_size, was_given
 from sccg_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def export(
+    context: typer.Context,
     model: Annotated[Path | None, typer.Argument(help="Run folder or checkpoint; default: the newest run.")] = None,
     target: Annotated[str, typer.Option(help="openvino, ort, tensorrt-rtx or tensorrt; see doctor.")] = "openvino",
     fp32: Annotated[bool, typer.Option("--fp32", help="Float32 (default).")] = False,
@@ -39,7 +40,7 @@ def export(
         Path | None,
         typer.Option(
             help="Bundle to write; default: RUN/STUDENT-TARGET-PRECISION.sccg, or beside any other checkpoint "
-            "CHECKPOINT-TARGET-PRECISION.sccg; with size, GPU, quantizer and 7bit in the name where they are chosen."
+            "CHECKPOINT-TARGET-PRECISION.sccg; size, GPU, quantizer, 7bit and seed stand in it where they are chosen."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration slices.")] = 0,
@@ -73,6 +74,10 @@ def export(
         raise InputError(f"{' and '.join(f'--{name}' for name in asked)} exclude each other")
     if out is not None and (out.suffix != ".sccg" or out.is_dir()):
         raise InputError(f"--out {out}: a bundle is a file whose name ends in .sccg")
+    if was_given(context, "seed") and not int8:
+        raise InputError("--seed is of the slices that --int8 is calibrated on: leave it out")
+    if no_old_cpu_check and not (int8 and target == "openvino"):
+        raise InputError("--no-old-cpu-check is for --int8 --target openvino: leave it out")
     export_model(
         model,
         target=target,

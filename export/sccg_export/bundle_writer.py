@@ -20,6 +20,14 @@ def pack(contract: Contract, members: Mapping[str, bytes]) -> bytes:
     return _zip({CONTRACT_MEMBER: contract.to_json().encode(), **members})
 
 
+GOLDEN_SLICES = 2
+
+
+def golden_bytes(size: tuple[int, int]) -> int:
+    """What ``golden.npz`` of slices of ``size`` (rows, columns) takes."""
+    return GOLDEN_SLICES * len(GOLDEN_ARRAYS) * 4 * size[0] * size[1]
+
+
 def pack_golden(inputs: FloatArray, fp32_outputs: FloatArray, engine_outputs: FloatArray) -> bytes:
     """``golden.npz`` from three arrays (K, 1, H, W) float32."""
     arrays = {}

@@ -12,7 +12,7 @@ import numpy as np
 
 from sccg_bench.worker import WorkerError
 from sccg_export.built import Built
-from sccg_export.bundle_writer import pack, pack_golden
+from sccg_export.bundle_writer import GOLDEN_SLICES, pack, pack_golden
 from sccg_export.contract_writer import contract_of, drift_figures
 from sccg_export.fallback import fall_back, nothing_against, put_back_figures
 from sccg_export.graph import Graph, export_graph
@@ -27,7 +27,6 @@ from sccg_runtime.files import replacing, sha256, write_bytes
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.data.phantom import phantom_pairs
 
-GOLDEN_SLICES = 2
 BRAIN_WINDOW_HU = (0.0, 80.0)
 
 

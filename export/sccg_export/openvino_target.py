@@ -157,8 +157,8 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
     """Operations that lose more by eight bits than they gain in time, by OpenVINO's names.
 
     - Everything up to and with the first convolution: a slice's mean and variance in eight bits are ruinous, and so is
-      its input, whose brightest pixel decides how finely soft tissue is told apart. Where it shrinks the map, also the
-      next, if that does, too: a stem of two steps.
+      its input, whose brightest pixel decides how finely soft tissue is told apart; in a stem of two steps, with the
+      second.
     - The last convolution and what follows it: that is the picture, and its outliers would decide how finely it is
       rounded.
     - What works on one number per channel (FiLM): a few microseconds, and every pixel depends on it.
@@ -171,8 +171,7 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
         raise InputError(f"the graph has no operation named {', '.join(unknown)} to keep in float")
     computing = [node for node in nodes if node.get_type_name() not in ("Constant", "Parameter", "Result")]
     places = [place for place, node in enumerate(computing) if node.get_type_name() in CONVOLUTIONS]
-    two_steps = all(max(computing[place].get_strides()) > 1 for place in places[:2])
-    stem = places[1 if two_steps else 0]
+    stem = places[1 if _two_steps(*(computing[place] for place in places[:2])) else 0]
     return [
         str(node.get_friendly_name())
         for place, node in enumerate(computing)
@@ -181,6 +180,23 @@ def _kept_float(model: Any, keep_float: tuple[str, ...]) -> list[str]:
         or _graph_name(node) in keep_float
         or _touches_vector(node)
     ]
+
+
+def _two_steps(first: Any, second: Any) -> bool:
+    """Whether two convolutions are one stem, as :func:`sccg_export.qdq.stem` says it of an ONNX graph."""
+    met: set[str] = set()
+    seen: set[str] = set()
+    waiting = [first]
+    while waiting:
+        for value in waiting.pop().output(0).get_target_inputs():
+            node = value.get_node()
+            name = str(node.get_friendly_name())
+            if node.get_type_name() in CONVOLUTIONS:
+                met.add(name)
+            elif name not in seen and node.get_output_size():
+                seen.add(name)
+                waiting.append(node)
+    return met == {str(second.get_friendly_name())} and all(max(node.get_strides()) > 1 for node in (first, second))
 
 
 def _graph_name(node: Any) -> str:

@@ -72,6 +72,36 @@ def quantise_qdq(
         return onnx.load(target)
 
 
+def stem(model: onnx.ModelProto) -> list[str]:
+    """Names of the first convolution and, in a stem of two steps, of the second.
+
+    Both shrink the map then, and whatever the first gives goes through the second: not so where a branch begins.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    first, second = [node for node in model.graph.node if node.op_type in CONVOLUTIONS][:2]
+    met: set[str] = set()
+    seen: set[str] = set()
+    waiting = list(first.output)
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            for node in readers.get(name, ()):
+                if node.op_type in CONVOLUTIONS:
+                    met.add(node.name)
+                else:
+                    waiting.extend(node.output)
+    two_steps = met == {second.name} and all(max(_strides(node)) > 1 for node in (first, second))
+    return [first.name, second.name] if two_steps else [first.name]
+
+
+def _strides(node: onnx.NodeProto) -> list[int]:
+    return next((list(one.ints) for one in node.attribute if one.name == "strides"), [1])
+
+
 def convolutions(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
     """Names of (convolutions whose map and weights both come out of DequantizeLinear, all others)."""
     dequantised = dequantised_values(model)

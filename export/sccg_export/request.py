@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from sccg_bench.protocols import Pair
 from sccg_bench.quality import QualityResult
+from sccg_export.bundle_writer import golden_bytes
 from sccg_export.calibration import Calibration
 from sccg_export.gate import DriftBudget
 from sccg_export.requirements import Quantizer
-from sccg_runtime.bundle import Bundle
+from sccg_runtime.bundle import MAX_GOLDEN_BYTES, Bundle
 from sccg_runtime.contract import Precision
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.intensity import FloatArray
@@ -109,8 +110,8 @@ def check_request(request: ExportRequest) -> None:
     Raises
     ------
     InputError
-        A size does not fit the network's stride, slices are missing, seven-bit weights are asked of what does not
-        need them, or the budget names a teacher that is not there.
+        A size does not fit the network's stride or a bundle, slices are missing, seven-bit weights are asked of what
+        does not need them, or the budget names a teacher that is not there.
     """
     stride = request.checkpoint.spec.stride
     sizes = {"size": request.size, "trained size": request.record.trained_size}
@@ -118,6 +119,10 @@ def check_request(request: ExportRequest) -> None:
     for what, size in sizes.items():
         if any(length % stride for length in size):
             raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be multiples of {stride}")
+        if min(size) < 2 * stride:  # a map of one pixel has no variance
+            raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be {2 * stride} or more")
+    if golden_bytes(request.size) >= MAX_GOLDEN_BYTES:
+        raise InputError(f"size {request.size[0]}x{request.size[1]} is more than a bundle holds: say a smaller --size")
     if not request.pairs:
         raise InputError("export needs held-out slices to measure its drift on")
     if request.saturation_safe and request.precision != "int8":

@@ -8,7 +8,7 @@ import onnx
 
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
-from sccg_export.qdq import quantise_qdq
+from sccg_export.qdq import quantise_qdq, stem
 
 
 def quantise(graph: Graph, calibration: Calibration, keep_float: Sequence[str]) -> onnx.ModelProto:
@@ -33,7 +33,7 @@ def quantise(graph: Graph, calibration: Calibration, keep_float: Sequence[str]) 
 def always_float(model: onnx.ModelProto) -> list[str]:
     """Convolutions that lose more by eight bits than they gain.
 
-    The first, whose input's brightest pixel would decide how finely soft tissue is told apart; the last, because its
+    The stem, whose input's brightest pixel would decide how finely soft tissue is told apart; the last, because its
     output is the picture; and those on one number per channel (FiLM).
     """
     shapes = {
@@ -42,4 +42,4 @@ def always_float(model: onnx.ModelProto) -> list[str]:
     }
     found = [node for node in model.graph.node if node.op_type == "Conv"]
     vectors = [node.name for node in found if shapes.get(node.input[0], [])[2:] == [1, 1]]
-    return [found[0].name, *vectors, found[-1].name]
+    return [*stem(model), *vectors, found[-1].name]

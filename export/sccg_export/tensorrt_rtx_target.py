@@ -22,10 +22,12 @@ from sccg_export.layer_types import PRECISIONS, check_types
 from sccg_export.qdq import convolutions
 from sccg_export.requirements import quantizer_version
 from sccg_export.symmetric_qdq import quantise
-from sccg_export.trt_session import engine_layers, import_tensorrt, open_engine, open_graph, trt_logger
+from sccg_export.trt_session import engine_layers, import_tensorrt, open_engine, open_graph, open_program, trt_logger
 from sccg_export.trt_session import gpu_arch as present_gpu_arch
 from sccg_export.typed_program import typed_program
+from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Precision
+from sccg_runtime.engine import Session
 from sccg_runtime.errors import InputError, RefusedError
 
 DEFAULT_GPU_ARCH = "8.6"  # GeForce RTX 30
@@ -78,6 +80,11 @@ def build(
     engine = bytes(_serialise(trt, builder, network, size, gpu_arch, detailed=on_engine))
     seconds = time.perf_counter() - started
     found = "no NVIDIA GPU here" if here is None else f"this GPU is SM {here}"
+    where = "PyTorch, rounded as it is typed" if precision == "fp16" else "ONNX Runtime"
+
+    def open_here(_: Bundle, size: tuple[int, int]) -> Session:
+        return open_program(graph.network, size, ran) if precision == "fp16" else open_graph(model, size, ran)
+
     return Built(
         members={"model.engine": engine},
         engine="TensorRT-RTX",
@@ -86,7 +93,7 @@ def build(
         float_layers=tuple(left) if precision == "int8" else (),
         int8_layers=tuple(quantised),
         quantizer=quantizer_version("ort") if precision == "int8" else "",
-        open=open_engine if on_engine else lambda _, size: open_graph(model, size, ran),
+        open=open_engine if on_engine else open_here,
         measured_on="engine" if on_engine else "graph",
         details={
             "gpu_arch": gpu_arch,
@@ -96,7 +103,7 @@ def build(
             **({"engine_layers": _inspected(trt, engine)} if on_engine else {}),
         },
         note=f"engine for SM {gpu_arch}"
-        + ("" if on_engine else f"; {found}: drift is measured on the same graph in ONNX Runtime, not on the engine"),
+        + ("" if on_engine else f"; {found}: drift is measured on the same graph in {where}, not on the engine"),
     )
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from torch import nn
 
 from sccg_export.graph import INPUT, OUTPUT
 from sccg_export.layer_types import engine_types
 from sccg_export.requirements import REQUIREMENTS
+from sccg_export.typed_program import Rounded, typed_program
 from sccg_runtime.bundle import Bundle
 from sccg_runtime.contract import Target
 from sccg_runtime.engine import Description, Session, physical_cores
@@ -79,8 +81,31 @@ def gpu_arch() -> str | None:
     return f"{major}.{minor}"
 
 
+def open_program(network: nn.Module, size: tuple[int, int], ran: dict[str, int]) -> Session:
+    """The FP16 program that the engine was built from, in PyTorch on the CPU, each value rounded as it is typed.
+
+    ONNX Runtime's CPU kernels would compute all of it in float32.
+
+    Parameters
+    ----------
+    network
+        Folded, as for :func:`sccg_export.typed_program.typed_program`.
+    size, ran
+        As for :func:`open_graph`.
+    """
+    import torch
+
+    program = Rounded(typed_program(network, "fp16", torch.zeros(1, 1, *size)))
+
+    def run(images: FloatArray) -> FloatArray:
+        with torch.inference_mode():
+            return np.asarray(program.run(torch.from_numpy(np.array(images))).numpy(), np.float32)
+
+    return Session(run, _told("PyTorch", torch.__version__, torch.get_num_threads(), size, ran))
+
+
 def open_graph(model: onnx.ModelProto, size: tuple[int, int], ran: dict[str, int]) -> Session:
-    """The very graph that the engine was built from, in ONNX Runtime on the CPU, each node computed as it is typed.
+    """The very graph that an FP32 or INT8 engine was built from, in ONNX Runtime on the CPU.
 
     Parameters
     ----------
@@ -95,7 +120,7 @@ def open_graph(model: onnx.ModelProto, size: tuple[int, int], ran: dict[str, int
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Fusions compute several nodes in one precision; the engine's rounding is better followed without.
+    # Fusions round otherwise; the engine's rounding is better followed without.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
@@ -103,16 +128,19 @@ def open_graph(model: onnx.ModelProto, size: tuple[int, int], ran: dict[str, int
         output: FloatArray = session.run([OUTPUT], {INPUT: images})[0]
         return output
 
-    told = Description(
-        engine="ONNX Runtime",
-        engine_version=str(onnxruntime.__version__),
+    return Session(run, _told("ONNX Runtime", str(onnxruntime.__version__), threads, size, ran))
+
+
+def _told(engine: str, version: str, threads: int, size: tuple[int, int], ran: dict[str, int]) -> Description:
+    return Description(
+        engine=engine,
+        engine_version=version,
         device="CPU",
         threads=threads,
         size=size,
         precision_ran=ran,
         precision_source=PRECISION_SOURCES["tensorrt-rtx"],
     )
-    return Session(run, told)
 
 
 def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | None = None) -> Session:

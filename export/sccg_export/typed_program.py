@@ -59,6 +59,29 @@ def typed_program(network: nn.Module, precision: Precision, example: Tensor) -> 
     return torch.export.export(_Typed(module, frozenset(node.name for node in kept)), (example,), strict=False)
 
 
+class Rounded(torch.fx.Interpreter):
+    """Runs an exported program on any device, every value rounded as it is typed.
+
+    Each operation computes in float32, and its output goes over into its own type: what a card does that adds up in
+    float32, and no CPU without FP16 arithmetic does. What is beyond FP16 becomes infinite here, too.
+    """
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__(program.module(check_guards=False))
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        """One node; asserts, which give nothing, as they are."""
+        typed = n.meta.get("val")
+        if n.op != "call_function" or not isinstance(typed, Tensor):
+            return super().run_node(n)
+        args, kwargs = tree_map(_wide, self.fetch_args_kwargs_from_env(n))
+        return super().call_function(n.target, args, kwargs).to(typed.dtype)
+
+
+def _wide(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
 def program_types(program: ExportedProgram) -> tuple[dict[str, int], dict[str, int]]:
     """(convolutions by precision, layers by ``TYPE dtype``, named as TensorRT does) of an exported program.
 

@@ -9,7 +9,7 @@ import onnx
 from sccg_export.calibration import Calibration
 from sccg_export.graph import Graph
 from sccg_export.inc_qdq import quantise_inc
-from sccg_export.qdq import CONVOLUTIONS, check_names, convolutions, dequantised_values, quantise_qdq
+from sccg_export.qdq import CONVOLUTIONS, check_names, convolutions, dequantised_values, quantise_qdq, stem
 from sccg_export.requirements import Quantizer
 
 # ONNX Runtime's CPU provider has integer kernels for these; Q/DQ around others (transposed convolution, instance norm)
@@ -55,17 +55,15 @@ def quantise(
 def always_float(model: onnx.ModelProto) -> list[str]:
     """Nodes that lose more by eight bits than they gain in time.
 
-    The first convolution, whose input's brightest pixel would decide how finely soft tissue is told apart, and the
-    second where both shrink the map: a stem of two steps; the last, because its output is the picture; sums with what
-    an instance norm gave, which is float; and all that works on one number per channel (FiLM).
+    The stem, whose input's brightest pixel would decide how finely soft tissue is told apart; the last convolution,
+    because its output is the picture; sums with what an instance norm gave, which is float; and all that works on one
+    number per channel (FiLM).
     """
     convolved = [node for node in model.graph.node if node.op_type in CONVOLUTIONS]
     weights = {tensor.name for tensor in model.graph.initializer}
     normed = {name for node in model.graph.node if node.op_type == "InstanceNormalization" for name in node.output}
     vectors: set[str] = set()  # maps of one pixel
-    kept = {convolved[0].name, convolved[-1].name}
-    if all(max(_strides(node)) > 1 for node in convolved[:2]):
-        kept.add(convolved[1].name)
+    kept = {*stem(model), convolved[-1].name}
     kept |= {node.name for node in model.graph.node if node.op_type == "Add" and not normed.isdisjoint(node.input)}
     for node in model.graph.node:
         computed = [name for name in node.input if name and name not in weights]
@@ -92,10 +90,6 @@ def integer_convolutions(model: onnx.ModelProto) -> list[str]:
 
     quantised = set(convolutions(model)[0])
     return [node.name for node in model.graph.node if node.name in quantised and rounded(node)]
-
-
-def _strides(node: onnx.NodeProto) -> list[int]:
-    return next((list(one.ints) for one in node.attribute if one.name == "strides"), [1])
 
 
 def layers(model: onnx.ModelProto) -> tuple[list[str], list[str], list[str]]:

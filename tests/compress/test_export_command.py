@@ -8,10 +8,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from command_line import Cli, Lab
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from sccg_compress.export_command import _cases, drift_lines
@@ -19,6 +22,7 @@ from sccg_runtime.bundle import read_bundle
 from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.data.source import open_data
+from sccg_teacher_student.data.splits import training_cases
 
 
 def test_without_arguments_the_newest_run_is_exported_in_float32_beside_its_student(run: Cli, lab: Lab) -> None:
@@ -42,6 +46,22 @@ def test_patients_kept_for_tests_never_calibrate_though_they_are_called_alike(la
     assert _cases(grown, source) == (grown.train_cases, source.splits["val"]), "who came since, but the tests'"
     other = replace(record, train_cases=source.splits["test"], val_cases=source.splits["val"])
     assert _cases(other, source) == (source.splits["train"], source.splits["val"])
+
+
+@given(seed=st.integers(0, 99), lost=st.integers(0, 7))
+def test_held_out_patients_never_calibrate_where_one_that_was_learned_from_is_gone(seed: int, lost: int) -> None:
+    source = Mock(cases=tuple(f"case{number}" for number in range(10)), splits={})
+    train, val = training_cases(source, seed=seed)
+    source.cases = tuple(case for case in source.cases if case != train[lost % len(train)])
+    calibrating, measured = _cases(Mock(train_cases=train, val_cases=val), source)
+    assert calibrating
+    assert set(calibrating) <= set(train)
+    assert sorted(measured) == sorted(val)
+
+
+def test_int8_of_held_out_patients_alone_is_refused(run: Cli, lab: Lab) -> None:
+    shutil.copytree(lab.phantom / "val", lab.root / "others")
+    run("export", "--int8", "--data", lab.root / "others").refused("others has held-out cases only", "to calibrate on")
 
 
 def test_json_on_stdout_is_valid_and_alone(lab: Lab) -> None:
@@ -236,6 +256,13 @@ def test_drift_is_measured_on_the_cases_that_the_network_did_not_learn_from(run:
     assert drift["data"] == "flat"
 
 
+def test_what_would_be_ignored_or_cannot_end_well_is_told_at_once(run: Cli, lab: Lab) -> None:
+    run("export", "--seed", 1).refused("--seed", "leave it out")
+    run("export", "--no-old-cpu-check").refused("--no-old-cpu-check", "leave it out")
+    run("export", "--int8", "--target", "ort", "--no-old-cpu-check").refused("--no-old-cpu-check", "leave it out")
+    run("export", "--size", 4096).refused("4096x4096 is more than a bundle holds")
+
+
 def test_precisions_exclude_each_other(run: Cli, lab: Lab) -> None:
     run("export", "--fp16", "--int8").refused("--fp16 and --int8 exclude each other")
     run("export", "--fp32", "--bf16").refused("--fp32 and --bf16 exclude each other")
@@ -302,6 +329,7 @@ def test_another_size_is_the_engines_not_the_networks(target: str, run: Cli, lab
 def test_no_engine_takes_another_ones_place(run: Cli, lab: Lab) -> None:
     int8 = ("export", "--int8", "--target", "ort", "--size")
     assert run(*int8, 64).code == 0
+    assert run(*int8, 64, "--seed", 3).code == 0
     assert run(*int8, 32, "--quantizer", "ort", "--saturation-safe").code == 0
-    names = ["s2d-16x2-ort-int8-32x32-ort-7bit.sccg", "s2d-16x2-ort-int8.sccg"]
+    names = ["s2d-16x2-ort-int8-32x32-ort-7bit.sccg", "s2d-16x2-ort-int8-seed3.sccg", "s2d-16x2-ort-int8.sccg"]
     assert sorted(path.name for path in lab.run.glob("*.sccg")) == names

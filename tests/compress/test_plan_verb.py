@@ -17,6 +17,7 @@ from sccg_compress.planning import Setting, Timed, Timing, choose, engine_files
 from sccg_export.runnables import EngineRunnable
 from sccg_runtime.contract import Target
 from sccg_runtime.errors import InputError
+from sccg_teacher_student.networks.cost import gmac
 from sccg_teacher_student.networks.spec import PRESETS, student_spec
 
 FEW = ("s2d-8x1", "s2d-8x2-u16-branch-notail")
@@ -143,6 +144,20 @@ def test_another_processor_or_engine_is_another_setting(monkeypatch: pytest.Monk
     assert Setting.here("openvino", (512, 512)).key == here.key
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert Setting.here("openvino", (512, 512)).key != here.key, "kernels of another time"
+
+
+def test_no_student_has_a_map_of_one_pixel() -> None:
+    found = Setting.here("openvino", (16, 16))
+    assert all(gmac(student_spec(name), found.size) > 0 for name in (*found.candidates, *found.controls))
+    assert "branch" not in " ".join(found.candidates)
+
+
+def test_processes_at_once_do_not_measure(
+    told: list[Setting], run: Cli, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run("distill", "--teacher", lab.teacher, "--budget-ms", 5).refused("--budget-ms", "say --student NAME")
+    assert told == []
 
 
 def test_only_students_that_take_the_size_are_timed() -> None:

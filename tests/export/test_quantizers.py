@@ -16,11 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from small_models import TEACHER, fresh
 
-from sccg_export import requirements
+from sccg_export import openvino_target, requirements, symmetric_qdq, unsigned_qdq
 from sccg_export.calibration import Calibration
 from sccg_export.export import export
 from sccg_export.graph import export_graph
 from sccg_export.inc_qdq import fold_weights, halve_weights
+from sccg_export.qdq import stem
 from sccg_export.request import ExportRequest
 from sccg_export.requirements import installed
 from sccg_export.runnables import BundleRunnable
@@ -153,6 +154,30 @@ def kernels_of_onnx_runtime(model: onnx.ModelProto, folder: Path) -> int:
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = onnx.load(folder / "optimised.onnx").graph.node
     return sum(node.op_type in ("QLinearConv", "ConvInteger") for node in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("s2d-16x2-h16-nostd-in1-tanh", [2, 2]),
+        ("s2d-16x2-h8-nostd", [2, 2]),
+        ("s2d-16x2-nostd-in1", [4]),
+        ("s2d-16x2-u24-nostd-in", [4]),
+        ("s2d-16x2-branch-nostd-in", [4]),
+        ("resnet-4x1-in", [1]),
+    ],
+)
+def test_a_stem_of_two_steps_is_one_that_nothing_branches_off(name: str, strides: list[int]) -> None:
+    graph = export_graph(fresh(student_spec(name)), (32, 32))
+    nodes = {node.name: node for node in graph.model.graph.node}
+    found = stem(graph.model)
+    assert [one.ints[0] for each in found for one in nodes[each].attribute if one.name == "strides"] == strides
+    assert set(found) <= set(symmetric_qdq.always_float(graph.model))
+    assert set(found) <= set(unsigned_qdq.always_float(graph.model))
+    second = [node.name for node in graph.model.graph.node if node.op_type == "Conv"][1]
+    image = np.linspace(-1, 1, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
+    built = openvino_target.build(graph, "int8", (32, 32), Calibration([image], ("a/0",), 0))
+    assert (second in built.float_layers) == (len(strides) == 2)
 
 
 @pytest.mark.parametrize("quantizer", ["ort", pytest.param("inc", marks=needs_inc)])
