@@ -137,7 +137,8 @@ def request_of(
     if not val:
         say("no held-out case: drift is measured on training slices")
     if precision == "int8" and not train:
-        raise InputError(f"{source.path.name} has held-out cases only: INT8 needs those learned from, to calibrate on")
+        name = source.path.resolve().name
+        raise InputError(f"{name} has held-out cases only: INT8 needs those learned from, to calibrate on")
     return ExportRequest(
         checkpoint=checkpoint,
         record=record,

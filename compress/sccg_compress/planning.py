@@ -118,7 +118,7 @@ class Setting:
             raise InputError(f"--target {target}: plan times engines of the CPU; say openvino or ort")
         machine = describe_machine()
         candidates, controls = (
-            tuple(name for name in dict.fromkeys(names) if fits(student_spec(name), size))
+            tuple(name for name in dict.fromkeys(names) if student_spec(name).takes(size))
             for names in contenders(known)
         )
         if not candidates:
@@ -205,11 +205,6 @@ def measure(setting: Setting, say: Callable[[str], None]) -> Timing:
     if all(one.control or one.p50_ms is None for one in timed):
         raise InputError(f"no student could be timed: {timed[0].note}")
     return Timing(setting=setting, candidates=timed, warnings=tuple(text for text in told if text is not None))
-
-
-def fits(spec: GeneratorSpec, size: tuple[int, int]) -> bool:
-    """Whether a network takes slices of ``size`` (rows, columns); a map of one pixel has no variance."""
-    return not any(side % spec.stride or side < 2 * spec.stride for side in size)
 
 
 def choose(candidates: Sequence[Timed], budget_ms: float) -> Timed | None:

@@ -12,15 +12,13 @@ from sccg_runtime.bundle import CONTRACT_MEMBER, GOLDEN_ARRAYS
 from sccg_runtime.contract import Contract
 from sccg_runtime.intensity import FloatArray
 
+GOLDEN_SLICES = 2
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold
 
 
 def pack(contract: Contract, members: Mapping[str, bytes]) -> bytes:
     """The file's bytes; ``contract.members`` must already hold the hashes of ``members``."""
     return _zip({CONTRACT_MEMBER: contract.to_json().encode(), **members})
-
-
-GOLDEN_SLICES = 2
 
 
 def golden_bytes(size: tuple[int, int]) -> int:

@@ -117,10 +117,10 @@ def check_request(request: ExportRequest) -> None:
     sizes = {"size": request.size, "trained size": request.record.trained_size}
     sizes |= {f"slice {pair.label}": size_of(pair.given(request.record.direction)) for pair in request.pairs}
     for what, size in sizes.items():
-        if any(length % stride for length in size):
-            raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be multiples of {stride}")
-        if min(size) < 2 * stride:  # a map of one pixel has no variance
-            raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be {2 * stride} or more")
+        if not request.checkpoint.spec.takes(size):
+            raise InputError(
+                f"{what} {size[0]}x{size[1]}: both sides must be multiples of {stride}, {2 * stride} or more"
+            )
     if golden_bytes(request.size) >= MAX_GOLDEN_BYTES:
         raise InputError(f"size {request.size[0]}x{request.size[1]} is more than a bundle holds: say a smaller --size")
     if not request.pairs:

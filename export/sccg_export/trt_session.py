@@ -1,4 +1,4 @@
-"""Sessions of TensorRT bundles: the engine on an NVIDIA GPU, or the graph that it was built from in ONNX Runtime."""
+"""Sessions of TensorRT bundles: the engine on an NVIDIA GPU, or what it was built from, on the CPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from torch import nn
 
 from sccg_export.graph import INPUT, OUTPUT
@@ -73,8 +74,6 @@ def trt_logger(target: Target) -> Any:
 
 def gpu_arch() -> str | None:
     """Compute capability of the GPU that PyTorch sees, such as ``"8.6"``; None where it sees none."""
-    import torch
-
     if not torch.cuda.is_available():
         return None
     major, minor = torch.cuda.get_device_capability()
@@ -93,8 +92,6 @@ def open_program(network: nn.Module, size: tuple[int, int], ran: dict[str, int])
     size, ran
         As for :func:`open_graph`.
     """
-    import torch
-
     program = Rounded(typed_program(network, "fp16", torch.zeros(1, 1, *size)))
 
     def run(images: FloatArray) -> FloatArray:
@@ -168,8 +165,6 @@ def open_engine(bundle: Bundle, size: tuple[int, int], times_ms: list[float] | N
             f"{bundle.name} holds a {name} engine: it needs an NVIDIA GPU, its driver and a CUDA build of PyTorch"
         )
     trt = import_tensorrt(target)
-    import torch
-
     from sccg_teacher_student.cuda_clock import event_time
 
     contract = bundle.contract

@@ -103,9 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "--window", nargs=2, type=float, metavar=("CENTER", "WIDTH"), help="HU window of a bundle that knows none"
     )
     convert.add_argument("--threads", type=_positive, metavar="N", help="threads per slice (default: physical cores)")
-    convert.add_argument(
-        "--force", action="store_true", help="replace OUT, if it is a file or holds synthetic images only"
-    )
+    convert.add_argument("--force", action="store_true", help="replace OUT, if it holds or is synthetic images only")
     convert.add_argument("--strict", action="store_true", help="refuse input unlike the training inputs (exit code 3)")
     convert.add_argument("--allow-gaps", action="store_true", help="convert although slices are missing")
     convert.add_argument(

@@ -90,8 +90,8 @@ def convert_series(
     threads
         Threads for one slice; None: physical cores.
     force
-        Replace ``out`` if it holds nothing but synthetic images, as an earlier conversion leaves it, or is a file; it
-        is untouched unless the conversion succeeds.
+        Replace ``out`` if it holds nothing but synthetic images, or is a synthetic volume, as an earlier conversion
+        leaves it; it is untouched unless the conversion succeeds.
     strict
         Refuse a series that does not look like what the network learned from.
     allow_gaps

@@ -46,7 +46,7 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
     if file:
         check_earlier_file(out)
     else:
-        if out.samefile(os.curdir):  # the caller would be left in a folder that is no more
+        if _is_current(out):  # the caller would be left in a folder that is no more
             raise InputError(f"{out.name} is the current folder, which cannot be replaced: give a folder in it")
         if os.path.ismount(out):
             raise InputError(f"{out.name} is a mount point, which cannot be replaced: give a folder in it")
@@ -71,8 +71,10 @@ def check_earlier_file(out: Path) -> None:
     try:
         with gzip.open(out) as volume:
             header = volume.read(NIFTI_HEADER_BYTES)
-    except (OSError, EOFError, zlib.error):
+    except (gzip.BadGzipFile, EOFError, zlib.error):
         header = b""
+    except OSError as error:
+        raise InputError(f"{out.name} cannot be looked into: {error.strerror}: give another name") from None
     if not header[NIFTI_DESCRIPTION].startswith(b"SYNTHETIC"):
         raise InputError(
             f"{out.name} is something else than a synthetic volume of an earlier conversion: it is not replaced; give "
@@ -88,6 +90,13 @@ def _is_synthetic(path: Path) -> bool:
     except SeriesError:
         return False  # damaged: nobody knows what it is
     return header is not None and header.synthetic
+
+
+def _is_current(path: Path) -> bool:
+    try:
+        return path.samefile(os.curdir)
+    except OSError:  # a folder that may not be searched: somebody else's
+        return False
 
 
 def _is_empty(path: Path) -> bool:

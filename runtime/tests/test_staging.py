@@ -98,6 +98,30 @@ def test_the_folder_that_the_caller_stands_in_is_not_taken_away(tmp_path, synthe
         check_output(out, tmp_path / "source", force=force)
 
 
+@pytest.mark.parametrize("force", [True, False])
+def test_a_current_folder_that_may_not_be_searched_is_no_hindrance(tmp_path, monkeypatch, force):
+    for name in ("source", "out"):
+        (tmp_path / name).mkdir()
+
+    def closed(path, other):
+        raise PermissionError(13, "Permission denied", other)
+
+    monkeypatch.setattr("pathlib.Path.samefile", closed)
+    check_output(tmp_path / "out", tmp_path / "source", force=force)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_another_kind(tmp_path, monkeypatch):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "ct.nii.gz").write_bytes(b"closed")
+
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("gzip.open", closed)
+    with pytest.raises(InputError, match=r"ct\.nii\.gz cannot be looked into: Permission denied"):
+        check_output(tmp_path / "ct.nii.gz", tmp_path / "source", force=True, file=True)
+
+
 @pytest.mark.parametrize("content", ["acquired", "text", "damaged", "link"])
 def test_a_folder_of_anything_but_synthetic_images_is_not_replaced(tmp_path, make, synthetic, content):
     source, out = tmp_path / "source", tmp_path / "out"

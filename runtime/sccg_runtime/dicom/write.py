@@ -151,7 +151,7 @@ def _attributes(source: Dataset, derivation: Derivation, frame_number: int | Non
 
 
 def _without_private(element: DataElement) -> DataElement:
-    """The same element, or a copy where a sequence holds private attributes: the source's is left as it is."""
+    """The same element; of a sequence, a copy without private attributes: the source's is left as it is."""
     if element.VR != "SQ":
         return element
     copied = deepcopy(element)
@@ -175,7 +175,9 @@ def _keep_text(made: Dataset) -> None:
 
 
 def _text(dataset: Dataset) -> list[str]:
-    return [str(element.value) for element in dataset.iterall() if element.VR in _TEXT]
+    """Of an element that says nothing, and without padding, which is gone once it is read again."""
+    values = (element.value for element in dataset.iterall() if element.VR in _TEXT)
+    return ["" if value is None else str(value).rstrip(" \0") for value in values]
 
 
 def _as_written(made: Dataset) -> Dataset:

@@ -28,19 +28,23 @@ def test_names_in_any_character_set_arrive_unchanged(make, bundle_file, tmp_path
     stack = np.stack([np.rint(make.head(seed=index) * 1000).astype(np.uint16) for index in range(2)])
     text = {"SpecificCharacterSet": declared, "PatientName": name, "StudyDescription": "plain"}
     text |= {"Manufacturer": "ACME"}
+    absent = ("StudyID", "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator")
     if multi_frame:
         made = make.enhanced("MR", stack, **text)
         made[0x0019, 0x1001].value = "plain"
+        for keyword in absent:
+            delattr(made, keyword)
         make.save(made, source / "multi.dcm")
     else:
         for index, stored in enumerate(stack):
-            made = make.dataset("MR", index, stored, **text)
+            made = make.dataset("MR", index, stored, **text, **dict.fromkeys(absent))
             made[0x0019, 0x1001].value = "plain"
             make.save(made, source / f"{index}.dcm")
     convert_series(source, out, read_bundle(bundle_file()))
     for path in out.iterdir():
         read = dcmread(path)
         assert str(read.PatientName) == name
+        assert read.StudyID == read.AccessionNumber == ""
         assert read.SpecificCharacterSet == (declared if isinstance(declared, str) else ["", declared[1]])
     if shutil.which("dcmftest"):
         shown = subprocess.run(["dcmftest", *out.iterdir()], capture_output=True, text=True, check=False).stdout

@@ -148,6 +148,10 @@ class GeneratorSpec:
             return int(2**self.downsamples)
         return BRANCH_STRIDE if self.branch else self.factor * (2 if self.inner_width else 1)
 
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Whether the network takes slices of ``size`` (rows, columns): a map of one pixel has no variance."""
+        return not any(side % self.stride or side < 2 * self.stride for side in size)
+
     @property
     def name(self) -> str:
         """Name in tables: family, width x blocks, and what differs from the family's usual form."""
