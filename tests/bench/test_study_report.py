@@ -78,6 +78,12 @@ def test_students_are_their_engines_fastest_first() -> None:
     assert lines["teacher"][detail] == ("–", "–", "–"), "it is held against the real image"
 
 
+def test_several_engines_of_one_student_are_told_apart() -> None:
+    other = replace(GOOD, name="onnx, good", engine="onnxruntime", speedup_vs_teacher=150.0)
+    names = [row.name for row in engines(replace(STUDY, rows=(*STUDY.rows, other))).rows if row.role == "model"]
+    assert names == ["good, openvino", "good, onnxruntime", "s2d-48x6-plain-8min", "refused, PyTorch"]
+
+
 @pytest.mark.parametrize(
     ("asked", "ran", "told"),
     [

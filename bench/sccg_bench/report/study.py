@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from sccg_bench.checks import FRONTIER, outcomes
@@ -10,16 +11,19 @@ from sccg_bench.results import Results, Row
 
 
 def engines(results: Results) -> Results:
-    """Merged results with one row per student, called by its run: its engine, else its PyTorch row; fastest first."""
+    """Merged results with the engines of each student, else its PyTorch row; called by their runs, fastest first."""
     common = [row for row in results.rows if row.role != "model"]
     found = [row for row in results.rows if row.role == "model"]
     labels = {row.name: row.name.rpartition(", ")[2] for row in found}
-    exported = {labels[row.name] for row in found if row.engine != "torch"}
-    named = [
-        replace(row, name=labels[row.name] if row.engine != "torch" else f"{labels[row.name]}, PyTorch")
-        for row in found
-        if row.engine != "torch" or labels[row.name] not in exported
-    ]
+    exported = Counter(labels[row.name] for row in found if row.engine != "torch")
+
+    def name(row: Row) -> str:
+        label = labels[row.name]
+        if row.engine == "torch":
+            return f"{label}, PyTorch"
+        return label if exported[label] == 1 else f"{label}, {row.engine}"
+
+    named = [replace(row, name=name(row)) for row in found if row.engine != "torch" or not exported[labels[row.name]]]
     return replace(results, rows=(*common, *sorted(named, key=_share_of_teacher)))
 
 

@@ -35,10 +35,11 @@ _HEAD = (
 def filled(text: str, results: Path) -> str:
     """``text`` with every block ``<!-- KIND: NAME -->`` filled.
 
-    A bench run is ``figures`` (``results/NAME.json``), the merged rows of a study ``study: FOLDER/DIRECTION``
-    (``results/FOLDER/study-DIRECTION.json``), what they gain ``gains: FOLDER/DIRECTION over ROW``, the table of plan
-    ``plan`` and that of targets ``targets`` (``results/NAME.json``), teachers that bench measured and what each part of
-    their objective does ``teachers`` and ``ablation`` (folders).
+    A run of bench, or of study, is ``figures`` (``results/NAME.json``), the merged rows of a study
+    ``study: FOLDER/DIRECTION`` (``results/FOLDER/study-DIRECTION.json``), what they gain
+    ``gains: FOLDER/DIRECTION over ROW``, the table of plan ``plan`` and that of targets ``targets``
+    (``results/NAME.json``), teachers that bench measured and what each part of their objective does ``teachers`` and
+    ``ablation`` (folders).
 
     Raises
     ------
@@ -70,12 +71,14 @@ def filled(text: str, results: Path) -> str:
 
 
 def render(results: Results) -> str:
-    """Markdown table of one bench run, with the line that says where it was measured, and what must be known of it."""
+    """Markdown table of a run of bench or study, where it was measured, and what must be known of it."""
     other = [row.name for row in results.rows if row.latency_ms and row.size != _SIZE]
     if other:
         raise InputError(f"{', '.join(other)}: latency is not of 512x512: bench again without --size")
-    lines = [*_HEAD, *(_line(row) for row in results.rows if row.status in ("measured", "cited"))]
-    return "\n".join([*lines, "", _told(results, "bench")]) + "\n"
+    cited = [row for row in results.rows if row.status == "cited"]
+    lines = [*_HEAD, *map(_line, [*_unlabelled(results), *cited])]
+    verb = "study" if "conditions" in results.provenance else "bench"
+    return "\n".join([*lines, "", _told(results, verb)]) + "\n"
 
 
 def render_study(results: Results) -> str:
@@ -130,6 +133,16 @@ def _told(results: Results, verb: str) -> str:
     measured = f"{data}, patients: {patients}, slices: {slices or 0}"
     origin = f"Measured by `sccg-compress {verb}` on {cpu}; {results.direction}; {measured}."
     return " ".join([origin, *(f"Warning: {escape(text)}." for text in results.warnings)])
+
+
+def _unlabelled(results: Results) -> list[Row]:
+    """What was measured; without the names of a study's runs, where that leaves no two rows of one name."""
+    rows = [row for row in results.rows if row.status == "measured"]
+    runs = [f", {run}" for run in results.provenance.get("runs") or ()]
+    short = [next((row.name.removesuffix(run) for run in runs if row.name.endswith(run)), row.name) for row in rows]
+    if len(set(short)) < len(short):
+        return rows
+    return [replace(row, name=name) for row, name in zip(rows, short, strict=True)]
 
 
 def _line(row: Row) -> str:

@@ -77,6 +77,24 @@ def test_a_study_becomes_the_table_of_its_engines(results: Path) -> None:
     assert "old" not in text
 
 
+@pytest.mark.parametrize("alike", [False, True])
+def test_rows_of_a_study_stand_without_the_names_of_their_runs_where_that_says_enough(
+    results: Path, alike: bool
+) -> None:
+    runs = ("s2d-8x1-8min-seed0", "s2d-8x2-8min-seed0")
+    names = ["s2d-8x1-openvino-int8", "s2d-8x1-openvino-int8" if alike else "s2d-8x2-openvino-int8"]
+    rows = (
+        paper_row(),
+        *(Row(name=f"{name}, {run}", engine="openvino") for name, run in zip(names, runs, strict=True)),
+    )
+    provenance = {"cases": ["a"], "runs": list(runs), "conditions": {}}
+    write_results(results / "phantom.json", Results(machine={}, provenance=provenance, direction="mr2ct", rows=rows))
+    lines = [line for line in filled(README, results).splitlines() if line.startswith("| ")][1:]
+    shown = [f"{name}, {run}" for name, run in zip(names, runs, strict=True)] if alike else names
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [*shown, paper_row().name]
+    assert "Measured by `sccg-compress study`" in filled(README, results)
+
+
 def test_an_ablation_becomes_the_table_of_its_gains(results: Path) -> None:
     found = Results(
         machine={"cpu": "Abacus 3000", "physical_cores": 2},
