@@ -80,7 +80,7 @@ def test_the_folder_that_one_stands_in_is_named_in_the_refusal(bundle_file, seri
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert main(["convert", str(series()), ".", "--bundle", str(bundle_file())]) == 2
-    assert "error: here exists" in capsys.readouterr().err
+    assert "error: here is the current folder" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the streams")
