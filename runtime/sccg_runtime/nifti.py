@@ -138,9 +138,9 @@ def whole_volume(
             volume.write(stored_values(output, derivation.contract).astype("<i2").tobytes())  # the column runs fastest
 
         yield append
-        if out.exists() and not force:
-            raise InputError(f"{out.name} has come to be meanwhile: give another name, or --force to replace it")
         if out.exists():
+            if not force:
+                raise InputError(f"{out.name} has come to be meanwhile: give another name, or --force to replace it")
             check_earlier_file(out)
 
 

@@ -101,8 +101,7 @@ class _File:
             self._copied = isinstance(stream, io.BytesIO)  # of a zip
             self.top = dcmread(stream, stop_before_pixels=True)
             self._offset = stream.tell()
-        for _ in self.top.iterall():
-            pass  # all is read: from here on, several threads look at it (decode() would also write names anew)
+        list(self.top.iterall())  # reads all, as several threads look at it from here on; decode() would change names
         if str(self.top.file_meta.TransferSyntaxUID) == DEFLATED:
             with header.entry.open() as stream:
                 self._copy, self._offset, self._copied = io.BytesIO(dcmread(stream).PixelData), -1, True
