@@ -53,6 +53,14 @@ def test_gains_are_over_the_same_seed() -> None:
     assert list(lines) == ["base", "alone", "better", "late", "mixed", "other", "worse"]
 
 
+def test_engines_of_one_kind_are_held_side_by_side() -> None:
+    rows = list(study({"base-seed0": (28.0, 27.9), "better-seed0": (28.5, 28.4)}).rows)
+    rows.append(Row(name="int8, better-seed0", engine="onnxruntime", drift={"to_teacher_psnr_head_db": 27.0}))
+    for order in (rows, rows[::-1]):
+        table = gains_table(Results(machine={}, provenance={}, direction="mr2ct", rows=tuple(order)), "base")
+        assert table.lines[1] == ("better", "0", "28.50", "+0.50", "28.40", "+0.50", "–")
+
+
 def test_a_row_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match="no row is called bse; there are alone, base, better"):
         gains_table(STUDY, "bse")

@@ -58,6 +58,7 @@ def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
                 Row(
                     name="int8" if len(models) == 1 else f"int8 ({path.name})",
                     role="teacher engine" if path.suffix == ".sccg" else "model",
+                    engine="openvino",
                     latency_ms=summarise_blocks([[2.0 + len(done) + number]]),
                     drift=NEAR | {"to_teacher_psnr_db": 20.0 + len(done) + number},
                     per_slice=({"case": "a", "slice": "1", "quality": {"ssim": 0.5}, "drift": NEAR | {"other": 1.0}},),

@@ -16,7 +16,9 @@ Near = Mapping[str, float]
 
 
 def gains_table(results: Results, against: str) -> Table:
-    """One line per row of a study, all seeds in it, as networks in PyTorch and as engines.
+    """One line per row of a study, all seeds in it, as networks in PyTorch and as OpenVINO's engines.
+
+    Engines of other kinds, which some runs hold besides, are no measure of a change to students.
 
     Parameters
     ----------
@@ -35,8 +37,9 @@ def gains_table(results: Results, against: str) -> Table:
     for row in results.rows:
         near = row.figure("drift", "to_teacher_psnr_head_db")
         name, seeded, seed = row.name.rpartition(", ")[2].rpartition("-seed")
-        if seeded and near is not None:
-            (networks if row.engine == "torch" else engines)[name][seed] = near
+        found = {"torch": networks, "openvino": engines}.get(row.engine or "")
+        if seeded and near is not None and found is not None:
+            found[name][seed] = near
     names = {*networks, *engines}
     check_row(against, names)
     lines = []
