@@ -145,16 +145,18 @@ def learn(found: Sequence[Model], teacher: Path | None, asked: str | None) -> Kn
         raise failures[0]
     told: dict[str, Direction] = {str(one.path): one.record.direction for one in networks if one.record is not None}
     told |= {str(path): contract.direction for path, contract in contracts.items() if contract is not None}
-    if told and guide is not None and guide.direction is not None:
-        told[str(guide.path)] = guide.direction
+    unsaid = not told and asked_direction is None
+    if told or unsaid:  # a name alone is no word against --direction
+        told |= {str(one.path): one.direction for one in networks if one.direction is not None}
     if asked_direction is not None:
         told["--direction"] = asked_direction
     if len(set(told.values())) > 1:
         listed = ", ".join(f"{name} is {direction}" for name, direction in told.items())
         raise InputError(f"bench one direction at a time: {listed}")
     records = [one.record for one in networks if one.record is not None]
+    by_name = sorted(networks, key=lambda one: one.direction is None)
     return Known(
-        direction=next(iter(told.values())) if told else choose_direction(None, networks[0]),
+        direction=choose_direction(None, by_name[0]) if unsaid else next(iter(told.values())),
         record=records[0] if records else None,
         teacher_path=teacher,
         teacher=guide,

@@ -80,6 +80,20 @@ def test_models_of_both_directions_are_not_benched_together(lab: Lab) -> None:
     )
 
 
+def test_names_say_a_direction_where_no_record_does(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = load_checkpoint(lab.teacher).generator.state_dict()
+    unnamed, mr2ct, ct2mr = (lab.root / f"{name}.pth" for name in ("latest_net_G", "net_mr2ct", "net_ct2mr"))
+    for path in (unnamed, mr2ct, ct2mr):
+        torch.save(weights, path)
+    assert learn([find_model(unnamed)], ct2mr, None).direction == "ct2mr", "the teacher's name counts as well"
+    assert "direction: ct2mr, from the name of net_ct2mr.pth" in capsys.readouterr().err
+    assert learn([find_model(unnamed)], None, None).direction == "mr2ct"
+    assert "assumed" in capsys.readouterr().err
+    for models, teacher in (([ct2mr], mr2ct), ([ct2mr, mr2ct], None), ([ct2mr], lab.teacher)):
+        with pytest.raises(InputError, match="one direction at a time"):
+            learn([find_model(path) for path in models], teacher, None)
+
+
 def test_a_broken_bundle_alone_is_an_error(lab: Lab) -> None:
     path = lab.root / "broken.sccg"
     path.write_bytes(b"PK")
