@@ -102,7 +102,7 @@ class Measuring:
             with self._guarded(name, size):
                 told = self.workers[name].open(size)
                 if not native:
-                    self.rows[name] = replace(self.rows[name], size=size, **_described(told))
+                    self.rows[name] = replace(self.rows[name], size=size, **_described(name, told))
                 slow[name] = self.workers[name].warm_up(self._plan)
         self._progress(f"latency at {size[0]}x{size[1]}: {len(slow)} models take turns")
         blocks = {name: self._block(name, size) for name in slow}
@@ -268,8 +268,14 @@ def _repeated(name: str, values_ms: Sequence[float]) -> Figures:
     return {f"{name}_ms": statistics.median(values_ms), f"{name}_ms_low": low, f"{name}_ms_high": high}
 
 
-def _described(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a row out of a runnable's description; a bundle's ``engine_drift`` is marked as from its export."""
+def _described(name: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a row out of a runnable's description; a bundle's ``engine_drift`` is marked as from its export.
+
+    Raises
+    ------
+    InputError
+        A value has the wrong type: a bundle says what it likes.
+    """
     names = (
         "engine",
         "engine_version",
@@ -279,11 +285,11 @@ def _described(told: Mapping[str, Any]) -> dict[str, Any]:
         "quantizer",
         "size_mib",
         "engine_drift",
+        "float_layers",
     )
-    found = {name: told[name] for name in names if told.get(name) is not None}
-    if told.get("float_layers") is not None:
-        found["float_layers"] = tuple(str(name) for name in told["float_layers"])
-    if "engine_drift" in found:
-        numbers = {str(key): value for key, value in found["engine_drift"].items() if isinstance(value, int | float)}
+    found = {each: told[each] for each in names if told.get(each) is not None}
+    if isinstance(drift := found.get("engine_drift"), dict):
+        numbers = {key: value for key, value in drift.items() if isinstance(value, int | float)}
         found |= {"engine_drift": numbers, "engine_drift_from": "export"}
-    return found
+    read = Row.from_dict({"name": name, **found})
+    return {each: getattr(read, each) for each in found}

@@ -96,7 +96,8 @@ def _learned(name: str, one: TrainingRecord | Contract, source: DataSource, case
     if isinstance(one, TrainingRecord):
         its, where = set(one.train_cases), one.data
     else:
-        its = {str(name).partition("/")[0] for name in (one.calibration or {}).get("names", ())}
+        names = (one.calibration or {}).get("names")
+        its = {str(name).partition("/")[0] for name in names} if isinstance(names, list) else set()
         where = None
     seen = [case for case in cases if case in its]
     if not seen:

@@ -58,6 +58,17 @@ class Exported(Fake):
 
 
 @dataclass(frozen=True)
+class Forged(Fake):
+    """Describes itself by values of the wrong type, as a bundle of somebody else's making may."""
+
+    key: str = ""
+    value: object = None
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {self.key: self.value}
+
+
+@dataclass(frozen=True)
 class Bundle(Fake):
     """Converts a series by copying its files; ``fault`` is what it says instead."""
 

@@ -138,6 +138,24 @@ def test_a_model_that_fails_keeps_its_row(model: fakes.Broken, status: str, reas
     assert rows[1].quality is not None
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("engine_drift", "none", "engine_drift is not an object"),
+        ("engine_drift", {"engine_to_fp32_psnr_db": True}, "engine_to_fp32_psnr_db is not a number"),
+        ("float_layers", 5, "float_layers is not a list"),
+        ("quantizer", 5, "quantizer is not text"),
+    ],
+)
+def test_a_bundle_that_says_nonsense_of_itself_fails_alone(key: str, value: object, reason: str) -> None:
+    models = [fakes.Forged("forged", key=key, value=value), fakes.Fake("good")]
+    results = run_bench(models, fakes.pairs(1, 1), options()).results
+    forged, good = results.rows[:2]
+    assert (forged.status, good.status) == ("failed", "measured")
+    assert reason in (forged.note or "")
+    assert Results.from_json(results.to_json()).to_dict() == results.to_dict()
+
+
 def test_nan_on_one_slice_fails_the_row_and_keeps_its_latency() -> None:
     dark = np.full((1, 64, 64), -1, np.float32)
     slices = [*fakes.pairs(1, 1), Pair("case9", "001", dark, dark)]

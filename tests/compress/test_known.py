@@ -38,6 +38,8 @@ def test_cases_are_known_again_in_another_folder_and_by_a_bundle_alone(lab: Lab,
     source = open_data(lab.phantom)
     assert [line.partition(" ")[2] for line in alone.compare(source, cases)] == [told]
     assert alone.compare(source, source.splits["test"]) == []
+    contracts = {path: replace(one, calibration={"names": 5}) for path, one in alone.contracts.items() if one}
+    assert replace(alone, contracts=contracts).compare(source, cases) == [], "whatever a bundle says"
 
 
 def test_no_hash_of_many_files_of_one_name_is_lost(lab: Lab) -> None:
