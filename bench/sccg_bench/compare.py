@@ -194,16 +194,16 @@ def compare(
         for metric in dict.fromkeys((*DEFAULTS, *(rule.metric for rule in rules))):
             held = [rule for rule in rules if rule.metric == metric]
             apart = None if force else apart_in(a, b, before, after, metric)
-            for rule in held:
-                both = figure(before, metric) is not None and figure(after, metric) is not None
-                if rule.is_ratio and both and apart is not None:
-                    raise InputError(f"{rule.text!r}: {before.name}: {apart}; measure both again alike, or say --force")
-                found.append(_held(before, after, rule))
             values = figure(before, metric), figure(after, metric)
+            ratio = _ratio(*values)
+            misleads = apart is not None or "delta_" in metric
+            for rule in held:
+                if rule.is_ratio and None not in values and apart is not None:
+                    raise InputError(f"{rule.text!r}: {before.name}: {apart}; measure both again alike, or say --force")
+                found.append(_held(before, after, rule, ratio if rule.is_ratio or not misleads else None))
             if not held and values != (None, None):
-                misleads = apart is not None or "delta_" in metric
-                ratio = None if misleads else _ratio(*values)
-                found.append(Compared(before.name, metric, *values, ratio, None, "shown", apart))
+                shown = None if misleads else ratio
+                found.append(Compared(before.name, metric, *values, shown, None, "shown", apart))
     for rule in rules:
         mine = [each for each in found if each.rule == rule.text]
         if all(each.verdict == "not checked" for each in mine):
@@ -249,9 +249,8 @@ def apart_in(a: Results, b: Results, before: Row, after: Row, metric: str) -> st
     return None
 
 
-def _held(before: Row, after: Row, rule: Rule) -> Compared:
+def _held(before: Row, after: Row, rule: Rule, ratio: float | None) -> Compared:
     first, second = figure(before, rule.metric), figure(after, rule.metric)
-    ratio = _ratio(first, second)
     verdict: Verdict = "not checked"
     note = None
     fails = (before.status, after.status) == ("measured", "failed")

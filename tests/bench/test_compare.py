@@ -72,6 +72,11 @@ def test_throughput_and_whole_series_can_be_held_to_a_rule() -> None:
         held(before, measured(100.0, 20.0, "b/mr"), rules[1])
 
 
+def test_a_ratio_of_differences_is_not_shown() -> None:
+    found = held(run(row(delta=0.02)), run(row(delta=0.05)), "delta_psnr_db < -0.1")
+    assert [(each.verdict, each.ratio) for each in found.values()] == [("kept", None)]
+
+
 def test_ratios_refer_to_the_row_of_the_same_name() -> None:
     found = held(run(row("x", 10), row("y", 100)), run(row("y", 105), row("x", 20)), "p50 > 1.1x")
     assert {key: each.verdict for key, each in found.items()} == {"x p50 > 1.1x": "broken", "y p50 > 1.1x": "kept"}
@@ -119,7 +124,8 @@ def test_time_ratios_between_different_machines_are_refused_without_force(
     assert reason in str(told.value)
     assert "--force" in str(told.value)
     assert [each.verdict for each in held(a, b, "p50 > 1.1x", force=True).values()] == ["kept"]
-    assert [each.verdict for each in held(a, b, "p50 > 11").values()] == ["kept"], "an absolute limit needs no twin"
+    absolute = held(a, b, "p50 > 11")["int8 p50 > 11"]
+    assert (absolute.verdict, absolute.ratio) == ("kept", None), "an absolute limit needs no twin, a ratio does"
     shown = next(each for each in compare(a, b) if each.metric == "latency_ms.p50")
     assert (shown.ratio, shown.note) == (None, reason)
 
