@@ -189,6 +189,10 @@ class Row:
             parts = known.get(name) or ()
             if not isinstance(parts, list | tuple) or not all(isinstance(part, dict) for part in parts):
                 raise InputError(f"{label}: {name} is not a list of objects")
+            for part, key in product(parts, ("counted", "not_finite")):
+                words = part.get(key) or ()
+                if not isinstance(words, list | tuple) or not all(isinstance(each, str) for each in words):
+                    raise InputError(f"{label}: {name}: {key} is not a list of names")
             for part, group in product(parts, (*FIGURES, "spot")):
                 figures = part.get(group)
                 if figures is not None and not isinstance(figures, dict):

@@ -150,6 +150,17 @@ def test_reports_of_little_are_still_reports() -> None:
     assert summarise(only)[2].answer.startswith("Open")
 
 
+def test_landmarks_and_spots_that_are_not_told_are_left_out() -> None:
+    int8 = FOUND.results.row("int8")
+    assert int8 is not None
+    bare = tuple(part | {"spot": {"row": 3}} for part in int8.per_slice)
+    for landmarks in ({"best": "a/1"}, {"worst": "a/1", "spot": "a/1"}):
+        row = replace(int8, landmarks=landmarks, per_slice=bare)
+        text = markdown(replace(FOUND.results, rows=(row,)))
+        assert ("Worst slice a/1: " in text) is ("worst" in landmarks)
+        assert "Largest local difference " not in text
+
+
 def test_strips_show_worst_median_and_best() -> None:
     found = made()
     shown = strips(found)

@@ -60,6 +60,8 @@ def test_there_is_no_nan_and_no_infinity() -> None:
         ({"rows": [{"name": "m", "per_patient": [{"quality": {"ssim": "a"}}]}]}, "quality.ssim is not a number"),
         ({"rows": [{"name": "m", "per_slice": [{"spot": {"row": []}}]}]}, "spot.row is not a number"),
         ({"rows": [{"name": "m", "quality": {"ssim": 10**400}}]}, "quality.ssim is not a number"),
+        ({"rows": [{"name": "m", "per_slice": [{"counted": [1]}]}]}, "per_slice: counted is not a list of names"),
+        ({"rows": [{"name": "m", "per_slice": [{"not_finite": 5}]}]}, "per_slice: not_finite is not a list of names"),
         ({"rows": [{"name": "m", "landmarks": {"worst": 1}}]}, "landmarks are not text"),
         *[({"rows": [{"name": "m", name: 5}]}, f"{name} is not text") for name in ("note", "engine", "device")],
         *[({"rows": [{"name": "m", name: []}]}, f"{name} is not text") for name in ("precision", "detail_against")],

@@ -61,13 +61,15 @@ def _faithful(row: Row) -> Card:
     parts = [f"Mean over {over}, measured."]
     parts.append(f"High-frequency energy {number(row.figure('quality', 'hf_ratio'), 2)} of the teacher's (1 is right),")
     parts.append(f"correlation {number(row.figure('quality', 'hf_corr'), 2)}.")
-    if row.landmarks:
+    marked = row.landmarks or {}
+    if "worst" in marked:
         worst = _worst_psnr(row)
-        parts.append(f"Worst slice {row.landmarks['worst']}{f': {worst:.1f} dB' if worst is not None else ''}.")
-    spots = [part["spot"]["difference_u8"] for part in row.per_slice if part.get("spot")]
-    if row.landmarks and "spot" in row.landmarks and spots:
-        largest = number(max(spots, key=abs), 0, signed=True)
-        parts.append(f"Largest local difference {largest} of 255, in {row.landmarks['spot']}.")
+        parts.append(f"Worst slice {marked['worst']}{f': {worst:.1f} dB' if worst is not None else ''}.")
+    spots = [(part.get("spot") or {}).get("difference_u8") for part in row.per_slice]
+    known = [value for value in spots if value is not None]
+    if "spot" in marked and known:
+        largest = number(max(known, key=abs), 0, signed=True)
+        parts.append(f"Largest local difference {largest} of 255, in {marked['spot']}.")
     return Card("How faithful?", f"{psnr:.1f} dB to the teacher", " ".join(parts), "open")
 
 
