@@ -122,8 +122,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``path``, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write ``text`` as UTF-8 to ``path``, whole or not at all; of a file's name what is not UTF-8 is escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def sha256(data: bytes | Path) -> str:

@@ -25,12 +25,12 @@ from sccg_bench.report.cells import number
 from sccg_bench.report.charts import drift_chart, drift_figure, latency_chart, pareto
 from sccg_bench.report.csv import models_csv, slices_csv, write_csv
 from sccg_bench.report.html import html, write_html
-from sccg_bench.report.markdown import markdown
+from sccg_bench.report.markdown import markdown, write_markdown
 from sccg_bench.report.sheets import strips
 from sccg_bench.report.summary import summarise
 from sccg_bench.report.tables import notes, tables
 from sccg_bench.report.terminal import show
-from sccg_bench.results import Results, Row, not_measured_row, paper_row
+from sccg_bench.results import Results, Row, not_measured_row, paper_row, read_results, write_results
 from sccg_bench.run import BenchResult
 
 
@@ -148,6 +148,19 @@ def test_reports_of_little_are_still_reports() -> None:
     only = Results(machine={}, provenance={}, rows=(replace(FOUND.results.rows[2], quality=None, drift=None),))
     assert summarise(only)[1].answer == "Not measured."
     assert summarise(only)[2].answer.startswith("Open")
+
+
+def test_names_of_files_that_are_not_utf8_are_written_all_the_same(tmp_path: Path) -> None:
+    name = "M\udcfcller"  # how Python reads a folder called by another encoding
+    found = made(name=name)
+    results = replace(found.results, provenance={"data": name})
+    write_results(tmp_path / "result.json", results)
+    assert read_results(tmp_path / "result.json").provenance == {"data": name}
+    write_html(tmp_path / "report.html", results, strips(found))
+    write_markdown(tmp_path / "report.md", results)
+    write_csv(tmp_path, results)
+    for path in tmp_path.iterdir():
+        assert "M\\udcfcller" in path.read_text(encoding="utf-8"), path
 
 
 def test_landmarks_and_spots_that_are_not_told_are_left_out() -> None:

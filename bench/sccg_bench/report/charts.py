@@ -30,8 +30,8 @@ def png_bytes(figure: Figure, dpi: int = DPI) -> bytes:
 
 
 def literal(text: str) -> str:
-    """Text as it stands: matplotlib reads what lies between dollar signs as mathematics."""
-    return text.replace("$", r"\$")
+    """Text as it stands: matplotlib reads what lies between dollar signs as mathematics, and takes UTF-8 alone."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$")
 
 
 def latency_chart(results: Results) -> bytes | None:
