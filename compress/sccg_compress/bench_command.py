@@ -93,6 +93,7 @@ def run_models(
         "simulated_data": source.simulated,
         "ct_window_hu": None if (window := source.settings.ct.window_hu) is None else f"{window[0]:g} to {window[1]:g}",
     }
+    folder.mkdir(parents=True, exist_ok=True)  # an error here costs no minutes
     with _ended_by_sigterm(), tempfile.TemporaryDirectory() as temporary:
         series = None
         if known.contracts:

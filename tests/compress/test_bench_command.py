@@ -275,9 +275,13 @@ def test_a_bundle_that_is_still_being_written_is_none(lab: Lab) -> None:
     assert find_model(lab.run).bundles == ()
 
 
+@pytest.mark.usefixtures("brief")
 def test_what_would_lose_the_figures_is_told_before_measuring(run: Cli, lab: Lab) -> None:
     run("bench", "--json", lab.root).refused("--json", "is a folder")
     run("bench", "--report", lab.run / "student.safetensors").refused("is a file", "--report")
+    said = run("bench", "--report", lab.run / "student.safetensors" / "report")
+    said.refused("report: ")
+    assert "starting" not in said.err
 
 
 @pytest.mark.usefixtures("brief")
