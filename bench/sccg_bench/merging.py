@@ -40,6 +40,8 @@ def merge(runs: Mapping[str, Results]) -> Results:
             one, other = run.provenance.get(name), first.provenance.get(name)
             if one != other and (name == "cases" or None not in (one, other)):  # earlier versions say less
                 raise InputError(f"{label} was measured {told} than the others")
+        if len({one for one in (_slices(run), _slices(first)) if one}) > 1:
+            raise InputError(f"{label} was measured on other slices than the others")
     common: dict[str, Row] = {}
     models: list[Row] = []
     for label, run in runs.items():
@@ -67,6 +69,11 @@ def merge(runs: Mapping[str, Results]) -> Results:
         rows=(*common.values(), *models),
         warnings=tuple(warnings),
     )
+
+
+def _slices(run: Results) -> frozenset[str]:
+    """``case/slice`` of all that figures are of; empty where the run does not say."""
+    return frozenset(f"{part.get('case')}/{part.get('slice')}" for row in run.rows for part in row.per_slice)
 
 
 def _machine(run: Results) -> str:

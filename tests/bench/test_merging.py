@@ -74,6 +74,13 @@ def test_runs_that_do_not_belong_together_are_refused() -> None:
         one, two = (replace(first, provenance=known | changed) for changed in ({}, {name: other}))
         with pytest.raises(InputError, match=f"second was measured {told}"):
             merge({"first": one, "second": two})
+    one, two = (
+        replace(first, rows=(replace(row("int8", 2.0, 25.0), per_slice=({"case": "a", "slice": name},)),))
+        for name in ("1", "2")
+    )
+    assert len(merge({"first": one, "second": first, "third": one}).rows) > 3, "some do not say their slices"
+    with pytest.raises(InputError, match="second was measured on other slices"):
+        merge({"first": one, "second": two})
     silent = replace(first, provenance={"cases": ["a", "b"]})
     assert merge({"first": silent, "second": replace(first, provenance=known)}).is_simulated
 
