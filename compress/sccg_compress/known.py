@@ -71,7 +71,7 @@ class Known:
             name = f"{path.resolve().parent.name}/{path.name}"  # students of all runs are called alike
             remarks += other_intensities(name, one, source)
             remarks += other_scale(name, one, size, spacing_mm)
-            remarks += _learned(name, one, source, cases)
+            remarks += learned_from(name, one, source, cases)
             if self.teacher is not None and path != self.teacher.path:
                 remarks += other_teacher(name, one, self.teacher)
         say(*remarks)
@@ -88,7 +88,7 @@ class Known:
         return found
 
 
-def _learned(name: str, one: TrainingRecord | Contract, source: DataSource, cases: Sequence[str]) -> list[str]:
+def learned_from(name: str, one: TrainingRecord | Contract, source: DataSource, cases: Sequence[str]) -> list[str]:
     """What speaks for a model having learned from cases: its record, or for a bundle its calibration slices.
 
     Folders are moved, copied and opened at ``train/``, so names alone count where the folder is not the recorded one.

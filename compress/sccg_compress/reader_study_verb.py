@@ -48,6 +48,7 @@ def reader_study(
     if bundle is None or out is None:
         raise InputError("say --bundle FILE.sccg and --out FILE.html, or `reader-study score ANSWERS.json --key KEY`")
     from sccg_bench.reader.study import key_json, make_study, page
+    from sccg_compress.known import learned_from
     from sccg_compress.sources import choose_data, other_intensities
     from sccg_runtime.bundle import read_bundle
     from sccg_teacher_student.checkpoint import load_checkpoint
@@ -62,10 +63,12 @@ def reader_study(
         raise InputError(f"{there[0]} exists, and answers may depend on it: choose another --out, or say --force")
     read = read_bundle(bundle)
     checkpoint = find_model(bundle).checkpoint
-    source = choose_data(data, None if checkpoint is None else load_checkpoint(checkpoint).record, intensity)
+    record = None if checkpoint is None else load_checkpoint(checkpoint).record
+    source = choose_data(data, record, intensity)
     say(*other_intensities(bundle.name, read.contract, source))
     drawn = secrets.randbelow(2**31) if seed is None else seed
     cases = bench_cases(source, split)
+    say(*learned_from(bundle.name, record or read.contract, source, cases))
     study = make_study(_levels(read, source, cases, slices, drawn), read.contract.direction, drawn, read.sha256)
     made_from = {"bundle": bundle.name, "sha256": read.sha256, "data": source.path.name, "cases": list(cases)}
     write_text(target, page(study, source.simulated))  # first: without it, answers to the page before keep their key

@@ -73,6 +73,15 @@ def test_the_page_is_made_by_the_bundle_and_answers_are_scored(
     assert json.loads(said.out)["groups"]["real"]["positive"] == 3
 
 
+def test_cases_that_the_bundle_learned_from_are_told(run: Cli, lab: Lab, bundles: Path, tmp_path: Path) -> None:
+    for split, told in (("train", True), ("test", False)):
+        out = tmp_path / f"{split}.html"
+        wanted = ("--data", lab.phantom, "--out", out, "--slices", 1, "--split", split)
+        said = run("reader-study", "--bundle", bundles / "small.sccg", *wanted)
+        assert said.code == 0, said
+        assert ("small.sccg may have learned from 3 of these 3 cases" in said.err) is told
+
+
 def test_bad_input_is_one_line(run: Cli, lab: Lab, bundles: Path, tmp_path: Path) -> None:
     bundle = ("--bundle", bundles / "small.sccg")
     run("reader-study").refused("--bundle FILE.sccg and --out")
