@@ -1,8 +1,9 @@
 """``sccg-compress study``: students of one teacher, trained and exported alike, and benched together, in turns.
 
 In the folder, ``rows/`` holds one JSON of figures per finished student (bench's results, without weights, and of single
-slices only how near they come to the teacher: to be kept), ``runs/`` the run folders that they come from (may be
-deleted), and beside them lie ``study-DIRECTION.md``, ``.svg`` and ``.json``, made anew from all rows of the direction.
+slices only how near they come to the teacher, and the engine to its network: to be kept), ``runs/`` the run folders
+that they come from (may be deleted), and beside them lie ``study-DIRECTION.md``, ``.svg`` and ``.json``, made anew from
+all rows of the direction.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ VIEWS = 1024
 """Labelled views that all students of a seed learn from, if nobody says how many."""
 ROWS = "rows"
 CONDITIONS = "conditions"
-_NEARNESS = ("to_teacher_psnr_db", "to_teacher_psnr_head_db")
+_NEARNESS = {
+    "drift": ("to_teacher_psnr_db", "to_teacher_psnr_head_db"),
+    "engine_drift": ("engine_to_fp32_psnr_db", "engine_to_fp32_psnr_head_db"),
+}
+"""What is kept of single slices: those cut off at 100 dB mark their mean."""
 
 
 def run_study(
@@ -205,7 +210,7 @@ def _train(point: DistillConfig, folder: Path) -> None:
 
 
 def _of_point(found: Results, name: str, refused: Sequence[str], *, alone: bool) -> Results:
-    """What all points share and the rows of one of them; of single slices only how near they come to the teacher."""
+    """What all points share and the rows of one of them; of single slices only how near they come to others."""
     mine = f" ({name})"
     rows = tuple(
         replace(row, name=row.name.removesuffix(mine), per_slice=tuple(map(_nearness, row.per_slice)))
@@ -216,8 +221,12 @@ def _of_point(found: Results, name: str, refused: Sequence[str], *, alone: bool)
 
 
 def _nearness(part: Mapping[str, Any]) -> dict[str, Any]:
-    drift = part.get("drift") or {}
-    return {"case": part["case"], "slice": part["slice"], "drift": {name: drift.get(name) for name in _NEARNESS}}
+    near = {
+        group: {name: figures.get(name) for name in names}
+        for group, names in _NEARNESS.items()
+        if (figures := part.get(group))
+    }
+    return {"case": part["case"], "slice": part["slice"]} | near
 
 
 def _export(model: Path, point: DistillConfig, out: Path) -> list[str]:

@@ -25,6 +25,7 @@ from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.networks.spec import PRESETS, student_spec
 
 NEAR = {"to_teacher_psnr_db": 30.0, "to_teacher_psnr_head_db": 25.0}
+TO_FP32 = {"engine_to_fp32_psnr_db": 60.0, "engine_to_fp32_psnr_head_db": 100.0}
 
 
 @pytest.fixture
@@ -61,7 +62,11 @@ def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
                     engine="openvino",
                     latency_ms=summarise_blocks([[2.0 + len(done) + number]]),
                     drift=NEAR | {"to_teacher_psnr_db": 20.0 + len(done) + number},
-                    per_slice=({"case": "a", "slice": "1", "quality": {"ssim": 0.5}, "drift": NEAR | {"other": 1.0}},),
+                    engine_drift=TO_FP32 | {"engine_to_fp32_psnr_head_db": 60.0},
+                    per_slice=(
+                        {"case": "a", "slice": "1", "quality": {"ssim": 0.5}, "drift": NEAR | {"other": 1.0}}
+                        | {"engine_drift": TO_FP32 | {"other": 1.0}},
+                    ),
                 )
             )
         found = Results(
@@ -96,7 +101,7 @@ def test_every_student_and_seed_leaves_one_row_of_figures_and_all_make_one_table
     ], "all are timed in turns"
     rows = {"mr2ct-s2d-8x1-5steps-seed0.json", "mr2ct-s2d-8x1-5steps-seed1.json", "mr2ct-teacher.json"}
     assert {path.name for path in Path("study/rows").iterdir()} == rows
-    kept = {"case": "a", "slice": "1", "drift": NEAR}
+    kept = {"case": "a", "slice": "1", "drift": NEAR, "engine_drift": TO_FP32}
     for path in Path("study/rows").iterdir():
         assert {str(row.per_slice) for row in read_results(path).rows if row.role != "teacher"} == {str((kept,))}
     names = [row.name for row in read_results(Path("study/study-mr2ct.json")).rows]
@@ -104,6 +109,7 @@ def test_every_student_and_seed_leaves_one_row_of_figures_and_all_make_one_table
     assert names == ["teacher", engine, "int8, s2d-8x1-5steps-seed0", "int8, s2d-8x1-5steps-seed1"]
     told = Path("study/study-mr2ct.md").read_text(encoding="utf-8")
     assert "int8, s2d-8x1-5steps-seed1" in told
+    assert "| ≥60.0 | " in told, "a mean with slices that were cut off at 100 dB"
     students, others = told.index("## Students"), told.index("## Latency")
     assert students < told.index("| s2d-8x1-5steps-seed1 |") < others
     assert Path("study/study-mr2ct.svg").read_bytes().startswith(b"<?xml")

@@ -51,7 +51,7 @@ def study_table(results: Results) -> Table:
                 number(_against_teacher(row, "hf_ratio"), 3),
                 number(_against_teacher(row, "hf_corr"), 3),
                 number(_against_teacher(row, "phase_ratio"), 3),
-                number(row.figure("engine_drift", "engine_to_fp32_psnr_head_db"), 1),
+                mean_figure(row, "engine_drift", "engine_to_fp32_psnr_head_db", 1),
                 NOTHING if row.role == "teacher" else missed(row),
             )
         )
