@@ -127,6 +127,8 @@ def plane_of(
     SeriesError
         As :func:`read_plane`.
     """
+    from pydicom.errors import BytesLengthException
+
     try:
         _check(dataset, modality)
         stored = decode(name, dataset)
@@ -137,7 +139,10 @@ def plane_of(
         stored = _used_bits(dataset, stored)
     except _UnfitError as error:
         raise SeriesError(f"{name} {error}: take another series, or one without this image") from None
-    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:  # the last for a VR that there is not
+    except (
+        *(TypeError, ValueError, OverflowError),
+        *(NotImplementedError, BytesLengthException),  # a VR that there is not, a value cut off
+    ) as error:
         raise SeriesError(
             f"{name} has damaged pixel attributes ({type(error).__name__}): replace or remove it"
         ) from None

@@ -229,6 +229,11 @@ def _rejection(headers: Sequence[Header], modality: Modality) -> str | None:
     if not set(classes) <= set(_CLASSES[modality]):
         found = sorted({header.modality or "no modality" for header in headers})
         return f"the bundle takes {modality} images, this is {', '.join(found)}"
+    return unfit(headers, modality) or _concatenation(headers)
+
+
+def unfit(headers: Sequence[Header], modality: Modality) -> str | None:
+    """Why these images of a series are no acquired slices of ``modality`` with one orientation, or None."""
     for header in headers:
         name = header.name
         if header.modality != modality:
@@ -245,7 +250,7 @@ def _rejection(headers: Sequence[Header], modality: Modality) -> str | None:
             return f"{name} has {header.frames} frames and {header.samples} samples per pixel, not 1 and 1"
         if not (header.sop_instance_uid and header.series_uid and header.study_uid):
             return f"{name} lacks a SOP instance, series or study UID"
-    return _orientation(headers) or _concatenation(headers)
+    return _orientation(headers)
 
 
 def _orientation(headers: Sequence[Header]) -> str | None:

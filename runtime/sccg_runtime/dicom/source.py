@@ -58,7 +58,7 @@ def entries(source: Path) -> list[Entry]:
         if source.is_dir():
             found = _folder(source)
         elif source.is_file():
-            found = _zip(source) if zipfile.is_zipfile(source) else [_file(source)]
+            found = _zip(source) if zipfile.is_zipfile(source) else [file_entry(source)]
         elif source.exists():
             raise InputError(f"{name} is a pipe, a socket or a device: name a folder, a DICOM file or a zip")
         else:
@@ -94,13 +94,15 @@ def _folder(folder: Path) -> list[Entry]:
             except FileNotFoundError:
                 text = f"{name} is a link to a file that is not there: fetch the file or remove the link"
                 raise InputError(text) from None
-            found.append(_file(path) if is_file else Entry(name, io.BytesIO))
+            found.append(file_entry(path) if is_file else Entry(name, io.BytesIO))
             if len(found) > MAX_FILES:
                 raise InputError(f"{folder.name} holds more than {MAX_FILES} files: name the series' own folder")
     return found
 
 
-def _file(path: Path) -> Entry:
+def file_entry(path: Path) -> Entry:
+    """One file; opening it raises InputError where it may not be read or is larger than 1 GiB."""
+
     def opened() -> BinaryIO:
         try:
             if path.stat().st_size > MAX_FILE_BYTES:

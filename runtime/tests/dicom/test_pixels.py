@@ -193,6 +193,15 @@ def test_an_attribute_with_a_value_representation_that_there_is_not_is_refused(m
         read_plane(read_header(entries(path)[0]), "CT")
 
 
+def test_a_number_of_three_bytes_is_refused(make, tmp_path):
+    path = make.save(make.dataset("CT", 0, RAMP), tmp_path / "image.dcm")
+    data, high_bit = path.read_bytes(), b"\x28\x00\x02\x01US"
+    head, tail = data.split(high_bit)
+    path.write_bytes(head + high_bit + b"\x03\x00" + tail[2:4] + b" " + tail[4:])
+    with pytest.raises(SeriesError, match=r"damaged pixel attributes \(BytesLengthException\)"):
+        read_plane(read_header(entries(path)[0]), "CT")
+
+
 def test_a_file_without_pixels_is_refused(make, tmp_path):
     made = make.dataset("CT", 0, RAMP)
     del made.PixelData

@@ -6,15 +6,15 @@ matrix and pixel spacing: this reader pairs, it does not register or resample.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
-from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
 
+from sccg_runtime.dicom.header import Header, read_header
 from sccg_runtime.dicom.pixels import plane_of
+from sccg_runtime.dicom.source import file_entry
 from sccg_runtime.errors import InputError, one_line
 from sccg_runtime.intensity import FloatArray, Modality, linear_to_unit, mr_white
 from sccg_teacher_student.data.dicom_grid import DicomCase, SliceFile, by_level, check_one_grid, ordered
@@ -60,15 +60,15 @@ class DicomReader:
         mr = ct = None
         if name in case.mr:
             if folder not in self._white:
-                stored = (read_slice(file.path) for file in case.mr.values())
+                stored = (read_slice(file, "MR") for file in case.mr.values())
                 try:
                     self._white[folder] = mr_white(stored, self.settings.mr)
                 except InputError as error:
                     raise InputError(f"{folder}: {error}") from None
-            mr = linear_to_unit(read_slice(case.mr[name].path), 0.0, self._white[folder])[np.newaxis]
+            mr = linear_to_unit(read_slice(case.mr[name], "MR"), 0.0, self._white[folder])[np.newaxis]
         if name in case.ct:
             window = self.settings.ct_window_hu(folder)
-            ct = linear_to_unit(read_slice(case.ct[name].path), *window)[np.newaxis]
+            ct = linear_to_unit(read_slice(case.ct[name], "CT"), *window)[np.newaxis]
         return mr, ct
 
     def spacing_mm(self, folder: Path) -> tuple[float, float] | None:
@@ -82,7 +82,7 @@ class DicomReader:
         return self._cases[folder]
 
 
-def read_slice(path: Path) -> FloatArray:
+def read_slice(file: SliceFile, modality: Modality) -> FloatArray:
     """Pixels of one file as the clinic's runtime reads them, (H, W) float32.
 
     HU for CT, with padding at -1024; MR's signal, with padding at 0 and MONOCHROME1 turned over.
@@ -90,16 +90,13 @@ def read_slice(path: Path) -> FloatArray:
     Raises
     ------
     InputError
-        The file is damaged, not grey, without a unit (CT), itself synthetic, or compressed in a way that no installed
-        decoder reads.
+        The file is damaged, not grey, without a unit (CT), or compressed in a way that no installed decoder reads.
     """
-    dataset = _read(path, stop_before_pixels=False)
-    if dataset.get("SamplesPerPixel", 1) != 1 or int(dataset.get("NumberOfFrames") or 1) != 1:
-        raise InputError(f"{path}: not a single grey slice")
-    if dataset.get("SyntheticData") == "YES":
-        raise InputError(f"{path}: is itself synthetic: take acquired images")
-    size = (int(dataset.Rows), int(dataset.Columns))
-    return plane_of(str(path), dataset, "CT" if dataset.Modality == "CT" else "MR", size).values()
+    try:
+        dataset = dcmread(file.path)
+    except Exception as error:  # a damaged file can make pydicom raise nearly anything
+        raise InputError(f"{file.path}: damaged DICOM file ({one_line(error)})") from None
+    return plane_of(str(file.path), dataset, modality, file.size).values()
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -121,42 +118,22 @@ def _is_dicom(entry: Path) -> bool:
 
 def _index(folder: Path, only: Modality | None) -> DicomCase:
     places = [place for name in ("mr", "ct") if (place := child(folder, name)) is not None] or [folder]
-    found: dict[str, list[SliceFile]] = {"MR": [], "CT": []}
+    found: dict[str, list[Header]] = {"MR": [], "CT": []}
     for place in places:
-        for entry in visible(place):
-            if not entry.is_file() or not _could_be(entry):
+        for path in visible(place):
+            if not path.is_file() or not _could_be(path):
                 continue
-            header = _read(entry, stop_before_pixels=True)
-            modality = str(header.get("Modality", ""))
+            header = read_header(replace(file_entry(path), name=str(path)))  # messages shall say which folder
+            if header is None:
+                raise InputError(f"{path}: not a DICOM file; take it out of the series")
+            modality = header.modality
             if place != folder and modality != place.name.upper():
-                raise InputError(f"{entry}: modality {modality or 'unknown'} in folder {place.name}/")
+                raise InputError(f"{path}: modality {modality or 'unknown'} in folder {place.name}/")
             if modality not in found:
-                raise InputError(f"{entry}: modality {modality or 'unknown'} is neither MR nor CT; take it away")
+                raise InputError(f"{path}: modality {modality or 'unknown'} is neither MR nor CT; take it away")
             if only in (None, modality):
-                found[modality].append(_place(entry, header))
-    mr, ct = (ordered(files, folder, modality) for modality, files in found.items())
+                found[modality].append(header)
+    mr, ct = ordered(found["MR"], folder, "MR"), ordered(found["CT"], folder, "CT")
     if mr and ct:
         check_one_grid(mr[0], ct[0], folder)
     return by_level(mr, ct)
-
-
-def _place(path: Path, header: FileDataset) -> SliceFile:
-    try:
-        corner = tuple(float(v) for v in header.ImagePositionPatient)
-        orientation = tuple(float(v) for v in header.ImageOrientationPatient)
-        row, column = (float(v) for v in header.PixelSpacing)
-        size = (int(header.Rows), int(header.Columns))
-        position = float(np.dot(np.cross(orientation[:3], orientation[3:]), corner))
-        series, frame = str(header.SeriesInstanceUID), str(header.get("FrameOfReferenceUID", ""))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: geometry is missing or wrong ({one_line(error)})") from None
-    return SliceFile(path, series, frame, position, corner, orientation, (row, column), size)
-
-
-def _read(path: Path, *, stop_before_pixels: bool) -> FileDataset:
-    try:
-        return dcmread(path, stop_before_pixels=stop_before_pixels)
-    except InvalidDicomError:
-        raise InputError(f"{path}: not a DICOM file; take it out of the series") from None
-    except Exception as error:  # a damaged file can make pydicom raise nearly anything
-        raise InputError(f"{path}: damaged DICOM file ({one_line(error)})") from None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from sccg_runtime.dicom.geometry import arrange
+from sccg_runtime.dicom.header import Header
+from sccg_runtime.dicom.series import unfit
 from sccg_runtime.errors import InputError
+from sccg_runtime.intensity import Modality
 
 POSITION_TOLERANCE_MM = 0.5
 _SAME = 1e-3
@@ -34,7 +37,6 @@ class SliceFile:
     """
 
     path: Path
-    series: str
     frame_of_reference: str
     position_mm: float
     corner_mm: tuple[float, ...]
@@ -51,26 +53,38 @@ class DicomCase:
     ct: dict[str, SliceFile]
 
 
-def ordered(files: list[SliceFile], folder: Path, modality: str) -> list[SliceFile]:
-    """Files of one series from the lowest position up, checked to lie on one grid."""
-    if len({file.series for file in files}) > 1:
-        count = len({file.series for file in files})
+def ordered(headers: list[Header], folder: Path, modality: Modality) -> list[SliceFile]:
+    """Files of one series from the lowest position up; what sccg-runtime would not convert is refused (InputError)."""
+    if not headers:
+        return []
+    if (count := len({header.series_uid for header in headers})) > 1:
         raise InputError(f"{folder}: {count} {modality} series; keep one {modality} series per case")
-    ordered = sorted(files, key=lambda file: file.position_mm)
-    for file in ordered:
-        _check_axial(file)
-    for below, above in pairwise(ordered):
-        if above.position_mm - below.position_mm < 1e-3:
-            raise InputError(f"{above.path}: at the same position as {below.path.name}; keep one of them")
-        check_one_grid(ordered[0], above, folder)
-    return ordered
+    if why := unfit(headers, modality):
+        raise InputError(f"{why}; take acquired, axial {modality} slices")
+    series = arrange(headers, allow_gaps=True)
+    files = []
+    for header in series.headers:
+        assert header.position_mm is not None  # noqa: S101  (arrange refuses what lacks it)
+        assert header.orientation is not None  # noqa: S101
+        files.append(
+            SliceFile(
+                path=Path(header.entry.name),
+                frame_of_reference=header.frame_of_reference_uid,
+                position_mm=float(np.dot(series.normal, header.position_mm)),
+                corner_mm=header.position_mm,
+                orientation=header.orientation,
+                spacing_mm=series.spacing_mm,
+                size=series.size,
+            )
+        )
+        _check_axial(files[-1])
+    return files
 
 
 def check_one_grid(first: SliceFile, other: SliceFile, folder: Path) -> None:
-    """Refuse two files that do not share frame of reference, matrix, spacing and orientation (InputError)."""
+    """Refuse an MR and a CT file that do not share frame of reference, matrix, spacing and orientation (InputError)."""
     pair = f"{first.path.parent.name}/{first.path.name} and {other.path.parent.name}/{other.path.name}"
-    stated = bool(first.frame_of_reference) or first.series == other.series
-    if first.frame_of_reference != other.frame_of_reference or not stated:
+    if not first.frame_of_reference or first.frame_of_reference != other.frame_of_reference:
         raise InputError(f"{folder}: {pair} do not share a frame of reference; register one series to the other first")
     if first.size != other.size:
         sizes = f"{first.size[0]}x{first.size[1]} and {other.size[0]}x{other.size[1]}"

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from sccg_runtime.errors import InputError
 from sccg_teacher_student.data.source import DataSource, open_data, open_unpaired
@@ -98,8 +100,8 @@ def test_rescale_and_padding_give_hu(case: Path) -> None:
     [
         ("ct", {"RescaleIntercept": None}, "its values have no unit"),
         ("ct", {"RescaleType": "US"}, "not in HU"),
-        ("ct", {"SyntheticData": "YES"}, "itself synthetic"),
-        ("mr", {"SyntheticData": "YES"}, "itself synthetic"),
+        ("ct", {"SyntheticData": "YES"}, "is synthetic already"),
+        ("mr", {"SyntheticData": "YES"}, "is synthetic already"),
     ],
 )
 def test_what_the_runtime_refuses_is_not_learned_from(
@@ -112,6 +114,40 @@ def test_what_the_runtime_refuses_is_not_learned_from(
         dataset.save_as(path)
     with pytest.raises(InputError, match=message):
         opened(case).load("case01", "0001")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "P"]}, r"mr/0001\.dcm is a phase image"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, r"mr/0001\.dcm is a localizer"),
+        ({"PatientID": "another"}, "belongs to another study or patient"),
+        ({"RescaleSlope": 4, "RescaleIntercept": 0}, "has a rescale and .* has none"),
+    ],
+)
+def test_images_that_do_not_belong_into_a_series_are_not_learned_from(
+    case: Path, changes: dict[str, Any], message: str
+) -> None:
+    edit_one(case / "mr/0001.dcm", **changes)
+    refused(case, message)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "kind", "value"),
+    [
+        ("NumberOfFrames", "IS", b"many"),
+        ("Rows", "ZZ", b"64"),
+        ("HighBit", "US", b"15 "),
+        ("FrameOfReferenceUID", "FD", b"1.2.3 "),
+    ],
+)
+def test_a_damaged_attribute_is_told_in_one_line(case: Path, keyword: str, kind: str, value: bytes) -> None:
+    dataset, tag = dcmread(case / "ct/0001.dcm"), Tag(keyword)
+    dataset._dict[tag] = RawDataElement(tag, kind, len(value), value, 0, False, True, True)
+    dataset.save_as(case / "ct/0001.dcm")
+    with pytest.raises(InputError, match=r"ct/0001\.dcm has .*damaged") as caught:
+        list(opened(case).pairs())
+    assert "\n" not in str(caught.value)
 
 
 def test_mr_padding_and_turned_grey_values_are_read_as_the_runtime_reads_them(case: Path) -> None:
@@ -159,9 +195,12 @@ def test_series_off_one_grid_are_refused(case: Path) -> None:
     changed("do not share a frame of reference", FrameOfReferenceUID="1.2.3")
     changed("differ in pixel spacing", PixelSpacing=[3.6, 3.5])
     changed("differ in orientation", ImageOrientationPatient=[0.998, 0.06, 0, -0.06, 0.998, 0])
-    changed("not an axial slice", ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    changed("90 degrees from axial", ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
     changed("not an axial slice", ImageOrientationPatient=[-1, 0, 0, 0, -1, 0])
-    changed("geometry is missing or wrong", PixelSpacing=None)
+    changed("lacks a position, an orientation or a pixel spacing", PixelSpacing=None)
+    changed("a pixel spacing that cannot be", PixelSpacing=[0, 0])
+    changed("a pixel spacing that cannot be", PixelSpacing=[-3.6, -3.6])
+    changed("no pair of perpendicular unit vectors", ImageOrientationPatient=[10, 0, 0, 0, 10, 0])
     changed("modality CT in folder mr/", Modality="CT")
 
 
@@ -183,16 +222,20 @@ def test_other_sizes_are_refused(case: Path) -> None:
     dataset = dcmread(case / "mr/0001.dcm")
     dataset.PixelData, dataset.Rows = dataset.pixel_array[:32].tobytes(), 32
     dataset.save_as(case / "mr/0001.dcm")
-    refused(case, "are 32x64 and 64x64 pixels")
+    refused(case, "(32x64|64x64) pixels, .*(64x64|32x64)")
 
 
 def test_doubles_second_series_and_strangers_are_refused(case: Path) -> None:
     shutil.copy(case / "ct/0001.dcm", case / "ct/0009.dcm")
-    refused(case, r"0009\.dcm: at the same position as 0001\.dcm")
+    refused(case, r"0009\.dcm has the SOPInstanceUID of .*0001\.dcm")
+    edit_one(case / "ct/0009.dcm", SOPInstanceUID="1.2.4")
+    refused(case, r"0001\.dcm and .*0009\.dcm\): copies, time points or weightings")
     edit_one(case / "ct/0009.dcm", SeriesInstanceUID="1.2.3")
     refused(case, "2 CT series")
     (case / "ct/0009.dcm").write_bytes(b"not DICOM at all")
-    refused(case, r"0009\.dcm: not a DICOM file")
+    refused(case, r"0009\.dcm is not DICOM")
+    (case / "ct/0009.dcm").rename(case / "ct/0009")
+    refused(case, "0009: not a DICOM file")
 
 
 def test_a_damaged_file_is_named(case: Path) -> None:
