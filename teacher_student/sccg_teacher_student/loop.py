@@ -207,6 +207,8 @@ class Trainer:
                             report(progress)
                         sums, count = {}, 0
                     if first and validate and (self.share >= 1 or (validate_every and self.step % validate_every == 0)):
+                        self.save()  # what is measured is not to be lost after it
+                        saved = time.monotonic()
                         validate(self.step)
                     if stop:
                         raise KeyboardInterrupt

@@ -126,6 +126,8 @@ def train(
             board.add("loss", progress.losses, progress.step)
             reporter.training(progress)
 
+        if trainer.step and trainer.step % config.validate_every == 0:
+            validate(trainer.step)  # it may have been broken off
         trainer.run(report, validate=validate, validate_every=config.validate_every)
         validate(trainer.step)
     _save_others(config, task, validators, folder)

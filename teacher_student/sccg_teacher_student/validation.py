@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +46,7 @@ class Validator:
     told
         Gets (step, figures) of every validation.
     step
-        That the run goes on from: what was measured beyond it, and then lost when the run was killed, is dropped.
+        That the run goes on from; lines beyond it, and damaged ones, are dropped.
     rows
         Figures by step, those of a run before it was resumed included.
     """
@@ -59,21 +58,14 @@ class Validator:
     told: Callable[[int, dict[str, float]], None]
     step: int = 0
     rows: dict[int, dict[str, float]] = field(init=False)
-    _since: int = field(init=False, default=0)  # the best is sought from here on
 
     def __post_init__(self) -> None:
-        drop_rows(self._log, after=sys.maxsize)  # damaged lines
-        before = self._read()
         drop_rows(self._log, after=self.step)
-        self.rows = self._read()
-        if before and max(before, key=lambda step: before[step][BEST_BY]) > self.step:
-            self._since = self.step + 1  # what the checkpoint holds was lost, and with it those before
-
-    def _read(self) -> dict[int, dict[str, float]]:
-        if not self._log.is_file():
-            return {}
-        with self._log.open(newline="", encoding="utf-8") as file:
-            return {int(row["step"]): {name: float(row[name]) for name in FIGURES} for row in csv.DictReader(file)}
+        self.rows = {}
+        if self._log.is_file():
+            with self._log.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    self.rows[int(row["step"])] = {name: float(row[name]) for name in FIGURES}
 
     @property
     def direction(self) -> Direction:
@@ -88,11 +80,7 @@ class Validator:
     @property
     def best(self) -> tuple[int, dict[str, float]]:
         """(step, figures) of the best validation so far, which :attr:`checkpoint` is of."""
-        return max(self._counted.items(), key=lambda item: item[1][BEST_BY])
-
-    @property
-    def _counted(self) -> dict[int, dict[str, float]]:
-        return {step: figures for step, figures in self.rows.items() if step >= self._since}
+        return max(self.rows.items(), key=lambda item: item[1][BEST_BY])
 
     @property
     def _log(self) -> Path:
@@ -112,7 +100,7 @@ class Validator:
         summary = quality(self.pairs, outputs, None, None, self.direction).summary.quality
         figures = {name: float("nan") if (value := summary[name]) is None else value for name in FIGURES}
         write_bytes(self.folder / "sheets" / f"{self.direction}-{step:06d}.png", self._sheet(outputs))
-        if not self._counted or figures[BEST_BY] > self.best[1][BEST_BY]:
+        if not self.rows or figures[BEST_BY] > self.best[1][BEST_BY]:
             save_checkpoint(self.checkpoint, generator, self.spec, self.record)
             image = self.pairs[0].given(self.direction)
             plain = copy.deepcopy(generator).cpu()

@@ -142,6 +142,16 @@ def test_a_second_ctrl_c_stops_at_once_and_does_not_save_half_a_step(tmp_path: P
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 0, "that of the start"
 
 
+def test_nothing_is_validated_that_a_killed_run_could_lose(tmp_path: Path) -> None:
+    steps = []
+
+    def validate(step: int) -> None:
+        steps.append((step, torch.load(tmp_path / "last.pt", weights_only=True)["step"]))
+
+    trainer(tmp_path).run(silent, validate=validate, validate_every=4)
+    assert steps == [(4, 4), (8, 8), (10, 10)]
+
+
 @pytest.mark.parametrize("what", ["loss", "gradient", "gradient beside the network"])
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint(tmp_path: Path, what: str) -> None:
     task = Regression()

@@ -141,35 +141,25 @@ def test_the_best_generator_is_that_of_the_best_ssim(tmp_path: Path, monkeypatch
     assert validator.best[0] == 1
 
 
-def test_what_a_killed_run_measured_beyond_its_last_state_is_measured_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_validation_that_was_broken_off_is_made_again(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, pair = teacher_spec("resnet-4x1-in"), Pair("a", "0", picture()[None], -picture()[None])
-    ssims = iter([0.5, 0.4, 0.9, 0.45, 0.44])
+    def break_off(*_: Any) -> None:
+        raise KeyboardInterrupt  # the second Ctrl-C does not wait
 
-    def measured(*_: Any) -> Any:
-        figures = {"psnr_db": 20.0, "ssim": next(ssims), "mae_u8": 1.0, "hf_ratio": None}
-        return SimpleNamespace(summary=SimpleNamespace(quality=figures))
-
-    def validator(step: int) -> Validator:
-        return Validator(tmp_path, [pair], spec, training_record(), lambda *_: None, step)
-
-    monkeypatch.setattr("sccg_teacher_student.validation.quality", measured)
-    killed, generator = validator(0), build_generator(spec).eval()
-    for step in (5, 10, 15):
-        killed.run(step, generator)
-    with (tmp_path / "validation_mr2ct.csv").open("a", encoding="utf-8") as file:
-        file.write("20,21.0,0.")  # the power went
-    resumed, again = validator(10), build_generator(spec).eval()
-    assert sorted(resumed.rows) == [5, 10]
-    resumed.run(12, again)
-    resumed.run(14, generator)
-    kept = load_checkpoint(resumed.checkpoint).generator.state_dict()
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in again.state_dict().items())
-    assert (resumed.best[0], max(resumed.rows)) == (12, 14), "that of step 5 is gone: the lost one took its place"
-    assert [line.partition(",")[0] for line in (tmp_path / "validation_mr2ct.csv").read_text().splitlines()[1:]] == [
-        *("5", "10", "12", "14")
-    ]
+    run(config, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr("sccg_teacher_student.validation.append_row", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "parts")
+    with (tmp_path / "parts" / "validation_mr2ct.csv").open("a", encoding="utf-8") as file:
+        file.write("step,psnr_db,ssim,mae_u8,hf_ratio\n5,21.0,0.")  # the power went
+    made = run(config, tmp_path / "parts", resume=True)
+    figures = [(tmp_path / name / "validation_mr2ct.csv").read_text() for name in ("whole", "parts")]
+    assert figures[0] == figures[1]
+    best = load_checkpoint(tmp_path / "whole" / "teacher_mr2ct.safetensors").generator.state_dict()
+    kept = load_checkpoint(tmp_path / "parts" / "teacher_mr2ct.safetensors").generator.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in best.items()), made.facts["teachers"]
 
 
 @pytest.mark.parametrize(
