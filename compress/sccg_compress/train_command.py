@@ -59,11 +59,12 @@ def _run(config: TrainConfig, folder: Path, *, resume: bool, json_out: str | Non
         return folder
     write_json(json_out, {**made.facts, "run": str(folder)})
     if json_out != "-":
+        kind = "training" if made.facts["validated_on_training_cases"] else "validation"
         for direction, path in made.teachers.items():
             best = made.facts["teachers"][direction]["best"]
             result(
                 f"{path}: {made.facts['generator']}, best at step {best['step']} of {made.facts['steps']}: "
-                f"{best['psnr_db']:.2f} dB, SSIM {best['ssim']:.4f} on {made.facts['validation_slices']} slices"
+                f"{best['psnr_db']:.2f} dB, SSIM {best['ssim']:.4f} on {made.facts['validation_slices']} {kind} slices"
             )
             result(f"go on with: sccg-compress distill --teacher {shlex.quote(str(path))}")
     return folder

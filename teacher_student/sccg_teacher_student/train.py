@@ -114,7 +114,7 @@ def train(
     validators = []
     with Board(folder) as board:
         for direction, record in records.items():
-            told = _teller(direction, board, reporter)
+            told = _teller(direction, board, reporter, held_out=bool(val))
             validators.append(Validator(folder, pairs, spec, record, told, trainer.step))
 
         def validate(step: int) -> None:
@@ -268,11 +268,13 @@ def _introduce(
     )
 
 
-def _teller(direction: Direction, board: Board, reporter: Reporter) -> Any:
+def _teller(direction: Direction, board: Board, reporter: Reporter, *, held_out: bool) -> Any:
+    kind = "held-out" if held_out else "training"
+
     def told(step: int, figures: dict[str, float]) -> None:
         board.add(direction, figures, step)
         text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        reporter.say(f"step {step}, {direction} on held-out slices: {text}")
+        reporter.say(f"step {step}, {direction} on {kind} slices: {text}")
 
     return told
 

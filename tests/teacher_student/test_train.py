@@ -408,3 +408,5 @@ def test_one_case_alone_trains_and_says_that_nothing_validates(
         made = run(replace(config, data=str(data), steps=1, losses=LIGHT), tmp_path / "run")
     assert made.facts["validated_on_training_cases"]
     assert any("a training case stands in" in line for line in made.facts["said"])
+    assert any("mr2ct on training slices: psnr_db" in line for line in made.facts["said"])
+    assert not any("on held-out slices" in line for line in made.facts["said"])
