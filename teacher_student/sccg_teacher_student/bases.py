@@ -125,9 +125,10 @@ def collect_bases(
     modality = made if reverse else given
     others = [case for case in source.cases if case not in cases]
     held_out = {source.folders[case].resolve() for case in others}
-    known = _known_pixels(source, others, modality) if unpaired else {}
+    known = _known_patterns(replace(source, size=None), others, modality) if unpaired else {}
     for folder in unpaired:
-        extra = replace(open_unpaired(folder, modality, settings, source.settings), size=source.size)
+        stored = open_unpaired(folder, modality, settings, source.settings)
+        extra = replace(stored, size=source.size)
         for differs in _differences(extra, source, cases, modality):
             say(f"{differs}: learned from all the same")
         for where, name in _training_slices(extra, held_out):
@@ -136,7 +137,8 @@ def collect_bases(
             base = Base(f"{folder.name}/{where}", name, memory.remember(load), synthetic=label is not None)
             slices = base.load() if label is None else plain()
             _take(digest, base, slices, first, (rows, columns))
-            if (held := known.get(_pixels(slices[0]))) is not None:
+            image = slices[0] if source.size is None else _load_unpaired(stored, where, name)[0]
+            if (held := known.get(_pattern(image))) is not None:
                 raise InputError(f"{folder}: {where}/{name} is {held} of the paired data, which is held out")
             found.append(base)
     return Bases(found, len(found) - paired, (rows, columns), digest.hexdigest())
@@ -185,14 +187,24 @@ def _differences(extra: DataSource, source: DataSource, cases: Sequence[str], mo
         yield f"{extra.path} and {source.path} have pixels of {told}"
 
 
-def _known_pixels(source: DataSource, cases: Sequence[str], modality: Modality) -> dict[bytes, str]:
-    """Hash of the pixels of every slice of ``cases`` -> ``case/slice``; blank slices are nobody's."""
+def _known_patterns(source: DataSource, cases: Sequence[str], modality: Modality) -> dict[bytes | None, str]:
+    """Pattern of every slice of ``cases`` -> ``case/slice``; flat slices are nobody's."""
     pairs = ((pair.label, pair.image(modality)) for pair in source.pairs(cases))
-    return {_pixels(image[0]): label for label, image in pairs if image is not None and np.ptp(image) > 0}
+    known = {_pattern(image[0]): label for label, image in pairs if image is not None}
+    known.pop(None, None)
+    return known
 
 
-def _pixels(image: FloatArray) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
+def _pattern(image: FloatArray) -> bytes | None:
+    """Hash of where (H, W) reaches its foreground's median; None where it is flat.
+
+    It does not depend on what MR was scaled by, which is of all slices in a folder, not of one.
+    """
+    foreground = image[image > image.min()]
+    if not foreground.size:
+        return None
+    bright = image >= np.percentile(foreground, 50, method="lower")
+    return hashlib.sha256(np.packbits(bright).tobytes()).digest()
 
 
 def _training_slices(source: DataSource, held_out: set[Path]) -> Iterator[tuple[str, str]]:

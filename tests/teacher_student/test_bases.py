@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,21 @@ from teacher_fakes import write_slices
 from sccg_runtime.errors import InputError
 from sccg_teacher_student import bases
 from sccg_teacher_student.bases import Bases, SliceMemory, collect_bases
+from sccg_teacher_student.data.phantom_dicom import write_phantom
 from sccg_teacher_student.data.settings import read_settings
 from sccg_teacher_student.data.source import DataSource, open_data, open_unpaired
 
 
 def collected(
-    data: Path, unpaired: Path, cases: tuple[str, ...] = ("a", "b", "c"), told: list[str] | None = None
+    data: Path,
+    unpaired: Path,
+    cases: tuple[str, ...] = ("a", "b", "c"),
+    told: list[str] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Bases:
     say = ([] if told is None else told).append
     options: dict[str, Any] = {"strides": (4,), "reverse": None, "device": torch.device("cpu"), "say": say}
-    return collect_bases(open_data(data), cases, "mr2ct", [unpaired], None, **options)
+    return collect_bases(replace(open_data(data), size=size), cases, "mr2ct", [unpaired], None, **options)
 
 
 def test_of_an_unpaired_folder_with_splits_only_the_train_split_is_taken(pairs_folder: Path) -> None:
@@ -64,6 +70,23 @@ def test_held_out_slices_do_not_come_back_as_copies(
     with pytest.raises(InputError, match="x/7 is d/001 of the paired data, which is held out"):
         collected(pairs_folder, tmp_path / "more")
     assert collected(pairs_folder, tmp_path / "more", cases=("a", "b", "c", "d")).unpaired == 1
+
+
+@pytest.mark.parametrize("size", [None, (96, 96)])
+def test_held_out_slices_are_found_in_a_series_of_another_scale(tmp_path: Path, size: tuple[int, int] | None) -> None:
+    """MR has no unit: what becomes white is the whole series', and paired data often hold some slices of it only."""
+    write_phantom(tmp_path / "data", patients=3, slices=3, size=64)
+    shutil.copytree(tmp_path / "data" / "val" / "case02" / "mr", tmp_path / "more" / "x")
+    source = replace(open_data(tmp_path / "data"), size=size)
+    whole = source.load("case02", "0002").mr
+    for modality in ("mr", "ct"):
+        (tmp_path / "data" / "val" / "case02" / modality / "0001.dcm").unlink()
+    part = replace(open_data(tmp_path / "data"), size=size).load("case02", "0001").mr
+    assert whole is not None
+    assert part is not None
+    assert np.abs(whole - part).max() > 0.01, "the same slice, otherwise scaled"
+    with pytest.raises(InputError, match="x/0002 is case02/0001 of the paired data, which is held out"):
+        collected(source.path, tmp_path / "more", cases=("case01",), size=size)
 
 
 def test_blank_slices_are_no_copies(pairs_folder: Path, tmp_path: Path) -> None:
