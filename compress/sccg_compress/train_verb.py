@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sccg_compress.verb_options import IntensityOption, JsonOption, parse_size, refuse_beside_resume
+from sccg_runtime.direction import parse_direction
 from sccg_runtime.errors import InputError
 
 
@@ -138,6 +139,8 @@ def train(
         uniform_pixels=uniform_pixels,
         **{name: value for name, value in weights.items() if value is not None},
     )
+    if structure_features is not None and not losses.structure:
+        raise InputError("--structure-features needs a --weight-structure above zero")
     config = TrainConfig(
         data="",
         direction=direction,
@@ -163,9 +166,9 @@ def unpaired_folders(asked: list[str], direction: str) -> dict[str, tuple[str, .
     for text in asked:
         modality, colon, rest = text.partition(":")
         if not colon or modality not in found:
-            modality, rest = direction[:2], text
-        if modality not in found:
-            raise InputError(f"--unpaired {text}: with --direction both say mr:{text} or ct:{text}")
+            if direction == "both":
+                raise InputError(f"--unpaired {text}: with --direction both say mr:{text} or ct:{text}")
+            modality, rest = parse_direction(direction)[:2], text
         if not Path(rest).is_dir():
             raise InputError(f"--unpaired {text}: no such folder")
         found[modality].append(str(Path(rest).resolve()))

@@ -30,7 +30,7 @@ from sccg_teacher_student.data.splits import training_cases
 from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.distillation import DistillTask
 from sccg_teacher_student.features import FeatureMatch
-from sccg_teacher_student.gauge import DetailGauge, keep_out
+from sccg_teacher_student.gauge import FEWEST_CASES, FEWEST_SLICES, DetailGauge, keep_out
 from sccg_teacher_student.labels import LabelCache, Labeller, make_labeller
 from sccg_teacher_student.loop import Schedule, Trainer
 from sccg_teacher_student.losses import CELL
@@ -151,6 +151,11 @@ def distill(
     learned, kept = keep_out(bases) if config.detail else (bases, [])
     if kept:
         reporter.say(f"{kept[0].case} is kept out of the labelled views, to gauge the student's sharpness")
+    elif config.detail:
+        reporter.say(
+            f"fewer than {FEWEST_CASES} acquired cases, or none of {FEWEST_SLICES} slices: none is kept out to gauge "
+            "the student's sharpness, which is as it comes (--detail 0)"
+        )
     key = _cache_key(config, teacher, reverse, made, kept, label_engine)
     cache = LabelCache(cache_root / key, learned, config.seed)
     seconds = None if config.minutes is None else LABEL_SHARE * config.minutes * 60 - (time.monotonic() - started)

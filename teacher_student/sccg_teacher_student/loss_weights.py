@@ -37,7 +37,7 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             if not 0 <= getattr(self, name) < 1e4:
-                raise InputError(f"loss weight {name} must be 0 or more")
+                raise InputError(f"loss weight {name} must be 0 or more, and less than 10000")
 
 
 USUAL = LossWeights()

@@ -49,7 +49,7 @@ class HybridWeights:
     def __post_init__(self) -> None:
         for name in ("adversarial", "pixel", "structure", "cycle"):
             if not 0 <= getattr(self, name) < 1e4:
-                raise InputError(f"loss weight {name} must be 0 or more")
+                raise InputError(f"loss weight {name} must be 0 or more, and less than 10000")
         if not (self.adversarial or self.pixel):
             raise InputError("--weight-adversarial 0 and --weight-pixel 0: there is nothing to learn the output from")
         if self.pixel and not (self.adversarial or self.uniform_pixels):

@@ -102,7 +102,7 @@ def without_room(size_bytes: int, *arguments: object) -> Said:
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on(run: Cli, lab: Lab, tmp_path: Path) -> None:
     folder = tmp_path / "a run"
-    small = ("--data", lab.phantom, *TINY, "--weight-adversarial", 0, "--uniform-pixels", "--weight-structure", 0)
+    small = ("--data", lab.phantom, *TINY, "--weight-adversarial", 0, "--uniform-pixels")
     said = without_room(20_000, "train", *small, "--steps", 1, "--out", folder)
     said.refused(f"{folder / 'last.pt'}: File too large; make room", f"sccg-compress train --resume '{folder}'")
     assert run("train", "--resume", folder).code == 0
@@ -116,6 +116,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(run: Cli, lab: Lab, tmp_pat
 def test_train_tells_what_is_wrong_in_one_line(run: Cli, lab: Lab, tmp_path: Path) -> None:
     data = ("--data", lab.phantom)
     run("train", *data, "--direction", "up").refused("'up'")
+    run("train", *data, "--direction", "up", "--unpaired", lab.phantom).refused("'up'")
+    run("train", *data, "--weight-pixel", 20000).refused("weight pixel must be 0 or more, and less than 10000")
+    run("train", *data, "--structure-features", "mind", "--weight-structure", 0).refused(
+        "--weight-structure above zero"
+    )
     run("train", *data, "--preset", "gpu").refused("'gpu' is none of paper, cpu")
     run("train", *data, "--optimizer", "sgd").refused("none of adam, muon")
     run("train", *data, "--generator", "s2d-8x1").refused("standard, literal or resnet")

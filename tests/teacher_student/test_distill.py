@@ -243,6 +243,7 @@ def test_more_views_than_the_steps_use_are_told(
 def test_fewer_views_than_asked_for_are_told(config: DistillConfig, tmp_path: Path) -> None:
     said = run(replace(config, views=64, cache_gib=1e-6, steps=1), tmp_path / "run").facts["said"]
     assert any(line.startswith("16 instead of 64 views") for line in said)
+    assert any("fewer than 4 acquired cases" in line for line in said), "of --detail, which then does nothing"
 
 
 def test_a_kept_out_case_gauges_the_student_and_gives_no_view(config: DistillConfig, tmp_path: Path) -> None:
