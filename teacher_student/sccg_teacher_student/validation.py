@@ -16,7 +16,7 @@ from sccg_bench.protocols import Pair
 from sccg_bench.quality import quality
 from sccg_bench.report.sheets import stacked_png, strip_png
 from sccg_runtime.direction import Direction, modalities
-from sccg_runtime.errors import RefusedError
+from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import write_bytes
 from sccg_runtime.intensity import FloatArray
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
@@ -49,6 +49,11 @@ class Validator:
         That the run goes on from; lines beyond it, and damaged ones, are dropped.
     rows
         Figures by step, those of a run before it was resumed included.
+
+    Raises
+    ------
+    InputError
+        The figures of that run cannot be read.
     """
 
     folder: Path
@@ -62,10 +67,14 @@ class Validator:
     def __post_init__(self) -> None:
         drop_rows(self._log, after=self.step)
         self.rows = {}
-        if self._log.is_file():
+        if not self._log.is_file():
+            return
+        try:
             with self._log.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     self.rows[int(row["step"])] = {name: float(row[name]) for name in FIGURES}
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{self._log} is damaged: put back what was in it, or take it away") from None
 
     @property
     def direction(self) -> Direction:
