@@ -34,7 +34,7 @@ class FoundCases:
     Attributes
     ----------
     root
-        Where ``sccg.toml`` belongs: the folder that was asked for, or the one above if that is a split folder.
+        Where ``sccg.toml`` is: the folder that was asked for, or if that is a split or a single case, one above.
     kind
         Kind of all cases.
     splits
@@ -88,7 +88,7 @@ def find_cases(path: Path, only: Modality | None = None) -> FoundCases:
     for case, kind in kinds.items():
         if kind != kinds[first]:
             raise InputError(f"{path}: kinds are mixed, {first.name} is {kinds[first]} and {case.name} is {kind}")
-    return FoundCases(_root(path), kinds[first], splits, folders)
+    return FoundCases(_root(path, single=path in kinds), kinds[first], splits, folders)
 
 
 def case_kind(folder: Path, only: Modality | None = None) -> DataKind | None:
@@ -144,8 +144,11 @@ def _cases_in(folder: Path, only: Modality | None) -> dict[Path, DataKind]:
     return found
 
 
-def _root(path: Path) -> Path:
-    above = path.resolve().parent
-    if path.resolve().name in SPLITS and not (path / SETTINGS_NAME).is_file() and (above / SETTINGS_NAME).is_file():
-        return above
-    return path
+def _root(path: Path, single: bool) -> Path:
+    """``path``; or where only a folder above has the settings, and path is a split or a ``single`` case: that one."""
+    places = [path, path.resolve()]
+    if single:
+        places.append(places[-1].parent)
+    if places[-1].name.lower() in SPLITS:
+        places.append(places[-1].parent)
+    return next((place for place in places if (place / SETTINGS_NAME).is_file()), path)

@@ -164,6 +164,19 @@ def test_a_split_folder_takes_the_settings_above_it(png_cases: PngCases, phantom
     assert source.cases == ("a",)
 
 
+def test_a_single_case_takes_the_settings_above_it(phantom: Path, tmp_path: Path) -> None:
+    for case in (phantom / "train" / "case01", tmp_path / "data" / "Train" / "case01", tmp_path / "data" / "case01"):
+        if not case.exists():
+            shutil.copytree(phantom / "train" / "case01", case)
+            shutil.copy(phantom / "sccg.toml", tmp_path / "data" / "sccg.toml")
+        source = open_data(case)
+        assert source.settings.spacing_mm == open_data(phantom).settings.spacing_mm
+        assert source.simulated, "a phantom is not called real because one case of it was asked for"
+        assert source.cases == ("case01",)
+    source = open_data(tmp_path / "data" / "Train")
+    assert source.simulated
+
+
 def test_given_settings_win_but_simulated_stays(phantom: Path, tmp_path: Path) -> None:
     given = tmp_path / "my.toml"
     text = (phantom / "sccg.toml").read_text(encoding="utf-8")
