@@ -9,7 +9,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,9 @@ def distill(
     )
     for guide in (teacher, reverse):
         if guide is not None and guide.record is not None:
+            if guide.record.simulated_data and not record.simulated_data:
+                record = replace(record, simulated_data=True)
+                reporter.say(f"{guide.path.name} learned from simulated data: the student counts as simulated, too")
             for told in other_scale(guide.path.name, guide.record, made.size, source.spacing_mm(train)):
                 reporter.say(told)
     label, label_engine = make_labeller(teacher.generator, made.size, device)

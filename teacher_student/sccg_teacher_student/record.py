@@ -34,7 +34,7 @@ class TrainingRecord:
     resampled
         True if slices were resampled to ``trained_size``, whatever size they were stored in.
     simulated_data
-        True if the phantom was the data.
+        True if the phantom was the data, or that of a teacher.
     teacher_sha256
         Hash of the teacher's file, or None for a teacher.
     input_statistics

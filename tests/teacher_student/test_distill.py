@@ -295,6 +295,18 @@ def test_a_reverse_teacher_makes_inputs_of_unpaired_outputs(config: DistillConfi
         run(other, tmp_path / "wrong")
 
 
+def test_a_student_of_a_teacher_of_simulated_data_is_called_simulated(config: DistillConfig, tmp_path: Path) -> None:
+    source, kept = open_data(Path(config.data)), load_checkpoint(Path(config.teacher))
+    ours = {"input_intensity": source.settings.mr, "output_intensity": source.settings.ct}
+    for simulated in (False, True):
+        record, teacher = training_record(simulated_data=simulated, **ours), tmp_path / f"{simulated}.safetensors"
+        save_checkpoint(teacher, kept.generator, kept.spec, record)
+        made = run(replace(config, teacher=str(teacher), steps=1), tmp_path / f"run{simulated}")
+        assert made.student.record is not None
+        assert made.student.record.simulated_data is simulated
+        assert any("learned from simulated data" in line for line in made.facts["said"]) is simulated
+
+
 def test_data_of_another_scale_than_the_teachers_are_told(config: DistillConfig, tmp_path: Path) -> None:
     source, kept = open_data(Path(config.data)), load_checkpoint(Path(config.teacher))
     ours = {"input_intensity": source.settings.mr, "output_intensity": source.settings.ct}
