@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from sccg_runtime.dicom.geometry import MAX_ANGLE_FROM_AXIAL_DEG, angle_from_axial_deg
 from sccg_runtime.errors import InputError, MissingDependencyError
 from sccg_runtime.intensity import FloatArray, Modality, linear_to_unit, mr_white
 from sccg_teacher_student.data.reader import SliceNames, visible
@@ -114,7 +115,8 @@ def read_volume(path: Path) -> Volume:
     Raises
     ------
     InputError
-        Not NIfTI, damaged, not three-dimensional, without orientation, or with values that are not finite.
+        Not NIfTI, damaged, not three-dimensional, without orientation, far from axial, or with values that are not
+        finite.
     MissingDependencyError
         nibabel is not installed.
     """
@@ -124,6 +126,9 @@ def read_volume(path: Path) -> Volume:
         values = np.asarray(image.dataobj, np.float32)
     except Exception as error:  # a damaged file can make nibabel raise nearly anything
         raise InputError(f"{path}: damaged NIfTI file ({type(error).__name__})") from None
+    rows, columns = np.asarray(image.affine, np.float64)[:3, :2].T
+    if (angle := angle_from_axial_deg((*rows, *columns))) > MAX_ANGLE_FROM_AXIAL_DEG:
+        raise InputError(f"{path}: its slices lie {angle:.0f} degrees from axial; resample the volume")
     values = values.reshape(values.shape[:3])
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds values that are not finite")
@@ -155,10 +160,13 @@ def _opened(path: Path) -> Any:
     try:
         image: Any = nibabel.load(path)
         shape, codes = image.shape, (int(image.header["sform_code"]), int(image.header["qform_code"]))
+        unit = str(image.header.get_xyzt_units()[0])
     except Exception as error:  # as above
         raise InputError(f"{path}: not a NIfTI file, or damaged ({type(error).__name__})") from None
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise InputError(f"{path}: has shape {'x'.join(map(str, shape))}; a single volume is needed")
+    if unit not in ("mm", "unknown"):
+        raise InputError(f"{path}: states lengths in {unit}, not in mm")
     if not any(codes):
         raise InputError(f"{path}: states no orientation (sform and qform codes are 0), so left and right are unknown")
     return image

@@ -70,6 +70,28 @@ def test_a_turned_volume_is_read_once_for_all_its_slices(tmp_path: Path, monkeyp
     assert len(reads) == 1
 
 
+@pytest.mark.parametrize(("degrees", "axial"), [(25, True), (40, False)])
+def test_slices_far_from_axial_are_refused_as_the_runtime_does(tmp_path: Path, degrees: float, axial: bool) -> None:
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    about_x = np.array([[1, 0, 0, 0], [0, cos, -sin, 0], [0, sin, cos, 0], [0, 0, 0, 1]])
+    save(tmp_path / "c/ct.nii.gz", marked(), about_x @ RAS)
+    source = open_data(tmp_path)
+    if axial:
+        assert source.load("c", "0001").ct is not None
+        return
+    with pytest.raises(InputError, match=r"ct\.nii\.gz: its slices lie 40 degrees from axial"):
+        source.load("c", "0001")
+
+
+def test_lengths_in_another_unit_are_not_taken_for_mm(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(marked().astype(np.float32), RAS)
+    image.header.set_xyzt_units("micron")
+    (tmp_path / "c").mkdir()
+    nibabel.save(image, tmp_path / "c/ct.nii.gz")
+    with pytest.raises(InputError, match="states lengths in micron, not in mm"):
+        open_data(tmp_path).spacing_mm()
+
+
 def test_axes_without_direction_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "c/ct.nii.gz", np.zeros(SHAPE))
     image = nibabel.load(tmp_path / "c/ct.nii.gz")
