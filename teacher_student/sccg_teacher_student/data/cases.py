@@ -62,10 +62,14 @@ def find_cases(path: Path, only: Modality | None = None) -> FoundCases:
     splits: dict[str, tuple[str, ...]] = {}
     folders: dict[str, Path] = {}
     if split_folders:
-        beside = [f for f in visible(path) if f.is_dir() and f not in split_folders.values() and case_kind(f, only)]
+        beside = [folder for folder in visible(path) if folder.is_dir() and folder not in split_folders.values()]
+        if stray := [folder.name for folder in beside if case_kind(folder, only)]:
+            raise InputError(
+                f"{path}: cases beside the split folders ({some(stray)}); move them into train/, val/ or test/"
+            )
         if beside:
-            names = some(f.name for f in beside)
-            raise InputError(f"{path}: cases beside the split folders ({names}); move them into train/, val/ or test/")
+            names = some(folder.name for folder in beside)
+            _log.warning("%s: %d folders beside train/, val/ or test/ are left out: %s", path, len(beside), names)
         for split, folder in split_folders.items():
             inside = _cases_in(folder, only)
             if not inside:

@@ -164,6 +164,13 @@ def test_a_split_folder_takes_the_settings_above_it(png_cases: PngCases, phantom
     assert source.cases == ("a",)
 
 
+def test_folders_beside_the_splits_are_told(png_cases: PngCases, caplog: pytest.LogCaptureFixture) -> None:
+    root = png_cases("train/a", "validation/b", "val/c")
+    with caplog.at_level(logging.WARNING):
+        assert open_data(root).cases == ("a", "c")
+    assert "beside train/, val/ or test/ are left out: validation" in caplog.text
+
+
 def test_a_single_case_takes_the_settings_above_it(phantom: Path, tmp_path: Path) -> None:
     for case in (phantom / "train" / "case01", tmp_path / "data" / "Train" / "case01", tmp_path / "data" / "case01"):
         if not case.exists():
