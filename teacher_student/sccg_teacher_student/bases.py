@@ -138,7 +138,7 @@ def collect_bases(
             slices = base.load() if label is None else plain()
             _take(digest, base, slices, first, (rows, columns))
             image = slices[0] if source.size is None else _load_unpaired(stored, where, name)[0]
-            if (held := known.get(_pattern(image))) is not None:
+            if (held := known.get(pattern(image))) is not None:
                 raise InputError(f"{folder}: {where}/{name} is {held} of the paired data, which is held out")
             found.append(base)
     return Bases(found, len(found) - paired, (rows, columns), digest.hexdigest())
@@ -190,12 +190,12 @@ def _differences(extra: DataSource, source: DataSource, cases: Sequence[str], mo
 def _known_patterns(source: DataSource, cases: Sequence[str], modality: Modality) -> dict[bytes | None, str]:
     """Pattern of every slice of ``cases`` -> ``case/slice``; flat slices are nobody's."""
     pairs = ((pair.label, pair.image(modality)) for pair in source.pairs(cases))
-    known = {_pattern(image[0]): label for label, image in pairs if image is not None}
+    known = {pattern(image[0]): label for label, image in pairs if image is not None}
     known.pop(None, None)
     return known
 
 
-def _pattern(image: FloatArray) -> bytes | None:
+def pattern(image: FloatArray) -> bytes | None:
     """Hash of where (H, W) reaches its foreground's median; None where it is flat.
 
     It does not depend on what MR was scaled by, which is of all slices in a folder, not of one.

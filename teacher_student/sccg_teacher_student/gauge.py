@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sccg_bench.highpass import CUTOFF_CYCLES_PER_PX
+from sccg_teacher_student.bases import pattern
 from sccg_teacher_student.losses import head_weight
 from sccg_teacher_student.views import Base
 
@@ -26,8 +27,9 @@ FEWEST_SLICES, MOST_SLICES = 6, 12
 def keep_out(bases: Sequence[Base]) -> tuple[list[Base], list[Base]]:
     """(slices to learn from, slices of one case for the gauge).
 
-    The smallest case of six or more slices is taken, if there is one and there are at least four cases. Only acquired
-    slices count: a student of few acquired ones is not to lose a case of them to what a reverse teacher made.
+    The smallest case of six or more slices is taken, if there is one and there are at least four cases; before it, one
+    of whose slices no other case has a copy. Only acquired slices count: a student of few acquired ones is not to lose
+    a case of them to what a reverse teacher made.
     """
     cases: dict[str, list[Base]] = {}
     for base in bases:
@@ -36,7 +38,13 @@ def keep_out(bases: Sequence[Base]) -> tuple[list[Base], list[Base]]:
     known = [name for name, slices in cases.items() if len(slices) >= FEWEST_SLICES]
     if len(cases) < FEWEST_CASES or not known:
         return list(bases), []
-    kept = min(known, key=lambda name: len(cases[name]))
+    owners: dict[bytes | None, set[str]] = {}
+    for name, slices in cases.items():
+        for base in slices:
+            owners.setdefault(pattern(base.load()[0]), set()).add(name)
+    owners.pop(None, None)
+    copied = {name for names in owners.values() if len(names) > 1 for name in names}
+    kept = min(known, key=lambda name: (name in copied, len(cases[name])))
     step = math.ceil(len(cases[kept]) / MOST_SLICES)
     return [base for base in bases if base.case != kept], cases[kept][::step]
 

@@ -100,3 +100,20 @@ def test_nothing_is_kept_out_of_few_cases() -> None:
 def test_a_long_case_is_thinned() -> None:
     bases = [*case("a", 100), *case("b", 101), *case("c", 102), *case("d", 103)]
     assert len(keep_out(bases)[1]) == 12
+
+
+def test_a_case_that_is_learned_from_under_another_name_as_well_is_not_kept_out() -> None:
+    """A folder of ``--unpaired`` may hold the paired patients, too, scaled by another part of their series."""
+
+    def patient(name: str, number: int, count: int, scale: float = 1.0) -> list[Base]:
+        def load(seed: int) -> tuple[np.ndarray, None]:
+            return (picture(seed) + 1) * np.float32(scale) - 1, None
+
+        return [Base(name, str(place), lambda seed=100 * number + place: load(seed)) for place in range(count)]
+
+    bases = [*patient("a", 1, 6), *patient("b", 2, 7), *patient("c", 3, 8), *patient("d", 4, 9)]
+    copies = [*patient("more/x", 1, 7, 0.9), *patient("more/y", 2, 1, 0.9)]
+    learned, kept = keep_out([*bases, *copies])
+    assert {base.case for base in kept} == {"c"}
+    assert len(learned) == 30 - 8 + 8
+    assert {base.case for base in keep_out(bases)[1]} == {"a"}, "without copies, the smallest"
