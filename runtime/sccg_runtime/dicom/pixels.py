@@ -139,10 +139,8 @@ def plane_of(
         stored = _used_bits(dataset, stored)
     except _UnfitError as error:
         raise SeriesError(f"{name} {error}: take another series, or one without this image") from None
-    except (
-        *(TypeError, ValueError, OverflowError),
-        *(NotImplementedError, BytesLengthException),  # a VR that there is not, a value cut off
-    ) as error:
+    # the last two for a VR that there is not and for a value cut off
+    except (TypeError, ValueError, OverflowError, NotImplementedError, BytesLengthException) as error:
         raise SeriesError(
             f"{name} has damaged pixel attributes ({type(error).__name__}): replace or remove it"
         ) from None
