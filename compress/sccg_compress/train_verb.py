@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from sccg_compress.verb_options import IntensityOption, JsonOption, parse_size, refuse_beside_resume
-from sccg_runtime.direction import parse_direction
 from sccg_runtime.errors import InputError
 
 
@@ -162,6 +161,8 @@ def unpaired_folders(asked: list[str], direction: str) -> dict[str, tuple[str, .
     InputError
         A folder is not there, or with ``both`` does not say its modality.
     """
+    from sccg_runtime.direction import parse_direction
+
     found: dict[str, list[str]] = {"mr": [], "ct": []}
     for text in asked:
         modality, colon, rest = text.partition(":")
