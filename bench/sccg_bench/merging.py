@@ -41,7 +41,7 @@ def merge(runs: Mapping[str, Results]) -> Results:
             if one != other and (name == "cases" or None not in (one, other)):  # earlier versions say less
                 raise InputError(f"{label} was measured {told} than the others")
         if len({one for one in (_slices(run), _slices(first)) if one}) > 1:
-            raise InputError(f"{label} was measured on other slices than the others")
+            raise InputError(f"{label} was measured on other slices than the others: measure it again on theirs")
     common: dict[str, Row] = {}
     models: list[Row] = []
     for label, run in runs.items():

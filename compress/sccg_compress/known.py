@@ -148,7 +148,8 @@ def learn(found: Sequence[Model], teacher: Path | None, asked: str | None) -> Kn
     told |= {str(path): contract.direction for path, contract in contracts.items() if contract is not None}
     unsaid = not told and asked_direction is None
     if told or unsaid:  # a name alone is no word against --direction
-        told |= {str(one.path): one.direction for one in networks if one.direction is not None}
+        unrecorded = [one for one in networks if one.record is None]
+        told |= {f"{one.path} by its name": one.direction for one in unrecorded if one.direction is not None}
     if asked_direction is not None:
         told["--direction"] = asked_direction
     if len(set(told.values())) > 1:

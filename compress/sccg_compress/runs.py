@@ -6,6 +6,7 @@ A run that was made elsewhere (``distill --out``) is the newest too: ``runs/late
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from sccg_compress.console import say
 from sccg_runtime.errors import InputError, SccgError
-from sccg_runtime.files import write_text
+from sccg_runtime.files import write_bytes, write_text
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -43,7 +44,7 @@ def latest_run(root: Path = RUNS) -> Path:
         raise InputError(
             f"no run yet here: {pointer} does not exist; start one with `sccg-compress distill --teacher FILE`"
         )
-    name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+    name = os.fsdecode(pointer.read_bytes()).strip()
     plain = bool(name) and (Path(name).name == name or Path(name).is_absolute())
     if not plain or not (root / name).is_dir():
         raise InputError(f"{pointer} names {name[:200]!r}, which is no run folder (any more); name the run yourself")
@@ -54,7 +55,7 @@ def mark_latest(folder: Path) -> None:
     """Make ``folder`` the newest run."""
     root = root_of(folder)
     name = folder.name if folder.parent.resolve() == root.resolve() else str(folder.resolve())
-    write_text(root / LATEST, name + "\n")
+    write_bytes(root / LATEST, os.fsencode(name + "\n"))
 
 
 def run_folder(root: Path, student: str, direction: str) -> Path:

@@ -188,7 +188,7 @@ def _differences(extra: DataSource, source: DataSource, cases: Sequence[str], mo
 
 
 def _known_patterns(source: DataSource, cases: Sequence[str], modality: Modality) -> dict[bytes | None, str]:
-    """Pattern of every slice of ``cases`` -> ``case/slice``; flat slices are nobody's."""
+    """Pattern of every slice of ``cases`` -> ``case/slice``; blank slices are nobody's."""
     pairs = ((pair.label, pair.image(modality)) for pair in source.pairs(cases))
     known = {pattern(image[0]): label for label, image in pairs if image is not None}
     known.pop(None, None)
@@ -196,12 +196,12 @@ def _known_patterns(source: DataSource, cases: Sequence[str], modality: Modality
 
 
 def pattern(image: FloatArray) -> bytes | None:
-    """Hash of where (H, W) reaches its foreground's median; None where it is flat.
+    """Hash of where (H, W) reaches its foreground's median; None where that is less than a hundredth, as a mark.
 
     It does not depend on what MR was scaled by, which is of all slices in a folder, not of one.
     """
     foreground = image[image > image.min()]
-    if not foreground.size:
+    if 100 * foreground.size <= image.size:
         return None
     bright = image >= np.percentile(foreground, 50, method="lower")
     return hashlib.sha256(np.packbits(bright).tobytes()).digest()

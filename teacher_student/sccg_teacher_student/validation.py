@@ -65,11 +65,14 @@ class Validator:
     rows: dict[int, dict[str, float]] = field(init=False)
 
     def __post_init__(self) -> None:
-        drop_rows(self._log, after=self.step)
         self.rows = {}
         if not self._log.is_file():
             return
         try:
+            with self._log.open("rb") as file:
+                if file.readline().rstrip() != ",".join(("step", *FIGURES)).encode():
+                    raise ValueError
+            drop_rows(self._log, after=self.step)
             with self._log.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     self.rows[int(row["step"])] = {name: float(row[name]) for name in FIGURES}

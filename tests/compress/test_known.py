@@ -75,7 +75,7 @@ def test_models_of_both_directions_are_not_benched_together(lab: Lab) -> None:
         learn(models[:1], other, None)
     named = lab.root / "latest_net_G_ct2mr.pth"
     torch.save(load_checkpoint(lab.teacher).generator.state_dict(), named)
-    with pytest.raises(InputError, match=r"latest_net_G_ct2mr\.pth is ct2mr"):
+    with pytest.raises(InputError, match=r"latest_net_G_ct2mr\.pth by its name is ct2mr"):
         learn(models[:1], named, None)
     assert learn([find_model(named)], named, "mr2ct").direction == "mr2ct", (
         "a name alone is no word against --direction"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ def test_a_run_made_elsewhere_is_the_newest_too_and_nothing_is_strewn_beside_it(
     mark_latest(folder)
     assert latest_run() == here / "my student"
     assert sorted(path.name for path in here.iterdir()) == ["my student", "runs"]
+
+
+def test_a_run_whose_folder_is_called_by_another_encoding_is_found(here: Path) -> None:
+    folder = Path("runs") / os.fsdecode(b"M\xfcller")
+    folder.mkdir(parents=True)
+    mark_latest(folder)
+    assert latest_run() == folder
 
 
 def test_runs_of_another_folder_keep_their_own_latest(here: Path) -> None:

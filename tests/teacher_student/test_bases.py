@@ -89,6 +89,14 @@ def test_held_out_slices_are_found_in_a_series_of_another_scale(tmp_path: Path, 
         collected(source.path, tmp_path / "more", cases=("case01",), size=size)
 
 
+def test_a_mark_alone_is_no_pattern() -> None:
+    image = np.full((64, 64), -1, np.float32)
+    image[2:6, 2:8] = 1
+    assert bases.pattern(image) is None
+    image[20:30, 20:30] = 0.5
+    assert bases.pattern(image) is not None
+
+
 def test_blank_slices_are_no_copies(pairs_folder: Path, tmp_path: Path) -> None:
     blank = Image.fromarray(np.zeros((32, 48), np.uint8))
     blank.save(pairs_folder / "val" / "d" / "mr" / "001.png")

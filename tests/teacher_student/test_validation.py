@@ -29,9 +29,17 @@ def test_a_blank_first_slice_does_not_refuse_a_generator_that_is_read_back_uncha
 
 
 @pytest.mark.parametrize(
-    "text", [b"\xff\xfestep,ssim\n5,0.7\n", b"step,ssim\n5,0.7\n", b"step,psnr_db,ssim,mae_u8,hf_ratio\n5,1,?,1,1\n"]
+    "text",
+    [
+        b"\xff\xfestep,ssim\n5,0.7\n",
+        b"step,ssim\n5,0.7\n",
+        b"step,psnr_db,ssim,mae_u8,hf_ratio\n5,1,?,1,1\n",
+        b"step;psnr_db;ssim;mae_u8;hf_ratio\n5;20;0,7;1;1\n",
+        b'"step","psnr_db","ssim","mae_u8","hf_ratio"\n"5","20","0.7","1","1"\n',
+    ],
 )
 def test_figures_that_cannot_be_read_are_told(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "validation_mr2ct.csv").write_bytes(text)
     with pytest.raises(InputError, match=r"validation_mr2ct\.csv is damaged"):
         Validator(tmp_path, [], student_spec("resnet-4x1-in"), training_record(), lambda *_: None, step=9)
+    assert (tmp_path / "validation_mr2ct.csv").read_bytes() == text, "what may be mended is kept"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sccg_runtime.dicom.geometry import arrange
+from sccg_runtime.dicom.geometry import arrange, echo_times_ms
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.series import unfit
 from sccg_runtime.errors import InputError
@@ -15,7 +15,7 @@ from sccg_runtime.intensity import Modality
 
 POSITION_TOLERANCE_MM = 0.5
 _SAME = 1e-3
-_AXIAL = 0.8  # cosine: up to 37 degrees oblique
+_AXIAL = 0.8  # cosine: turned in its plane by up to 37 degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,22 @@ class DicomCase:
 
 
 def ordered(headers: list[Header], folder: Path, modality: Modality) -> list[SliceFile]:
-    """Files of one series from the lowest position up; what sccg-runtime would not convert is refused (InputError)."""
+    """Files of one series from the lowest position up.
+
+    Raises
+    ------
+    InputError
+        They are no acquired, axial slices on one grid, as sccg-runtime sees it; slices may be missing.
+    """
     if not headers:
         return []
     if (count := len({header.series_uid for header in headers})) > 1:
         raise InputError(f"{folder}: {count} {modality} series; keep one {modality} series per case")
     if why := unfit(headers, modality):
-        raise InputError(f"{why}; take acquired, axial {modality} slices")
+        raise InputError(f"{folder}: {why}; take acquired, axial {modality} slices")
+    if len({header.position_mm for header in headers}) < len(headers) and len(times := echo_times_ms(headers)) > 1:
+        shown = ", ".join(f"{time:g}" for time in times)
+        raise InputError(f"{folder}: one {modality} series of several echoes ({shown} ms); keep the images of one")
     series = arrange(headers, allow_gaps=True)
     files = []
     for header in series.headers:

@@ -22,6 +22,7 @@ from sccg_teacher_student.data.settings import DataSettings
 
 GRID_TOLERANCE_MM = 0.1
 _ENDINGS = (".nii.gz", ".nii")
+_OTHER_UNITS = {1: "metres", 3: "micrometres"}  # of NIfTI, for lengths; 2 is mm, 0 unstated
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +161,12 @@ def _opened(path: Path) -> Any:
     try:
         image: Any = nibabel.load(path)
         shape, codes = image.shape, (int(image.header["sform_code"]), int(image.header["qform_code"]))
-        unit = str(image.header.get_xyzt_units()[0])
+        unit = _OTHER_UNITS.get(int(image.header["xyzt_units"]) % 8)
     except Exception as error:  # as above
         raise InputError(f"{path}: not a NIfTI file, or damaged ({type(error).__name__})") from None
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise InputError(f"{path}: has shape {'x'.join(map(str, shape))}; a single volume is needed")
-    if unit not in ("mm", "unknown"):
+    if unit is not None:
         raise InputError(f"{path}: states lengths in {unit}, not in mm")
     if not any(codes):
         raise InputError(f"{path}: states no orientation (sform and qform codes are 0), so left and right are unknown")

@@ -238,6 +238,15 @@ def test_doubles_second_series_and_strangers_are_refused(case: Path) -> None:
     refused(case, "0009: not a DICOM file")
 
 
+def test_of_several_echoes_one_is_to_be_kept(case: Path) -> None:
+    """sccg-runtime has an option for it, training has not."""
+    for number, path in enumerate(sorted((case / "mr").iterdir())):
+        echo = shutil.copy(path, case / "mr" / f"echo{number}.dcm")
+        edit_one(path, EchoTime=20)
+        edit_one(Path(echo), EchoTime=90, SOPInstanceUID=f"1.2.3.{number}")
+    refused(case, r"one MR series of several echoes \(20, 90 ms\); keep the images of one")
+
+
 def test_a_damaged_file_is_named(case: Path) -> None:
     path = case / "mr/0002.dcm"
     path.write_bytes(path.read_bytes()[:-1000])

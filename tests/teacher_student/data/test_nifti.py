@@ -88,7 +88,7 @@ def test_lengths_in_another_unit_are_not_taken_for_mm(tmp_path: Path) -> None:
     image.header.set_xyzt_units("micron")
     (tmp_path / "c").mkdir()
     nibabel.save(image, tmp_path / "c/ct.nii.gz")
-    with pytest.raises(InputError, match="states lengths in micron, not in mm"):
+    with pytest.raises(InputError, match="states lengths in micrometres, not in mm"):
         open_data(tmp_path).spacing_mm()
 
 
