@@ -70,8 +70,9 @@ class Validator:
             return
         try:
             with self._log.open("rb") as file:
-                if file.readline().rstrip() != ",".join(("step", *FIGURES)).encode():
-                    raise ValueError
+                head = file.readline().rstrip()  # of a disk that was full, nothing
+            if head and head != ",".join(("step", *FIGURES)).encode():
+                raise ValueError
             drop_rows(self._log, after=self.step)
             with self._log.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):

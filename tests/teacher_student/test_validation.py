@@ -43,3 +43,9 @@ def test_figures_that_cannot_be_read_are_told(tmp_path: Path, text: bytes) -> No
     with pytest.raises(InputError, match=r"validation_mr2ct\.csv is damaged"):
         Validator(tmp_path, [], student_spec("resnet-4x1-in"), training_record(), lambda *_: None, step=9)
     assert (tmp_path / "validation_mr2ct.csv").read_bytes() == text, "what may be mended is kept"
+
+
+def test_an_empty_table_as_a_full_disk_leaves_it_is_none(tmp_path: Path) -> None:
+    (tmp_path / "validation_mr2ct.csv").touch()
+    record = training_record()
+    assert Validator(tmp_path, [], student_spec("resnet-4x1-in"), record, lambda *_: None, step=9).rows == {}
