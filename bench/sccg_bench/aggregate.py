@@ -12,7 +12,7 @@ from sccg_bench.spot import Spot
 
 Figures = dict[str, float | None]
 """Name with unit -> value; None where there is none."""
-COUNTED = ("capped", "empty_iou_foreground", "empty_iou_bone", "lesion")
+COUNTED = ("capped", "empty_iou_foreground", "empty_iou_bone", "lesion", "no_reference")
 GROUPS = ("quality", "drift", "engine_drift")
 
 
@@ -28,7 +28,7 @@ class SliceScores:
         Figures against the reference, the teacher and the FP32 network; empty where there is no such thing.
     counted
         What is true of it and counted (:data:`COUNTED`): ``capped`` (PSNR cut off at 100 dB), ``empty_iou_...``
-        (nothing to overlap), ``lesion`` (somebody drew one).
+        (nothing to overlap), ``lesion`` (somebody drew one), ``no_reference`` (no real image of the output modality).
     spot
         Where ``to_teacher_spot_u8`` was found, with its sign; None without a teacher.
     """

@@ -168,6 +168,8 @@ class Judge:
             counted += empty
             if close.capped:
                 counted.append("capped")
+        else:
+            counted.append("no_reference")
         partner = teacher if teacher is not None and not is_teacher else reference
         if partner is not None:
             bands = highpass.high_pass(output), highpass.high_pass(partner)

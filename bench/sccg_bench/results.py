@@ -85,7 +85,7 @@ class Row:
     detail_against
         What ``hf_ratio`` and its like compare with: ``"teacher"`` or ``"reference"``.
     counts
-        Patients, slices, capped slices, slices with an empty union.
+        Patients, slices, capped slices, slices with an empty union, slices without a reference.
     landmarks
         ``worst``, ``median`` and ``best`` slice as ``"case/slice"``, and ``spot``: the largest local difference's.
     per_patient, per_slice
@@ -139,6 +139,22 @@ class Row:
             if (value := (part.get("drift") or {}).get("to_teacher_psnr_head_db")) is not None
         ]
         return min(found, key=lambda each: each[1], default=None)
+
+    def patients(self) -> dict[str, Row]:
+        """Case -> the row with the figures of that patient alone."""
+        return {
+            case: replace(
+                self,
+                quality=part.get("quality"),
+                drift=part.get("drift"),
+                engine_drift=part.get("engine_drift"),
+                counts=None,
+                per_patient=(part,),
+                per_slice=tuple(each for each in self.per_slice if each.get("case") == case),
+            )
+            for part in self.per_patient
+            if (case := str(part.get("case")))
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, every key present."""

@@ -254,9 +254,12 @@ def _export(model: Path, point: DistillConfig, out: Path) -> list[str]:
 
 def _conditions(config: DistillConfig) -> dict[str, Any]:
     """What all rows of a study share beside the teacher; folders by name, as paths differ between machines."""
+    from sccg_teacher_student.views import RECIPE
+
     files = {"intensity": config.intensity, "reverse_teacher": config.reverse_teacher}
     hashes = {name: None if path is None else sha256(Path(path)) for name, path in files.items()}
-    return {"data": Path(config.data).name, "unpaired": [Path(path).name for path in config.unpaired], **hashes}
+    names = {"data": Path(config.data).name, "unpaired": [Path(path).name for path in config.unpaired]}
+    return {**names, "views_recipe": RECIPE, **hashes}
 
 
 def _check_rows(config: DistillConfig, conditions: Mapping[str, Any], out: Path) -> None:
@@ -268,8 +271,7 @@ def _check_rows(config: DistillConfig, conditions: Mapping[str, Any], out: Path)
         provenance = read_results(path).provenance
         if wanted not in provenance.get("hashes", {}).values():
             raise InputError(f"{path} is of another teacher: choose another --out")
-        kept = provenance.get(CONDITIONS, conditions)
-        if other := [name for name, value in conditions.items() if kept.get(name) != value]:
+        if other := _others(provenance.get(CONDITIONS, {}), conditions):
             raise InputError(f"{path} is of other data or options ({', '.join(other)}): choose another --out")
 
 
@@ -287,8 +289,13 @@ def _check_begun(conditions: Mapping[str, Any], path: Path) -> None:
         kept = None
     if not isinstance(kept, dict):
         raise InputError(f"{path} is damaged: choose another --out")
-    if other := [name for name, value in conditions.items() if kept.get(name) != value]:
+    if other := _others(kept, conditions):
         raise InputError(f"{path.parent} was begun with another {', '.join(other)}: choose another --out")
+
+
+def _others(kept: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:
+    """Names of conditions that differ; earlier versions say less."""
+    return [name for name, value in conditions.items() if kept.get(name, value) != value]
 
 
 def _row_names(direction: str, points: Sequence[DistillConfig], out: Path) -> set[str]:
@@ -308,7 +315,7 @@ def _summarise(direction: str, out: Path, against: str | None) -> None:
     from sccg_bench.report.charts import drift_figure, svg_bytes
     from sccg_bench.report.gains import gains_table
     from sccg_bench.report.markdown import write_markdown
-    from sccg_bench.report.study import engines, study_table
+    from sccg_bench.report.study import engines, patients_table, study_table
     from sccg_bench.results import read_results, write_results
 
     rows = _rows(direction, out)
@@ -316,7 +323,9 @@ def _summarise(direction: str, out: Path, against: str | None) -> None:
     name = f"study-{direction}"
     write_results(out / f"{name}.json", merged)
     gains = [] if against is None else [gains_table(merged, against)]
-    write_markdown(out / f"{name}.md", merged, [study_table(merged), *gains])
+    several = len(merged.provenance.get("cases") or ()) > 1
+    patients = [patients_table(merged)] if several else []
+    write_markdown(out / f"{name}.md", merged, [study_table(merged), *patients, *gains])
     figure = drift_figure(engines(merged), teacher=True)
     if figure is not None:
         write_bytes(out / f"{name}.svg", svg_bytes(figure))

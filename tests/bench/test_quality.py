@@ -73,6 +73,7 @@ def test_the_perfect_model_is_capped_on_every_slice() -> None:
         "empty_iou_foreground": 0,
         "empty_iou_bone": 0,
         "lesion": 0,
+        "no_reference": 0,
         "not_finite": 0,
     }
     assert found.summary.quality["iou_bone"] == found.summary.quality["iou_foreground"] == 1
@@ -115,6 +116,7 @@ def test_without_references_drift_and_detail_remain() -> None:
     assert found.drift["delta_psnr_db"] is None
     assert found.engine_drift["engine_to_fp32_mae_u8"] == pytest.approx(3, abs=1e-4)
     assert found.engine_drift["engine_delta_mae_u8"] is None
+    assert found.counts["no_reference"] == len(PAIRS)
 
 
 def test_with_nothing_to_compare_with_everything_is_none() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sccg_bench.latency import summarise_blocks
 from sccg_bench.report.charts import drift_figure
-from sccg_bench.report.study import computed, engines, missed, study_table
+from sccg_bench.report.study import computed, engines, missed, patients_table, study_table
 from sccg_bench.results import Results, Row
 
 GOOD = Row(
@@ -121,3 +121,27 @@ def test_the_teacher_and_its_int8_engine_are_in_the_plot() -> None:
     told = figure.axes[0].get_legend_handles_labels()[1]
     assert {"teacher", "teacher int8", "good", "s2d-48x6-plain-8min", "blurred"} <= set(told)
     assert "teacher fp32" not in told, "it lies at 100 dB"
+
+
+def test_every_patient_is_held_against_the_limits_alone() -> None:
+    near = {"to_teacher_psnr_db": 36.0, "to_teacher_psnr_head_db": 33.0}
+    others = ("delta_psnr_db", "delta_ssim", "delta_iou_bone")
+    quality, drift = GOOD.quality or {}, GOOD.drift or {}
+    engine = {"engine_to_fp32_psnr_head_db": 45.0}
+    patients = (
+        {"case": "a", "slices": 3, "quality": quality | {"hf_ratio": 0.8}, "drift": drift, "engine_drift": engine},
+        {"case": "b", "slices": 1, "quality": quality, "drift": near | dict.fromkeys(others), "engine_drift": engine},
+    )
+    last = {"case": "b", "slice": "7", "drift": {"to_teacher_psnr_head_db": 33.0}}
+    row = replace(GOOD, per_patient=patients, per_slice=(*GOOD.per_slice, last))
+    control = Row(name="blurred", role="control", per_patient=patients)
+    table = patients_table(replace(STUDY, rows=(control, row)))
+    cells = [dict(zip(table.header, line, strict=True)) for line in table.lines]
+    assert [(line["model"], line["patient"], line["slices"]) for line in cells] == [
+        ("good", "a", "3"),
+        ("good", "b", "1"),
+    ]
+    assert [line["to teacher, head: dB"] for line in cells] == ["30.00", "33.00"]
+    assert [line["worst slice, head: dB"] for line in cells] == ["25.00 (a/2)", "33.00 (b/7)"]
+    assert [line["Δ PSNR: dB"] for line in cells] == ["+0.00", "–"]
+    assert [line["misses"] for line in cells] == ["hf ratio", "none of 7"]

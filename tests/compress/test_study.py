@@ -13,13 +13,14 @@ from command_line import Cli, Lab
 from filelock import FileLock
 
 from sccg_bench.latency import summarise_blocks
-from sccg_bench.results import Results, Row, read_results
+from sccg_bench.results import Results, Row, read_results, write_results
 from sccg_bench.run import BenchResult
 from sccg_compress import study_command
 from sccg_compress.candidates import STUDIED
 from sccg_compress.runs import LOCK
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.files import sha256
+from sccg_teacher_student import views
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.networks.spec import PRESETS, student_spec
@@ -112,6 +113,7 @@ def test_every_student_and_seed_leaves_one_row_of_figures_and_all_make_one_table
     assert "| ≥60.0 | " in told, "a mean with slices that were cut off at 100 dB"
     students, others = told.index("## Students"), told.index("## Latency")
     assert students < told.index("| s2d-8x1-5steps-seed1 |") < others
+    assert "patient by patient" not in told, "there is one"
     assert Path("study/study-mr2ct.svg").read_bytes().startswith(b"<?xml")
     assert said.out.splitlines()[-1].startswith("3 rows")
 
@@ -137,6 +139,19 @@ def test_it_goes_on_where_it_ended(run: Cli, lab: Lab, log: list[str]) -> None:
     Path("study/runs/mr2ct-s2d-16x1-5steps-seed0/student.safetensors").unlink()
     study(run, lab, "--student", "s2d-16x1")
     assert log[0] == "resume mr2ct-s2d-16x1-5steps-seed0"
+
+
+def test_several_patients_stand_each_on_its_own_behind_the_table(run: Cli, lab: Lab, log: list[str]) -> None:
+    study(run, lab, "--student", "s2d-8x1")
+    row = Path("study/rows/mr2ct-s2d-8x1-5steps-seed0.json")
+    found = read_results(row)
+    patients = tuple({"case": case, "slices": 1, "drift": NEAR} for case in "ab")
+    rows = tuple(replace(one, per_patient=patients) for one in found.rows)
+    write_results(row, replace(found, rows=rows, provenance=found.provenance | {"cases": ["a", "b"]}))
+    assert study(run, lab, "--student", "s2d-8x1").code == 0
+    told = Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+    alone = told.split("## Students, patient by patient")[1].split("##")[0]
+    assert [f"| s2d-8x1-5steps-seed0 | {case} | 1 |" in alone for case in "ab"] == [True, True]
 
 
 def test_rows_say_what_differs_from_the_usual_recipe(run: Cli, lab: Lab, log: list[str]) -> None:
@@ -277,6 +292,22 @@ def test_rows_of_other_data_are_not_joined_by_new_ones(run: Cli, lab: Lab, log: 
     assert log == []
     study(run, lab, "--student", "s2d-8x1", "--seed", 1)
     assert len(list(Path("study/rows").iterdir())) == 2
+
+
+def test_rows_of_views_made_in_another_way_are_not_joined_by_new_ones(
+    run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study(run, lab, "--student", "s2d-8x1")
+    monkeypatch.setattr(views, "RECIPE", views.RECIPE + 1)
+    log.clear()
+    study(run, lab, "--student", "s2d-8x1", "--seed", 1).refused("views_recipe", "--out")
+    assert log == []
+    row = Path("study/rows/mr2ct-s2d-8x1-5steps-seed0.json")
+    found = read_results(row)
+    del found.provenance[study_command.CONDITIONS]["views_recipe"]
+    write_results(row, found)
+    shutil.rmtree("study/runs")
+    assert study(run, lab, "--student", "s2d-8x1", "--seed", 1).code == 0, "rows of earlier versions do not say it"
 
 
 def test_a_second_study_in_the_same_folder_is_refused(run: Cli, lab: Lab, log: list[str]) -> None:

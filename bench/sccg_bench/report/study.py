@@ -9,6 +9,9 @@ from sccg_bench.checks import FRONTIER, outcomes
 from sccg_bench.report.cells import NOTHING, Table, mean_figure, milliseconds, number, times
 from sccg_bench.results import Results, Row
 
+_NEARNESS = ("to teacher, head: dB", "worst slice, head: dB", "whole: dB", "hf ratio", "hf corr", "phase ratio")
+"""Header of :func:`_nearness`."""
+
 
 def engines(results: Results) -> Results:
     """Merged results with the engines of each student, else its PyTorch row; called by their runs, fastest first."""
@@ -35,29 +38,21 @@ def study_table(results: Results) -> Table:
     """
     rows = [row for row in engines(results).rows if row.drift or row.role == "teacher"]
     plain = next((row.speedup_vs_teacher for row in rows if row.role == "model" and "-plain" in row.name), None)
-    lines = []
-    for row in rows:
-        worst = row.worst_slice
-        lines.append(
-            (
-                row.name,
-                computed(row),
-                milliseconds(row.latency_ms, "p50"),
-                number(plain / row.speedup_vs_teacher if plain and row.speedup_vs_teacher else None, 2),
-                times(row.speedup_vs_teacher),
-                mean_figure(row, "drift", "to_teacher_psnr_head_db", 2),
-                NOTHING if worst is None else f"{number(worst[1], 2)} ({worst[0]})",
-                mean_figure(row, "drift", "to_teacher_psnr_db", 2),
-                number(_against_teacher(row, "hf_ratio"), 3),
-                number(_against_teacher(row, "hf_corr"), 3),
-                number(_against_teacher(row, "phase_ratio"), 3),
-                mean_figure(row, "engine_drift", "engine_to_fp32_psnr_head_db", 1),
-                NOTHING if row.role == "teacher" else missed(row),
-            )
+    lines = [
+        (
+            row.name,
+            computed(row),
+            milliseconds(row.latency_ms, "p50"),
+            number(plain / row.speedup_vs_teacher if plain and row.speedup_vs_teacher else None, 2),
+            times(row.speedup_vs_teacher),
+            *_nearness(row),
+            mean_figure(row, "engine_drift", "engine_to_fp32_psnr_head_db", 1),
+            NOTHING if row.role == "teacher" else missed(row),
         )
+        for row in rows
+    ]
     header = (
-        *("model", "precision", "p50 ms", "of plain", "vs teacher", "to teacher, head: dB", "worst slice, head: dB"),
-        *("whole: dB", "hf ratio", "hf corr", "phase ratio", "engine to FP32, head: dB", "misses"),
+        *("model", "precision", "p50 ms", "of plain", "vs teacher", *_NEARNESS, "engine to FP32, head: dB", "misses"),
     )
     held = ", ".join(f"{limit.label} {limit.text}" for limit in FRONTIER)
     caption = f"Engines, fastest first. Limits that may be missed: {held}. The blurred teachers must miss some."
@@ -68,6 +63,29 @@ def study_table(results: Results) -> Table:
         tuple(lines),
         tuple(row.role for row in rows),
         (0, 1, len(header) - 1),
+    )
+
+
+def patients_table(results: Results) -> Table:
+    """One line per patient of each student of :func:`engines`, held against the limits on its own."""
+    lines = []
+    for row in engines(results).rows:
+        for case, own in row.patients().items() if row.role == "model" else ():
+            lines.append(
+                (
+                    row.name,
+                    case,
+                    str(own.per_patient[0].get("slices")),
+                    *_nearness(own),
+                    number(own.figure("drift", "delta_psnr_db"), 2, signed=True),
+                    mean_figure(own, "engine_drift", "engine_to_fp32_psnr_head_db", 1),
+                    missed(own),
+                )
+            )
+    header = ("model", "patient", "slices", *_NEARNESS, "Δ PSNR: dB", "engine to FP32, head: dB", "misses")
+    caption = "Means over the slices of each patient. Δ PSNR: against the real image, where there is one."
+    return Table(
+        "Students, patient by patient", caption, header, tuple(lines), ("model",) * len(lines), (0, 1, len(header) - 1)
     )
 
 
@@ -86,6 +104,17 @@ def missed(row: Row) -> str:
     labels = [outcome.limit.label for outcome in found if outcome.met is False]
     measured = sum(outcome.met is not None for outcome in found)
     return ", ".join(labels) or _without(measured, len(found))
+
+
+def _nearness(row: Row) -> tuple[str, ...]:
+    """How near a row comes to the teacher, in the cells of a table."""
+    worst = row.worst_slice
+    return (
+        mean_figure(row, "drift", "to_teacher_psnr_head_db", 2),
+        NOTHING if worst is None else f"{number(worst[1], 2)} ({worst[0]})",
+        mean_figure(row, "drift", "to_teacher_psnr_db", 2),
+        *(number(_against_teacher(row, name), 3) for name in ("hf_ratio", "hf_corr", "phase_ratio")),
+    )
 
 
 def _without(measured: int, limits: int) -> str:

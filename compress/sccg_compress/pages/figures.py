@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = (Path("README.md"), *(Path("docs", name) for name in ("compression.md", "targets.md", "teacher.md")))
 _BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>figures|study|gains|plan|targets|teachers|ablation): (?P<name>[\w/-]+)"
+    r"(?P<head><!-- (?P<kind>figures|study|patients|gains|plan|targets|teachers|ablation): (?P<name>[\w/-]+)"
     r"(?: over (?P<against>[\w.-]+))? -->\n)"
     r".*?(?P<end><!-- end of (?P=kind) -->)",
     re.DOTALL,
@@ -36,10 +36,10 @@ def filled(text: str, results: Path) -> str:
     """``text`` with every block ``<!-- KIND: NAME -->`` filled.
 
     A run of bench, or of study, is ``figures`` (``results/NAME.json``), the merged rows of a study
-    ``study: FOLDER/DIRECTION`` (``results/FOLDER/study-DIRECTION.json``), what they gain
-    ``gains: FOLDER/DIRECTION over ROW``, the table of plan ``plan`` and that of targets ``targets``
-    (``results/NAME.json``), teachers that bench measured and what each part of their objective does ``teachers`` and
-    ``ablation`` (folders).
+    ``study: FOLDER/DIRECTION`` (``results/FOLDER/study-DIRECTION.json``), the same patient by patient
+    ``patients: FOLDER/DIRECTION``, what they gain ``gains: FOLDER/DIRECTION over ROW``, the table of plan ``plan`` and
+    that of targets ``targets`` (``results/NAME.json``), teachers that bench measured and what each part of their
+    objective does ``teachers`` and ``ablation`` (folders).
 
     Raises
     ------
@@ -55,6 +55,7 @@ def filled(text: str, results: Path) -> str:
     kinds: dict[str, Callable[[str, str], str]] = {
         "figures": lambda name, _: render(read_results(results / f"{name}.json")),
         "study": lambda name, _: render_study(rows(name)),
+        "patients": lambda name, _: render_patients(rows(name)),
         "gains": lambda name, row: render_gains(rows(name), row),
         "plan": lambda name, _: render_plan(results / f"{name}.json"),
         "targets": lambda name, _: render_targets(results / f"{name}.json"),
@@ -87,6 +88,14 @@ def render_study(results: Results) -> str:
     from sccg_bench.report.study import study_table
 
     return "\n".join([*grid(study_table(results)), "", _told(results, "study")]) + "\n"
+
+
+def render_patients(results: Results) -> str:
+    """Markdown table of a study's students, patient by patient."""
+    from sccg_bench.report.markdown import grid
+    from sccg_bench.report.study import patients_table
+
+    return "\n".join(grid(patients_table(results))) + "\n"
 
 
 def render_gains(results: Results, against: str) -> str:
@@ -129,8 +138,10 @@ def _told(results: Results, verb: str) -> str:
     simulated = provenance.get("simulated_data")
     data = "slices of unknown origin" if simulated is None else "simulated data" if simulated else "real slices"
     patients = len(provenance.get("cases") or [])
-    slices = next((row.counts["slices"] for row in results.rows if row.counts), None)
-    measured = f"{data}, patients: {patients}, slices: {slices or 0}"
+    counts: dict[str, int] = next((row.counts for row in results.rows if row.counts), {})
+    measured = f"{data}, patients: {patients}, slices: {counts.get('slices', 0)}"
+    if alone := counts.get("no_reference"):
+        measured += f", without a real image to compare with: {alone}"
     origin = f"Measured by `sccg-compress {verb}` on {cpu}; {results.direction}; {measured}."
     return " ".join([origin, *(f"Warning: {escape(text)}." for text in results.warnings)])
 

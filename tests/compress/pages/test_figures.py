@@ -77,6 +77,24 @@ def test_a_study_becomes_the_table_of_its_engines(results: Path) -> None:
     assert "old" not in text
 
 
+def test_a_study_of_several_patients_has_a_table_of_each(results: Path) -> None:
+    part = {"case": "case33", "slices": 17, "quality": {"psnr_db": 20.0}, "drift": {"to_teacher_psnr_head_db": 30.25}}
+    row = Row(
+        name="int8, s2d-8x1-8min-seed0",
+        engine="openvino",
+        per_patient=(part,),
+        counts={"slices": 80, "no_reference": 63},
+    )
+    path = results / "study" / "study-mr2ct.json"
+    path.parent.mkdir()
+    write_results(path, Results(machine={}, provenance={"cases": ["case04", "case33"]}, direction="mr2ct", rows=(row,)))
+    assert "| s2d-8x1-8min-seed0 | case33 | 17 | 30.25 |" in filled(
+        "<!-- patients: study/mr2ct -->\n<!-- end of patients -->\n", results
+    )
+    text = filled("<!-- study: study/mr2ct -->\n<!-- end of study -->\n", results)
+    assert "slices of unknown origin, patients: 2, slices: 80, without a real image to compare with: 63." in text
+
+
 @pytest.mark.parametrize("alike", [False, True])
 def test_rows_of_a_study_stand_without_the_names_of_their_runs_where_that_says_enough(
     results: Path, alike: bool
