@@ -48,15 +48,15 @@ def equalise(network: nn.Module, images: Sequence[FloatArray]) -> bool:
     blocks = [cast(S2DBlock, block) for block in network.blocks]
     readers = [*(block.conv1 for block in blocks), cast(nn.Conv2d, network.tail_in)]
     factors = _factors(_ranges(network, readers, images))
-    rows, columns = factors.reshape(-1, 1, 1, 1), factors.reshape(1, -1, 1, 1)
     norm = cast(nn.InstanceNorm2d, network.stem_norm)
     norm.weight.mul_(factors)
     norm.bias.mul_(factors)
     for block in blocks:
-        block.conv2.weight.mul_(rows)
+        block.conv2.weight.mul_(factors.reshape(-1, 1, 1, 1))
         cast(Tensor, block.conv2.bias).mul_(factors)
     for reader in readers:
-        reader.weight.div_(columns if reader.groups == 1 else rows)
+        inputs = factors.reshape(reader.groups, -1).repeat_interleave(reader.out_channels // reader.groups, dim=0)
+        reader.weight.div_(inputs[:, :, None, None])
     return True
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from sccg_export.built import Built
 from sccg_export.calibration import Calibration, needed
 from sccg_export.graph import Graph
@@ -69,6 +71,7 @@ def build(
         calibration = needed(calibration)
         model = openvino_core().read_model(graph.to_bytes())
         model.reshape([1, 1, *calibration.images[0].shape[-2:]])
+        _reshape_group_weights(model)
         weights = float_weights(model)
         model = _quantise(model, calibration, keep_float)
         _leave_norms_unrounded(model)
@@ -125,6 +128,21 @@ def _quantise(model: Any, calibration: Calibration, keep_float: tuple[str, ...])
             ignored_scope=nncf.IgnoredScope(names=kept),
             advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE),
         )
+
+
+def _reshape_group_weights(model: Any) -> None:
+    """Weights of grouped convolutions become constants of the shape that they are used in.
+
+    NNCF stores constants in eight bits, but not what a reshape, as ONNX needs it, makes of them.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "GroupConvolution":
+            weight = node.input_value(1).get_node()
+            if weight.get_type_name() != "Reshape":
+                continue
+            stored = weight.input_value(0).get_node()
+            values = np.array(stored.get_data()).reshape(weight.get_output_shape(0))
+            node.input(1).replace_source_output(import_openvino().opset15.constant(values).output(0))
 
 
 def _leave_norms_unrounded(model: Any) -> None:

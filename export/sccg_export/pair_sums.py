@@ -16,8 +16,10 @@ import numpy as np
 from sccg_runtime.engine import import_openvino
 from sccg_runtime.intensity import FloatArray
 
-_INPUT_AXIS: Mapping[str, int] = MappingProxyType({"Convolution": 1, "ConvolutionBackpropData": 0})
-"""Of weights (O, I, h, w) and (I, O, h, w). Grouped ones are depthwise here: they add no two channels."""
+_INPUT_AXIS: Mapping[str, int] = MappingProxyType(
+    {"Convolution": 1, "GroupConvolution": 2, "ConvolutionBackpropData": 0}
+)
+"""Of weights (O, I, h, w), (groups, O, I, h, w) and (I, O, h, w)."""
 
 
 def float_weights(model: Any) -> dict[str, FloatArray]:
@@ -57,33 +59,40 @@ def fit_pairs(model: Any, weights: Mapping[str, FloatArray]) -> None:
 
 
 def finest_scale(weight: FloatArray, axis: int) -> FloatArray:
-    """Smallest scale of each output channel (O,) with which rounded neighbours of like sign add up to 128 at most.
+    """Smallest scale of each output channel with which rounded neighbours of like sign add up to 128 at most.
 
-    Rounding adds at most one half to each of the two, so 127 has to do before it.
+    (O,), or (groups, O). Rounding adds at most one half to each of the two, so 127 has to do before it.
 
     Parameters
     ----------
     weight
-        (O, I, h, w) with ``axis`` 1, (I, O, h, w) with ``axis`` 0.
+        (O, I, h, w) with ``axis`` 1, (groups, O, I, h, w) with 2, (I, O, h, w) with 0.
     axis
         Of input channels; the first and second, third and fourth and so on are neighbours.
     """
     inputs_first = np.moveaxis(weight, axis, 0)
-    even = np.pad(inputs_first, ((0, len(inputs_first) % 2), (0, 0), (0, 0), (0, 0)))
+    even = np.pad(inputs_first, ((0, len(inputs_first) % 2), *((0, 0),) * (weight.ndim - 1)))
     pairs = even.reshape(-1, 2, *even.shape[1:])
     sums = np.maximum(pairs.clip(min=0).sum(1), (-pairs).clip(min=0).sum(1))
-    scale = (sums.max((0, 2, 3)) / 127).astype(np.float32)
+    scale = (sums.max((0, -2, -1)) / 127).astype(np.float32)
     return np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1))
 
 
 def _stored(node: Any) -> tuple[FloatArray, FloatArray] | None:
-    """(rounded weights, scale per output channel), or None where a convolution has none in eight bits."""
+    """(rounded weights, scale per output channel), or None where a convolution has none in eight bits.
+
+    Grouped ones may have been rounded in ONNX's shape, (groups O, I, h, w).
+    """
+    shape = node.get_output_shape(0)
+    if grouped := node.get_type_name() == "Reshape":
+        node = node.input_value(0).get_node()
     if node.get_type_name() != "Multiply":
         return None
     rounded, scale = (_constant(value.get_node()) for value in node.input_values())
     if rounded is None or scale is None or rounded.dtype != np.int8:
         return None
-    return rounded.astype(np.float32), scale.astype(np.float32).reshape(node.input_value(1).get_shape())
+    own = (*shape[:2], 1, 1, 1) if grouped else node.input_value(1).get_shape()
+    return rounded.astype(np.float32).reshape(shape), scale.astype(np.float32).reshape(own)
 
 
 def _constant(node: Any) -> Any:

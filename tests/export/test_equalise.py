@@ -63,7 +63,9 @@ def widths(network: S2DGenerator) -> torch.Tensor:
         return torch.relu(network.stem_norm(network.stem(images))).amax((2, 3)).mean(0)
 
 
-@pytest.mark.parametrize("name", ["s2d-8x3-h4-nostd-in1", "s2d-8x2-in1", "s2d-8x2-o3-in1", "s2d-8x2-dw3-in1"])
+@pytest.mark.parametrize(
+    "name", ["s2d-8x3-h4-nostd-in1", "s2d-8x2-in1", "s2d-8x2-o3-in1", "s2d-8x2-dw3-in1", "s2d-8x2-g4-in1"]
+)
 def test_the_function_stays_the_same_while_weights_change(name: str) -> None:
     network = fold_for_export(used(name))
     before = [run(network, image) for image in IMAGES]

@@ -20,7 +20,7 @@ SIZES = ((64, 64), (96, 128), (32, 160))
 # Every option of an s2d name, in five networks.
 OPTIONS = (
     *("s2d-4x2-f8-u12-dw7", "s2d-4x2-f2-branch-k5-nostd", "s2d-4x3-u12-branch-k7-nodil-notail"),
-    *("s2d-4x2-branch-dw3-nofilm-notail", "s2d-4x2-u12-branch-dw5-in"),
+    *("s2d-4x2-branch-dw3-nofilm-notail", "s2d-4x2-u12-branch-dw5-in", "s2d-4x2-g2-nostd-in1"),
 )
 
 

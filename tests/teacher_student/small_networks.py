@@ -26,7 +26,7 @@ OPTIONS = [
     *("s2d-8x2-f8-u12-branch-dw7-plain-notail", "s2d-8x2-f2-branch-k5-nostd-nofilm", "s2d-8x4-f8-branch-nodil-notail"),
     *("s2d-8x2-h4", "s2d-8x2-h4-u12-plain", "s2d-8x2-h4-in"),
     *("s2d-8x2-in", "s2d-8x2-o3-nostd-nodil-in", "s2d-8x2-u12-branch-dw3-in-notail"),
-    *("s2d-8x2-in1", "s2d-8x3-h4-nostd-in1", "s2d-8x2-u12-branch-dw3-in1"),
+    *("s2d-8x2-in1", "s2d-8x3-h4-nostd-in1", "s2d-8x2-u12-branch-dw3-in1", "s2d-8x2-g4-in1"),
     *("s2d-8x2-tanh", "s2d-8x2-plain-notail-tanh", "s2d-8x3-h4-nostd-in1-tanh"),
 ]
 SPECS = [

@@ -41,7 +41,7 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
     half=st.one_of(st.just(""), st.integers(1, 1024).map("-h{}".format)),
     inner=st.one_of(st.just(""), st.integers(1, 1024).map("-u{}".format)),
     branch=st.sampled_from(["", "-branch"]),
-    kernel=st.sampled_from(["", "-k5", "-k7", "-dw3", "-dw5", "-dw7"]),
+    kernel=st.sampled_from(["", "-k5", "-k7", "-dw3", "-dw5", "-dw7", "-g1"]),
     plain=st.booleans(),
     nostd=st.sampled_from(["", "-nostd"]),
     nodil=st.sampled_from(["", "-nodil"]),
@@ -77,7 +77,9 @@ def test_s2d_names_with_options_are_the_spec_and_back(
     )
     assert spec.outer_kernel == (3 if outer or plain else 1)
     assert (spec.branch, spec.refine, spec.tanh) == (bool(branch), not tail, bool(tanh))
-    assert (spec.kernel, spec.depthwise) == (int(kernel[-1:] or 3), "dw" in kernel)
+    grouped = kernel == "-g1"
+    assert (spec.kernel, spec.depthwise) == (3 if grouped else int(kernel[-1:] or 3), "dw" in kernel)
+    assert spec.group_width == grouped
     assert spec.standardise == (not plain and not nostd)
     assert bool(spec.film_after) == (not plain and not norm)
     assert spec.norm == ("instance-affine" if norm.startswith("-in") and not plain else "batch")
@@ -175,6 +177,12 @@ CHANGES: list[dict[str, Any]] = [
     {"branch": 1},
     {"kernel": 4},
     {"depthwise": "no"},
+    {"group_width": -1},
+    {"group_width": 3},
+    {"group_width": 4, "inner_width": 6},
+    {"group_width": 4, "kernel": 5},
+    {"group_width": 4, "depthwise": True},
+    {"group_width": "4"},
     {"refine": None},
     {"outer_kernel": 2},
     {"half_width": 2048},
@@ -191,7 +199,10 @@ def test_spec_from_json_refuses_what_cannot_be_built(change: dict[str, Any]) -> 
         GeneratorSpec.from_dict(s2d_spec(8, 3).to_dict() | change)
 
 
-ADDED = ("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once", "tanh")
+ADDED = (
+    *("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once", "tanh"),
+    "group_width",
+)
 
 
 @pytest.mark.parametrize("missing", sorted(s2d_spec(8, 3).to_dict().keys() - set(ADDED)))
@@ -217,6 +228,7 @@ def test_a_resnet_has_none_of_the_s2d_parts() -> None:
         {"inner_width": 8},
         {"branch": True},
         {"depthwise": True},
+        {"group_width": 4},
         {"refine": False},
         {"outer_kernel": 1},
         {"half_width": 8},

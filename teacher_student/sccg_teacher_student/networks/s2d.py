@@ -64,8 +64,8 @@ class FiLM(nn.Module):
 class S2DBlock(nn.Module):
     """x + conv(ReLU(dilated conv(x))); without norm, sums start in a narrow range, as the second convolution is small.
 
-    Depthwise, the first convolution sees one channel at a time and the second is 1x1. With ``norm_once`` only the first
-    is followed by a norm.
+    With a ``group_width``, the first convolution sees so many channels at a time (1: depthwise) and the second is 1x1.
+    With ``norm_once`` only the first is followed by a norm.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class S2DBlock(nn.Module):
         norm: Norm,
         kernel: int = 3,
         *,
-        depthwise: bool = False,
+        group_width: int = 0,
         norm_once: bool = False,
     ) -> None:
         super().__init__()
-        groups, last = (channels, 1) if depthwise else (1, 3)
+        groups, last = (channels // group_width, 1) if group_width else (1, 3)
         padding, bias, second = dilation * (kernel // 2), norm == "none", "none" if norm_once else norm
         self.conv1 = nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias)
         self.norm1 = _norm(channels, norm)
@@ -154,9 +154,10 @@ class S2DGenerator(nn.Module):
             low = 2 * width
             self.branch = LowerPath(width, low, BRANCH_STRIDE // spec.factor, norm)
             self.branch_body = nn.Sequential(*(S2DBlock(low, 1, norm, norm_once=once) for _ in range(2)), FiLM(low))
+        group = 1 if spec.depthwise else spec.group_width
         self.unet = LowerPath(width, inner, 2, norm) if spec.inner_width else None
         self.blocks = nn.ModuleList(
-            S2DBlock(inner, dilation, norm, spec.kernel, depthwise=spec.depthwise, norm_once=once)
+            S2DBlock(inner, dilation, norm, spec.kernel, group_width=group, norm_once=once)
             for dilation in spec.dilations
         )
         self.films = nn.ModuleDict({str(block): FiLM(inner) for block in spec.film_after})

@@ -21,20 +21,21 @@ PRESETS: dict[str, str] = {
 }
 DEFAULT_STUDENT = "balanced"
 _WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in|-in1]]"
-S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7]{_WHOLE_SLICE}[-notail][-tanh]"
+S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7|-gN]{_WHOLE_SLICE}[-notail][-tanh]"
 NAME_HELP = f"resnet-WxB[-bn|-in], s2d-CxB{S2D_OPTIONS}, {', '.join(PRESETS)}"
 BRANCH_STRIDE = 16
 _RESNET = re.compile(r"resnet-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-(?P<norm>bn|in))?")
 _S2D = re.compile(
     r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?P<outer>-o3)?"
     r"(?:-h(?P<half>[1-9][0-9]{0,3}))?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
-    r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357]))?"
+    r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357])|-g(?P<group>[1-9][0-9]{0,3}))?"
     r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?:(?P<nofilm>-nofilm)|(?P<instance>-in1?))?)"
     r"(?P<notail>-notail)?(?P<tanh>-tanh)?"
 )
 # Fields that specs written by earlier versions may lack; such a network has these parts in their default form.
 _ADDED = frozenset(
-    {"inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once", "tanh"}
+    {"inner_width", "branch", "kernel", "depthwise", "group_width", "refine", "outer_kernel", "half_width", "norm_once"}
+    | {"tanh"}
 )
 _PLAIN = ("dilations", "standardise", "film_after", "outer_kernel")  # where a plain student differs from the usual one
 _S2D_PARTS = _ADDED.union(_PLAIN)
@@ -77,6 +78,9 @@ class GeneratorSpec:
         s2d: before the blocks, two more at 1/16 of the slice's resolution, with twice the stem's channels and a FiLM.
     kernel, depthwise
         s2d: size of each block's first convolution, and whether it sees one channel at a time; the second is 1x1 then.
+    group_width
+        s2d: above 0, each block's first convolution sees so many channels at a time (Xie et al. 2017), and the second
+        is 1x1; 0: it sees all, unless it is depthwise.
     refine
         s2d: one more 3x3 convolution before the last.
     outer_kernel
@@ -108,6 +112,7 @@ class GeneratorSpec:
     branch: bool = False
     kernel: int = 3
     depthwise: bool = False
+    group_width: int = 0
     refine: bool = True
     outer_kernel: int = 3
     half_width: int = 0
@@ -136,10 +141,18 @@ class GeneratorSpec:
                 raise InputError("s2d generator: kernel must be 3, 5 or 7, outer_kernel 1 or 3, inner_width 0 to 1024")
             if not 0 <= self.half_width <= 1024 or (self.half_width and self.factor != 4):
                 raise InputError("s2d generator: half_width must be 0 to 1024, and factor 4 where it is above 0")
+            if self.group_width:
+                self._check_groups()
             if self.norm_once and not (self.norm == "instance-affine" and self.refine):
                 raise InputError("s2d generator: norm_once (-in1) needs norm instance-affine, and refine (no -notail)")
         elif any(getattr(self, field.name) != field.default for field in fields(self) if field.name in _S2D_PARTS):
             raise InputError("resnet generator has none of the s2d family's parts, such as dilations or FiLM")
+
+    def _check_groups(self) -> None:
+        if self.kernel != 3 or self.depthwise:
+            raise InputError("s2d generator: with a group_width (-gN), kernel must be 3 and not depthwise")
+        if self.group_width < 0 or (self.inner_width or self.width) % self.group_width:
+            raise InputError(f"s2d generator: group_width {self.group_width} does not divide the blocks' channels")
 
     @property
     def stride(self) -> int:
@@ -182,6 +195,7 @@ class GeneratorSpec:
             f"h{self.half_width}": self.half_width > 0,
             f"u{self.inner_width}": self.inner_width > 0,
             "branch": self.branch,
+            f"g{self.group_width}": self.group_width > 0,
             f"{'dw' if self.depthwise else 'k'}{self.kernel}": self.depthwise or self.kernel != usual.kernel,
         }
         last = {"notail": not self.refine, "tanh": self.tanh}
@@ -270,6 +284,7 @@ def student_spec(name: str) -> GeneratorSpec:
         branch=bool(found["branch"]),
         kernel=int(kernel[-1]),
         depthwise=kernel.startswith("dw"),
+        group_width=int(found["group"] or 0),
         standardise=usual.standardise and not found["nostd"],
         dilations=(1,) * usual.blocks if found["nodil"] else usual.dilations,
         film_after=() if found["nofilm"] else usual.film_after,
