@@ -143,17 +143,16 @@ class Row:
     def patients(self) -> dict[str, Row]:
         """Case -> the row with the figures of that patient alone."""
         return {
-            case: replace(
+            part["case"]: replace(
                 self,
                 quality=part.get("quality"),
                 drift=part.get("drift"),
                 engine_drift=part.get("engine_drift"),
                 counts=None,
                 per_patient=(part,),
-                per_slice=tuple(each for each in self.per_slice if each.get("case") == case),
+                per_slice=tuple(each for each in self.per_slice if each["case"] == part["case"]),
             )
             for part in self.per_patient
-            if (case := str(part.get("case")))
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -186,7 +185,7 @@ class Row:
         for name in (*FIGURES, "counts", "landmarks", "precision_ran"):
             if known.get(name) is not None and not isinstance(known[name], dict):
                 raise InputError(f"{label}: {name} is not an object")
-        for name in FIGURES:
+        for name in (*FIGURES, "counts"):
             for key, value in (known.get(name) or {}).items():
                 _number(value, f"{label}: {name}.{key}")
         for name in ("size_mib", "peak_rss_mib", "device_p50_ms", "speedup_vs_paper", "speedup_vs_teacher", "threads"):
@@ -215,6 +214,8 @@ class Row:
                     raise InputError(f"{label}: {name}: {group} is not an object")
                 for key, value in (figures or {}).items():
                     _number(value, f"{label}: {name}: {group}.{key}")
+            if not all(isinstance(part.get("case"), str) for part in parts):
+                raise InputError(f"{label}: {name}: a case has no name")
             known[name] = tuple(parts)
         return cls(**known)
 

@@ -37,6 +37,7 @@ VIEWS = 1024
 """Labelled views that all students of a seed learn from, if nobody says how many."""
 ROWS = "rows"
 CONDITIONS = "conditions"
+_RECIPE = "views_recipe"
 _NEARNESS = {
     "drift": ("to_teacher_psnr_db", "to_teacher_psnr_head_db"),
     "engine_drift": ("engine_to_fp32_psnr_db", "engine_to_fp32_psnr_head_db"),
@@ -259,7 +260,7 @@ def _conditions(config: DistillConfig) -> dict[str, Any]:
     files = {"intensity": config.intensity, "reverse_teacher": config.reverse_teacher}
     hashes = {name: None if path is None else sha256(Path(path)) for name, path in files.items()}
     names = {"data": Path(config.data).name, "unpaired": [Path(path).name for path in config.unpaired]}
-    return {**names, "views_recipe": RECIPE, **hashes}
+    return {**names, _RECIPE: RECIPE, **hashes}
 
 
 def _check_rows(config: DistillConfig, conditions: Mapping[str, Any], out: Path) -> None:
@@ -271,7 +272,7 @@ def _check_rows(config: DistillConfig, conditions: Mapping[str, Any], out: Path)
         provenance = read_results(path).provenance
         if wanted not in provenance.get("hashes", {}).values():
             raise InputError(f"{path} is of another teacher: choose another --out")
-        if other := _others(provenance.get(CONDITIONS, {}), conditions):
+        if other := _others(provenance.get(CONDITIONS, conditions), conditions):
             raise InputError(f"{path} is of other data or options ({', '.join(other)}): choose another --out")
 
 
@@ -280,22 +281,26 @@ def _check_begun(conditions: Mapping[str, Any], path: Path) -> None:
 
     Paths and names stay the same where a teacher is trained again.
     """
-    if not path.is_file():
-        write_text(path, json.dumps(conditions, indent=2) + "\n")
-        return
-    try:
-        kept = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        kept = None
+    if path.is_file():
+        try:
+            kept = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            kept = None
+        if not isinstance(kept, dict):
+            raise InputError(f"{path} is damaged: choose another --out")
+        if other := _others(kept, conditions):
+            raise InputError(f"{path.parent} was begun with another {', '.join(other)}: choose another --out")
+        if kept == conditions:
+            return
+    write_text(path, json.dumps(conditions, indent=2) + "\n")
+
+
+def _others(kept: Any, conditions: Mapping[str, Any]) -> list[str]:
+    """Names of conditions that differ; that of the views' recipe may be missing, as earlier versions do not say it."""
     if not isinstance(kept, dict):
-        raise InputError(f"{path} is damaged: choose another --out")
-    if other := _others(kept, conditions):
-        raise InputError(f"{path.parent} was begun with another {', '.join(other)}: choose another --out")
-
-
-def _others(kept: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:
-    """Names of conditions that differ; earlier versions say less."""
-    return [name for name, value in conditions.items() if kept.get(name, value) != value]
+        return list(conditions)
+    unsaid = {} if _RECIPE in kept else {_RECIPE: conditions.get(_RECIPE)}
+    return [name for name, value in conditions.items() if (kept | unsaid).get(name) != value]
 
 
 def _row_names(direction: str, points: Sequence[DistillConfig], out: Path) -> set[str]:
@@ -315,7 +320,7 @@ def _summarise(direction: str, out: Path, against: str | None) -> None:
     from sccg_bench.report.charts import drift_figure, svg_bytes
     from sccg_bench.report.gains import gains_table
     from sccg_bench.report.markdown import write_markdown
-    from sccg_bench.report.study import engines, patients_table, study_table
+    from sccg_bench.report.study import engines, students_by_patient, study_table
     from sccg_bench.results import read_results, write_results
 
     rows = _rows(direction, out)
@@ -324,7 +329,7 @@ def _summarise(direction: str, out: Path, against: str | None) -> None:
     write_results(out / f"{name}.json", merged)
     gains = [] if against is None else [gains_table(merged, against)]
     several = len(merged.provenance.get("cases") or ()) > 1
-    patients = [patients_table(merged)] if several else []
+    patients = [students_by_patient(merged)] if several else []
     write_markdown(out / f"{name}.md", merged, [study_table(merged), *patients, *gains])
     figure = drift_figure(engines(merged), teacher=True)
     if figure is not None:

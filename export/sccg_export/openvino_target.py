@@ -141,6 +141,8 @@ def _reshape_group_weights(model: Any) -> None:
             if weight.get_type_name() != "Reshape":
                 continue
             stored = weight.input_value(0).get_node()
+            if stored.get_type_name() != "Constant":
+                continue
             values = np.array(stored.get_data()).reshape(weight.get_output_shape(0))
             node.input(1).replace_source_output(import_openvino().opset15.constant(values).output(0))
 

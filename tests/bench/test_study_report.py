@@ -8,7 +8,7 @@ import pytest
 
 from sccg_bench.latency import summarise_blocks
 from sccg_bench.report.charts import drift_figure
-from sccg_bench.report.study import computed, engines, missed, patients_table, study_table
+from sccg_bench.report.study import computed, engines, missed, students_by_patient, study_table
 from sccg_bench.results import Results, Row
 
 GOOD = Row(
@@ -135,7 +135,7 @@ def test_every_patient_is_held_against_the_limits_alone() -> None:
     last = {"case": "b", "slice": "7", "drift": {"to_teacher_psnr_head_db": 33.0}}
     row = replace(GOOD, per_patient=patients, per_slice=(*GOOD.per_slice, last))
     control = Row(name="blurred", role="control", per_patient=patients)
-    table = patients_table(replace(STUDY, rows=(control, row)))
+    table = students_by_patient(replace(STUDY, rows=(control, row)))
     cells = [dict(zip(table.header, line, strict=True)) for line in table.lines]
     assert [(line["model"], line["patient"], line["slices"]) for line in cells] == [
         ("good", "a", "3"),

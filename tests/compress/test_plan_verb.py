@@ -24,12 +24,13 @@ FEW = ("s2d-8x1", "s2d-8x2-u16-branch-notail")
 CONTROL = "resnet-4x1-bn"
 
 
-def timed(name: str, gmac: float, p50_ms: float | None, *, control: bool = False) -> Timed:
+def timed(name: str, capacity: float, p50_ms: float | None, *, control: bool = False) -> Timed:
     return Timed(
         name=name,
         control=control,
         parameters=1000,
-        gmac=gmac,
+        gmac=10 - capacity,
+        capacity_gmac=capacity,
         p50_ms=p50_ms,
         p90_ms=None if p50_ms is None else p50_ms * 1.2,
         precision_ran=None if p50_ms is None else {"int8": 3},
@@ -66,7 +67,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Setting]:
     ("budget_ms", "chosen"),
     [(100, "s2d-64x6"), (9.9, "s2d-64x6"), (9.8, BALANCED), (4.83, "s2d-32x4-u96"), (1.2, "s2d-16x4"), (1.05, None)],
 )
-def test_the_most_multiply_adds_that_fit_with_a_tenth_to_spare_and_never_a_control(
+def test_the_largest_capacity_that_fits_with_a_tenth_to_spare_and_never_a_control(
     budget_ms: float, chosen: str | None
 ) -> None:
     found = choose(TABLE, budget_ms)
@@ -83,7 +84,7 @@ def test_the_table_and_the_command_that_comes_next(run: Cli, told: list[Setting]
     said = run("plan", "--budget-ms", 5)
     assert said.code == 0, said
     lines = {line.split()[0]: line.split() for line in said.out.splitlines() if line.strip()}
-    assert lines[BALANCED][1:] == ["1,000", "3.30", "4.40", "5.28", "yes"]
+    assert lines[BALANCED][1:] == ["6.70", "3.30", "4.40", "5.28", "yes"]
     assert lines["s2d-64x6"][-3:] == ["9.00", "10.80", "no"]
     assert lines["s2d-48x4-k7"][-1] == "control"
     assert lines["s2d-64x4"][-3:] == ["–", "–", "–"]
@@ -175,7 +176,7 @@ def test_candidates_are_names_of_every_form_and_the_presets_are_among_them() -> 
     assert all(specs[name].tanh for name in (*CANDIDATES, *FILM)), "what may be chosen ends as the teacher does"
     assert not set(CANDIDATES) & {*FILM, *CONTROLS}
     assert {spec.factor for spec in specs.values()} >= {4, 8}
-    for part in ("branch", "half_width", "inner_width", "refine", "norm_once", "tanh"):
+    for part in ("branch", "half_width", "inner_width", "refine", "norm_once", "tanh", "group_width"):
         assert {bool(getattr(spec, part)) for spec in specs.values()} == {False, True}
     assert any(specs[name].depthwise for name in CONTROLS)
     assert any(specs[name].kernel > 3 and not specs[name].depthwise for name in CONTROLS)
@@ -255,7 +256,7 @@ def test_students_are_really_built_and_timed(run: Cli, tmp_path: Path, monkeypat
         assert one["precision_ran"]["int8"] > 0
         assert one["parameters"] > 0
         assert one["note"] is None
-    assert values["chosen"] == max(values["candidates"][:-1], key=lambda one: one["gmac"])["name"]
+    assert values["chosen"] == max(values["candidates"][:-1], key=lambda one: one["capacity_gmac"])["name"]
 
 
 @pytest.mark.usefixtures("brief")

@@ -302,12 +302,26 @@ def test_rows_of_views_made_in_another_way_are_not_joined_by_new_ones(
     log.clear()
     study(run, lab, "--student", "s2d-8x1", "--seed", 1).refused("views_recipe", "--out")
     assert log == []
+    row, begun = Path("study/rows/mr2ct-s2d-8x1-5steps-seed0.json"), Path("study/runs/mr2ct.json")
+    found, kept = read_results(row), json.loads(begun.read_bytes())
+    del found.provenance[study_command.CONDITIONS]["views_recipe"], kept["views_recipe"]
+    write_results(row, found)
+    begun.write_text(json.dumps(kept), encoding="utf-8")
+    assert study(run, lab, "--student", "s2d-8x1", "--seed", 1).code == 0, "earlier versions did not say it"
+    assert json.loads(begun.read_bytes())["views_recipe"] == views.RECIPE
+    for unsaid in ("unpaired", "data"):
+        begun.write_text(json.dumps({name: value for name, value in kept.items() if name != unsaid}), encoding="utf-8")
+        study(run, lab, "--student", "s2d-8x1", "--seed", 2).refused(f"was begun with another {unsaid}")
+
+
+@pytest.mark.parametrize("conditions", [None, [], "data"])
+def test_rows_whose_conditions_are_none_are_of_others(run: Cli, lab: Lab, log: list[str], conditions: object) -> None:
+    study(run, lab, "--student", "s2d-8x1")
     row = Path("study/rows/mr2ct-s2d-8x1-5steps-seed0.json")
     found = read_results(row)
-    del found.provenance[study_command.CONDITIONS]["views_recipe"]
+    found.provenance[study_command.CONDITIONS] = conditions
     write_results(row, found)
-    shutil.rmtree("study/runs")
-    assert study(run, lab, "--student", "s2d-8x1", "--seed", 1).code == 0, "rows of earlier versions do not say it"
+    study(run, lab, "--student", "s2d-8x1").refused("other data or options (data, unpaired")
 
 
 def test_a_second_study_in_the_same_folder_is_refused(run: Cli, lab: Lab, log: list[str]) -> None:

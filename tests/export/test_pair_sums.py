@@ -51,7 +51,7 @@ def test_no_pair_saturates_and_the_scale_is_the_finest(weight: FloatArray) -> No
     np.testing.assert_array_equal(finest_scale(np.stack([weight, -weight]), 2), [scale, scale])
 
 
-@pytest.mark.parametrize("quantizer", ["nncf", "ort"])
+@pytest.mark.parametrize("quantizer", ["nncf", "ort", "inc"])
 @pytest.mark.parametrize("name", ["s2d-16x2-in", "s2d-16x2-g8-in1", "resnet-8x1-in"])
 def test_every_int8_convolution_of_an_engine_is_safe_and_close_to_its_float_weights(
     name: str, quantizer: str, request_for: Callable[..., ExportRequest]

@@ -41,7 +41,7 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
     half=st.one_of(st.just(""), st.integers(1, 1024).map("-h{}".format)),
     inner=st.one_of(st.just(""), st.integers(1, 1024).map("-u{}".format)),
     branch=st.sampled_from(["", "-branch"]),
-    kernel=st.sampled_from(["", "-k5", "-k7", "-dw3", "-dw5", "-dw7", "-g1"]),
+    kernel=st.sampled_from(["", "-k5", "-k7", "-dw3", "-dw5", "-dw7", "-g"]),
     plain=st.booleans(),
     nostd=st.sampled_from(["", "-nostd"]),
     nodil=st.sampled_from(["", "-nodil"]),
@@ -69,6 +69,11 @@ def test_s2d_names_with_options_are_the_spec_and_back(
     outer = "" if plain or off == "-nostd-nodil-nofilm" else outer  # with it, the latter is called plain
     half = "" if factor else half
     tail = "" if off.endswith("-in1") else tail
+    group = 0
+    if kernel == "-g":  # a prime number of channels, or one, has no parts
+        channels = int(inner[2:] or width)
+        group = next((part for part in (16, 7, 5, 3, 2) if channels % part == 0 and part < channels), 0)
+        kernel = f"-g{group}" if group else ""
     name = f"s2d-{width}x{blocks}{factor}{outer}{half}{inner}{branch}{kernel}{off}{tail}{tanh}"
     spec = student_spec(name)
     assert spec.name == name
@@ -77,9 +82,8 @@ def test_s2d_names_with_options_are_the_spec_and_back(
     )
     assert spec.outer_kernel == (3 if outer or plain else 1)
     assert (spec.branch, spec.refine, spec.tanh) == (bool(branch), not tail, bool(tanh))
-    grouped = kernel == "-g1"
-    assert (spec.kernel, spec.depthwise) == (3 if grouped else int(kernel[-1:] or 3), "dw" in kernel)
-    assert spec.group_width == grouped
+    assert (spec.kernel, spec.depthwise) == (3 if group else int(kernel[-1:] or 3), "dw" in kernel)
+    assert spec.group_width == group
     assert spec.standardise == (not plain and not nostd)
     assert bool(spec.film_after) == (not plain and not norm)
     assert spec.norm == ("instance-affine" if norm.startswith("-in") and not plain else "batch")
@@ -178,6 +182,8 @@ CHANGES: list[dict[str, Any]] = [
     {"kernel": 4},
     {"depthwise": "no"},
     {"group_width": -1},
+    {"group_width": 1},
+    {"group_width": 8},
     {"group_width": 3},
     {"group_width": 4, "inner_width": 6},
     {"group_width": 4, "kernel": 5},

@@ -9,8 +9,8 @@ from sccg_bench.checks import FRONTIER, outcomes
 from sccg_bench.report.cells import NOTHING, Table, mean_figure, milliseconds, number, times
 from sccg_bench.results import Results, Row
 
-_NEARNESS = ("to teacher, head: dB", "worst slice, head: dB", "whole: dB", "hf ratio", "hf corr", "phase ratio")
-"""Header of :func:`_nearness`."""
+_TO_TEACHER = ("to teacher, head: dB", "worst slice, head: dB", "whole: dB", "hf ratio", "hf corr", "phase ratio")
+"""Header of :func:`_to_teacher`."""
 
 
 def engines(results: Results) -> Results:
@@ -45,14 +45,14 @@ def study_table(results: Results) -> Table:
             milliseconds(row.latency_ms, "p50"),
             number(plain / row.speedup_vs_teacher if plain and row.speedup_vs_teacher else None, 2),
             times(row.speedup_vs_teacher),
-            *_nearness(row),
+            *_to_teacher(row),
             mean_figure(row, "engine_drift", "engine_to_fp32_psnr_head_db", 1),
             NOTHING if row.role == "teacher" else missed(row),
         )
         for row in rows
     ]
     header = (
-        *("model", "precision", "p50 ms", "of plain", "vs teacher", *_NEARNESS, "engine to FP32, head: dB", "misses"),
+        *("model", "precision", "p50 ms", "of plain", "vs teacher", *_TO_TEACHER, "engine to FP32, head: dB", "misses"),
     )
     held = ", ".join(f"{limit.label} {limit.text}" for limit in FRONTIER)
     caption = f"Engines, fastest first. Limits that may be missed: {held}. The blurred teachers must miss some."
@@ -66,7 +66,7 @@ def study_table(results: Results) -> Table:
     )
 
 
-def patients_table(results: Results) -> Table:
+def students_by_patient(results: Results) -> Table:
     """One line per patient of each student of :func:`engines`, held against the limits on its own."""
     lines = []
     for row in engines(results).rows:
@@ -76,13 +76,13 @@ def patients_table(results: Results) -> Table:
                     row.name,
                     case,
                     str(own.per_patient[0].get("slices")),
-                    *_nearness(own),
+                    *_to_teacher(own),
                     number(own.figure("drift", "delta_psnr_db"), 2, signed=True),
                     mean_figure(own, "engine_drift", "engine_to_fp32_psnr_head_db", 1),
                     missed(own),
                 )
             )
-    header = ("model", "patient", "slices", *_NEARNESS, "Δ PSNR: dB", "engine to FP32, head: dB", "misses")
+    header = ("model", "patient", "slices", *_TO_TEACHER, "Δ PSNR: dB", "engine to FP32, head: dB", "misses")
     caption = "Means over the slices of each patient. Δ PSNR: against the real image, where there is one."
     return Table(
         "Students, patient by patient", caption, header, tuple(lines), ("model",) * len(lines), (0, 1, len(header) - 1)
@@ -106,7 +106,7 @@ def missed(row: Row) -> str:
     return ", ".join(labels) or _without(measured, len(found))
 
 
-def _nearness(row: Row) -> tuple[str, ...]:
+def _to_teacher(row: Row) -> tuple[str, ...]:
     """How near a row comes to the teacher, in the cells of a table."""
     worst = row.worst_slice
     return (

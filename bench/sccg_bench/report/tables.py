@@ -222,7 +222,7 @@ def quality_table(results: Results) -> Table:
         ("empty masks (bone)", _empty_masks),
     ]
     if any((row.counts or {}).get("no_reference") for row in results.rows):
-        columns.append(("slices without a reference", lambda row: str((row.counts or {}).get("no_reference", 0))))
+        columns.append(("slices without a reference", lambda row: str((row.counts or {}).get("no_reference", NOTHING))))
     if any((row.counts or {}).get("not_finite") for row in results.rows):
         columns.append(("not finite", lambda row: str((row.counts or {}).get("not_finite", 0))))
     if any(row.figure("quality", "mae_hu") is not None for row in results.rows):

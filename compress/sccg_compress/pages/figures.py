@@ -93,9 +93,9 @@ def render_study(results: Results) -> str:
 def render_patients(results: Results) -> str:
     """Markdown table of a study's students, patient by patient."""
     from sccg_bench.report.markdown import grid
-    from sccg_bench.report.study import patients_table
+    from sccg_bench.report.study import students_by_patient
 
-    return "\n".join(grid(patients_table(results))) + "\n"
+    return "\n".join(grid(students_by_patient(results))) + "\n"
 
 
 def render_gains(results: Results, against: str) -> str:
@@ -117,12 +117,14 @@ def render_plan(path: Path) -> str:
     """
     with figures_of(path, "a plan") as values:
         setting = values["setting"]
-        lines = ["| student | parameters | GMAC | p50 ms | fits |", "|---|---|---|---|---|"]
+        lines = ["| student | parameters | GMAC | capacity, GMAC | p50 ms | fits |", "|---|---|---|---|---|---|"]
         for one in sorted(values["candidates"], key=lambda one: one["p50_ms"] or float("inf")):
             timed = one["p50_ms"] is not None
             verdict = "control" if one["control"] else "–" if not timed else "yes" if one["fits"] else "no"
             p50 = f"{one['p50_ms']:.2f}" if timed else ""
-            lines.append(f"| {one['name']} | {one['parameters']:,} | {one['gmac']:.2f} | {p50} | {verdict} |")
+            capacity = one.get("capacity_gmac", one["gmac"])  # before there were convolutions in groups
+            cells = (one["name"], f"{one['parameters']:,}", f"{one['gmac']:.2f}", f"{capacity:.2f}", p50, verdict)
+            lines.append(f"| {' | '.join(cells)} |")
         told = f"{setting['cpu'] or 'CPU not named'}, {setting['threads']} threads; INT8, {setting['target']}"
         told += f"; {values['budget_ms']:g} ms, {values['margin']:.0%} to spare: {values['chosen'] or 'nothing fits'}."
         told += "".join(f" Warning: {text}." for text in values["warnings"])
@@ -138,10 +140,10 @@ def _told(results: Results, verb: str) -> str:
     simulated = provenance.get("simulated_data")
     data = "slices of unknown origin" if simulated is None else "simulated data" if simulated else "real slices"
     patients = len(provenance.get("cases") or [])
-    counts: dict[str, int] = next((row.counts for row in results.rows if row.counts), {})
-    measured = f"{data}, patients: {patients}, slices: {counts.get('slices', 0)}"
-    if alone := counts.get("no_reference"):
-        measured += f", without a real image to compare with: {alone}"
+    counted = [row.counts for row in results.rows if row.counts]
+    slices, alone = (next((one[name] for one in counted if name in one), 0) for name in ("slices", "no_reference"))
+    measured = f"{data}, patients: {patients}, slices: {slices}"
+    measured += f", without a real image to compare with: {alone}" if alone else ""
     origin = f"Measured by `sccg-compress {verb}` on {cpu}; {results.direction}; {measured}."
     return " ".join([origin, *(f"Warning: {escape(text)}." for text in results.warnings)])
 

@@ -1,4 +1,4 @@
-"""Students made for INT8 engines: all work happens at 1/factor resolution or below, in plain convolutions."""
+"""Students made for INT8 engines: all work happens at 1/factor resolution or below, in convolutions."""
 
 from __future__ import annotations
 

@@ -34,8 +34,10 @@ _S2D = re.compile(
 )
 # Fields that specs written by earlier versions may lack; such a network has these parts in their default form.
 _ADDED = frozenset(
-    {"inner_width", "branch", "kernel", "depthwise", "group_width", "refine", "outer_kernel", "half_width", "norm_once"}
-    | {"tanh"}
+    (
+        *("inner_width", "branch", "kernel", "depthwise", "group_width", "refine", "outer_kernel", "half_width"),
+        *("norm_once", "tanh"),
+    )
 )
 _PLAIN = ("dilations", "standardise", "film_after", "outer_kernel")  # where a plain student differs from the usual one
 _S2D_PARTS = _ADDED.union(_PLAIN)
@@ -79,8 +81,8 @@ class GeneratorSpec:
     kernel, depthwise
         s2d: size of each block's first convolution, and whether it sees one channel at a time; the second is 1x1 then.
     group_width
-        s2d: above 0, each block's first convolution sees so many channels at a time (Xie et al. 2017), and the second
-        is 1x1; 0: it sees all, unless it is depthwise.
+        s2d: above 1, the first convolution of each block (but those of the branch) sees so many channels at a time
+        (Xie et al. 2017), and the second is 1x1; 0: it sees all, unless it is depthwise.
     refine
         s2d: one more 3x3 convolution before the last.
     outer_kernel
@@ -151,8 +153,9 @@ class GeneratorSpec:
     def _check_groups(self) -> None:
         if self.kernel != 3 or self.depthwise:
             raise InputError("s2d generator: with a group_width (-gN), kernel must be 3 and not depthwise")
-        if self.group_width < 0 or (self.inner_width or self.width) % self.group_width:
-            raise InputError(f"s2d generator: group_width {self.group_width} does not divide the blocks' channels")
+        channels = self.inner_width or self.width
+        if not 1 < self.group_width < channels or channels % self.group_width:
+            raise InputError(f"s2d generator: group_width (-gN) must be a part of the blocks' {channels} channels")
 
     @property
     def stride(self) -> int:
