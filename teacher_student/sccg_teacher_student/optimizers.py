@@ -1,7 +1,7 @@
 """Muon for the weights of convolutions, AdamW for everything else, stepped as one optimiser.
 
 Muon (Jordan et al. 2024) makes every update of a weight matrix nearly orthogonal, so that its small directions learn
-as fast as its large ones. A convolution in groups of channels has one matrix per group.
+as fast as its large ones.
 """
 
 from __future__ import annotations
@@ -79,13 +79,8 @@ class MuonAdamW:
     ) -> None:
         self._muon_ratio = muon_ratio
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        groups: dict[Tensor, int] = dict.fromkeys(parameters, 1)
-        groups |= {one.weight: one.groups for one in network.modules() if isinstance(one, nn.Conv2d)}
-        self._weights = [each for each in parameters if muon_ratio and _is_wide(each, groups[each])]
-        self._matrices = [
-            [nn.Parameter(matrix) for matrix in _flat(weight.detach()).chunk(groups[weight])]
-            for weight in self._weights
-        ]
+        self._weights = [parameter for parameter in parameters if muon_ratio and _is_wide(parameter)]
+        self._matrices = [nn.Parameter(_flat(weight.detach())) for weight in self._weights]
         wide = {id(weight) for weight in self._weights}
         others = [parameter for parameter in parameters if id(parameter) not in wide]
         self._parts: list[torch.optim.Optimizer] = []
@@ -93,10 +88,9 @@ class MuonAdamW:
             betas = (first_moment, 0.999)
             self._parts.append(torch.optim.AdamW([*others, *beside], lr=0.0, betas=betas, weight_decay=weight_decay))
         if self._matrices:
-            matrices = [matrix for parts in self._matrices for matrix in parts]
-            in_bfloat16 = choose_amp("auto", matrices[0].device) is not None
+            in_bfloat16 = choose_amp("auto", self._matrices[0].device) is not None
             muon = torch.optim.Muon if in_bfloat16 else Float32Muon
-            self._parts.append(muon(matrices, lr=0.0, weight_decay=weight_decay))
+            self._parts.append(muon(self._matrices, lr=0.0, weight_decay=weight_decay))
 
     def set_rate(self, rate: float) -> None:
         """AdamW's learning rate in the next steps; Muon's follows by its ratio."""
@@ -117,10 +111,8 @@ class MuonAdamW:
         A step whose gradients are not all finite is left out, by both optimisers, and the norm is not finite; with
         float16's loss scaling, the scale is then lowered.
         """
-        for weight, matrices in zip(self._weights, self._matrices, strict=True):
-            gradients = (None,) * len(matrices) if weight.grad is None else _flat(weight.grad).chunk(len(matrices))
-            for matrix, gradient in zip(matrices, gradients, strict=True):
-                matrix.grad = gradient
+        for weight, matrix in zip(self._weights, self._matrices, strict=True):
+            matrix.grad = None if weight.grad is None else _flat(weight.grad)
         for part in self._parts:
             scaler.unscale_(part)
         learned = [parameter for part in self._parts for group in part.param_groups for parameter in group["params"]]
@@ -141,8 +133,8 @@ class MuonAdamW:
             part.load_state_dict(values)
 
 
-def _is_wide(parameter: nn.Parameter, groups: int) -> bool:
-    return parameter.ndim == 4 and min(len(parameter) // groups, parameter[0].numel()) >= SMALLEST_SIDE
+def _is_wide(parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 4 and min(len(parameter), parameter[0].numel()) >= SMALLEST_SIDE
 
 
 def _flat(weight: Tensor) -> Tensor:

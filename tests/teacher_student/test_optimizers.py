@@ -115,27 +115,6 @@ def test_a_step_with_an_overflow_anywhere_is_left_out_by_both() -> None:
         assert torch.equal(now, then)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_convolution_in_groups_is_stepped_as_one_matrix_per_group(layout: torch.memory_format) -> None:
-    torch.manual_seed(0)
-    net = nn.Conv2d(32, 48, 3, groups=2, bias=False).to(memory_format=layout)
-    alone = [nn.Conv2d(16, 24, 3, bias=False).to(memory_format=layout) for _ in range(2)]
-    for conv, weight in zip(alone, net.weight.detach().chunk(2), strict=True):
-        conv.weight.data.copy_(weight)
-    x = torch.randn(2, 32, 8, 8)
-    for module in (net, nn.ModuleList(alone)):
-        optimizer = MuonAdamW(module, weight_decay=DECAY, muon_ratio=3.0)
-        optimizer.set_rate(1e-2)
-        whole = module is net
-        parts = [net(x)] if whole else [conv(part) for conv, part in zip(alone, x.chunk(2, 1), strict=True)]
-        torch.stack([(part - 1).square().sum() for part in parts]).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step(UNSCALED, clip_norm=1.0)
-    expected = torch.cat([conv.weight.detach() for conv in alone])
-    torch.testing.assert_close(net.weight.detach(), expected, atol=1e-5, rtol=1e-4)
-    narrow = MuonAdamW(nn.Conv2d(32, 32, 3, groups=4, bias=False), weight_decay=0.0, muon_ratio=3.0)
-    assert [type(part) for part in narrow._parts] == [torch.optim.AdamW], "eight rows are no wide matrix"
-
-
 @pytest.mark.parametrize("shape", [(16, 16, 1, 1), (3, 16, 3, 3), (16, 1, 3, 3)])
 def test_only_matrices_with_two_long_sides_go_to_muon(shape: tuple[int, ...]) -> None:
     net = nn.Conv2d(shape[1], shape[0], shape[2])
