@@ -121,5 +121,5 @@ def _show(timed: Timing, budget_ms: float) -> None:
     console.print(table)
     console.print(f"{where}; {setting.size[0]}x{setting.size[1]}, one slice at a time.")
     console.print(f"Fits: p50 and {MARGIN:.0%} of it are within {budget_ms:g} ms.")
-    console.print("The largest has most capacity: GMAC as if groups of channels saw all of them.")
+    console.print("The largest has most capacity: GMAC as if convolutions in groups were dense.")
     console.print("Presets: " + ", ".join(f"{preset} {name}" for preset, name in PRESETS.items()) + ".", soft_wrap=True)

@@ -53,7 +53,7 @@ class Timed:
     parameters, gmac
         Numbers that it learns; 10^9 multiply-adds for one slice.
     capacity_gmac
-        The same as if its convolutions saw all channels: the larger, the more it is expected to learn.
+        See :func:`sccg_teacher_student.networks.cost.capacity_gmac`.
     p50_ms, p90_ms
         Single stream; None where it could not be timed, and ``note`` says why.
     precision_ran
