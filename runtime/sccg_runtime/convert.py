@@ -33,7 +33,7 @@ from sccg_runtime.pipeline import answer_signals, in_order, ms_since, signals_be
 from sccg_runtime.resample import BACKGROUND, InPlanePlan, plan_in_plane
 from sccg_runtime.scaling import Scaling, ct_scaling, mr_scaling
 from sccg_runtime.staging import check_earlier, check_output
-from sccg_runtime.statistics import slice_statistics, summarise
+from sccg_runtime.statistics import SliceStatistics, slice_statistics, summarise
 
 logger = logging.getLogger(__name__)
 CACHE_BYTES = 16 * 1024**2  # what may be kept of the first pass over MR, with
@@ -333,10 +333,10 @@ class _Conversion:
         self._check_input(rows)
         answer_signals()  # the last time that the output can be stopped
 
-    def _check_input(self, rows: list[tuple[FloatArray, float, float]]) -> None:
+    def _check_input(self, rows: list[SliceStatistics]) -> None:
         headers, trained = self.geometry.headers, self.contract.input_statistics
         unlike = turned(headers[0].orientation or ())
-        unlike += empty_slices([share for _, _, share in rows], [header.name for header in headers])
+        unlike += empty_slices([row.foreground_share for row in rows], [header.name for header in headers])
         if trained is not None:
             unlike += differences(summarise(rows), trained)
         found = [f"input unlike the training inputs: {text}" for text in unlike]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,16 +38,23 @@ class InputStatistics:
         Per slice: mean absolute difference of neighbouring pixels inside the foreground, over its standard deviation.
     foreground_share
         Per slice: share of pixels above -0.88 (15 of 255).
+    background
+        Per slice: mean grey level (0 to 255) of the pixels that are not foreground, 0 if there are none. None where
+        it was not taken: earlier versions did not.
     """
 
     slices: int
     histogram: tuple[float, ...]
     sharpness: Range
     foreground_share: Range
+    background: Range | None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return asdict(self) | {"histogram": list(self.histogram)}
+        values = asdict(self) | {"histogram": list(self.histogram)}
+        if self.background is None:  # as earlier versions wrote it, so that their runs and bundles stay as they are
+            del values["background"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputStatistics:
@@ -55,10 +62,8 @@ class InputStatistics:
         try:
             given = dict(values)
             histogram = tuple(_number(share) for share in given.pop("histogram"))
-            sharpness, share = (
-                Range(**{key: _number(value) for key, value in given.pop(name).items()})
-                for name in ("sharpness", "foreground_share")
-            )
+            sharpness, share = (_range(given.pop(name)) for name in ("sharpness", "foreground_share"))
+            background = _range(given.pop("background")) if "background" in given else None
             slices = given.pop("slices")
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"input_statistics: {type(error).__name__}: {error}") from None
@@ -68,7 +73,22 @@ class InputStatistics:
             raise InputError(f"input_statistics: histogram is not {HISTOGRAM_BINS} shares")
         if type(slices) is not int or slices < 1:
             raise InputError("input_statistics: slices is not a count")
-        return cls(slices=slices, histogram=histogram, sharpness=sharpness, foreground_share=share)
+        return cls(
+            slices=slices, histogram=histogram, sharpness=sharpness, foreground_share=share, background=background
+        )
+
+
+class SliceStatistics(NamedTuple):
+    """Of one slice what :class:`InputStatistics` holds of many."""
+
+    histogram: FloatArray
+    sharpness: float
+    foreground_share: float
+    background: float
+
+
+def _range(values: Mapping[str, Any]) -> Range:
+    return Range(**{key: _number(value) for key, value in values.items()})
 
 
 def _number(value: Any) -> float:
@@ -77,22 +97,24 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def slice_statistics(image: FloatArray) -> tuple[FloatArray, float, float]:
-    """(histogram of 32 shares, sharpness, foreground share) of one slice (1, H, W) or (H, W) in [-1, 1].
+def slice_statistics(image: FloatArray) -> SliceStatistics:
+    """Statistics of one slice (1, H, W) or (H, W) in [-1, 1].
 
     An empty slice (no foreground) gives a histogram of zeros and sharpness 0.
     """
     plane = image.reshape(image.shape[-2:])
     mask = plane > FOREGROUND_ABOVE
     share = float(mask.mean())
+    background = 0.0 if mask.all() else float((plane[~mask].mean(dtype=np.float64) + 1) * 127.5)
     if not mask.any():
-        return np.zeros(HISTOGRAM_BINS, np.float32), 0.0, share
+        return SliceStatistics(np.zeros(HISTOGRAM_BINS, np.float32), 0.0, share, background)
     inside = plane[mask]
     counts, _ = np.histogram(inside, bins=HISTOGRAM_BINS, range=(-1, 1))
     both = mask[:, 1:] & mask[:, :-1]
     step = float(np.abs(np.diff(plane, axis=1))[both].mean()) if both.any() else 0.0
     spread = float(inside.std())
-    return (counts / counts.sum()).astype(np.float32), step / spread if spread > 0 else 0.0, share
+    sharpness = step / spread if spread > 0 else 0.0
+    return SliceStatistics((counts / counts.sum()).astype(np.float32), sharpness, share, background)
 
 
 def input_statistics(images: Iterable[FloatArray]) -> InputStatistics:
@@ -106,7 +128,7 @@ def input_statistics(images: Iterable[FloatArray]) -> InputStatistics:
     return summarise([slice_statistics(image) for image in images])
 
 
-def summarise(rows: Sequence[tuple[FloatArray, float, float]]) -> InputStatistics:
+def summarise(rows: Sequence[SliceStatistics]) -> InputStatistics:
     """Statistics over slices from what :func:`slice_statistics` gave for each.
 
     Raises
@@ -116,7 +138,7 @@ def summarise(rows: Sequence[tuple[FloatArray, float, float]]) -> InputStatistic
     """
     if not rows:
         raise InputError("no slice to take input statistics from")
-    histograms = [histogram for histogram, _, share in rows if share > 0] or [rows[0][0]]
+    histograms = [row.histogram for row in rows if row.foreground_share > 0] or [rows[0].histogram]
     mean = np.mean(histograms, axis=0)
 
     def spread(values: list[float]) -> Range:
@@ -126,6 +148,7 @@ def summarise(rows: Sequence[tuple[FloatArray, float, float]]) -> InputStatistic
     return InputStatistics(
         slices=len(rows),
         histogram=tuple(round(float(share), 6) for share in mean),
-        sharpness=spread([row[1] for row in rows]),
-        foreground_share=spread([row[2] for row in rows]),
+        sharpness=spread([row.sharpness for row in rows]),
+        foreground_share=spread([row.foreground_share for row in rows]),
+        background=spread([row.background for row in rows]),
     )

@@ -40,6 +40,7 @@ STATISTICS = InputStatistics(
     histogram=tuple(1 / 32 for _ in range(32)),
     sharpness=Range(p5=0.0, median=0.5, p95=10.0),
     foreground_share=Range(p5=0.0, median=0.5, p95=1.0),
+    background=Range(p5=0.0, median=2.0, p95=15.0),
 )
 
 

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sccg_runtime.input_check import differences, empty_slices, histogram_distance, turned
-from sccg_runtime.statistics import input_statistics, slice_statistics
+from sccg_runtime.statistics import InputStatistics, input_statistics, slice_statistics
 
 
 def slices(make, change=lambda plane: plane):
@@ -13,6 +15,10 @@ def blurred(plane):
     for axis in (0, 1):
         plane = sum(np.roll(plane, shift, axis) for shift in range(-2, 3)) / 5
     return plane
+
+
+def noisy(plane):
+    return np.maximum(plane, -1 + np.random.default_rng(0).uniform(0, 0.1, plane.shape))
 
 
 def test_more_slices_of_the_same_kind_are_not_reported(make):
@@ -26,6 +32,7 @@ def test_more_slices_of_the_same_kind_are_not_reported(make):
         (lambda plane: np.where(plane > -1, -0.5 * plane - 0.3, -1), "grey levels"),
         (blurred, "sharpness"),
         (lambda plane: np.pad(plane, 32, constant_values=-1), "foreground share"),
+        (noisy, "background"),
     ],
 )
 def test_another_kind_of_input_is_reported_with_numbers(make, change, word):
@@ -38,6 +45,25 @@ def test_sharper_than_the_training_inputs_is_reported_too(make):
     assert any(text.startswith("sharpness") for text in found)
 
 
+def test_air_blacker_than_in_the_training_inputs_is_reported_too(make):
+    found = differences(input_statistics(slices(make)), input_statistics(slices(make, noisy)))
+    assert [text for text in found if text.startswith("background is 0.0")]
+
+
+def test_statistics_of_before_the_background_was_taken_stay_as_they_are_and_leave_it_unchecked(make):
+    written = input_statistics(slices(make)).to_dict()
+    del written["background"]
+    earlier = InputStatistics.from_dict(written)
+    assert earlier.to_dict() == written
+    assert differences(input_statistics(slices(make, noisy)), earlier) == []
+
+
+@given(levels=st.lists(st.integers(0, 15), min_size=1, max_size=30), head=st.integers(0, 30))
+def test_background_is_the_mean_grey_level_of_what_is_not_foreground(levels, head):
+    plane = np.array([levels + [200] * head], np.float32) / np.float32(127.5) - np.float32(1)
+    assert slice_statistics(plane).background == pytest.approx(np.mean(levels), abs=1e-3)
+
+
 def test_the_distance_is_how_far_grey_levels_move():
     first, second = np.zeros(32), np.zeros(32)
     first[4] = second[7] = 1
@@ -46,8 +72,12 @@ def test_the_distance_is_how_far_grey_levels_move():
 
 
 def test_an_empty_slice_has_no_foreground():
-    histogram, sharpness, share = slice_statistics(np.full((1, 8, 8), -1, np.float32))
-    assert (histogram.sum(), sharpness, share) == (0, 0, 0)
+    histogram, sharpness, share, background = slice_statistics(np.full((1, 8, 8), -1, np.float32))
+    assert (histogram.sum(), sharpness, share, background) == (0, 0, 0, 0)
+
+
+def test_a_slice_that_is_all_foreground_has_no_background():
+    assert slice_statistics(np.zeros((1, 8, 8), np.float32)).background == 0
 
 
 def test_the_usual_axial_view_and_small_tilts_are_not_reported():
