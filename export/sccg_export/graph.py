@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from sccg_export.centre import centre
 from sccg_export.equalise import equalise
 from sccg_runtime.errors import RefusedError
 from sccg_runtime.intensity import FloatArray
@@ -65,7 +66,8 @@ def export_graph(generator: nn.Module, size: tuple[int, int], images: Sequence[F
     size
         (rows, columns), multiples of the generator's stride.
     images
-        (1, H, W) in [-1, 1] each, for a graph that is to be quantised: :func:`~sccg_export.equalise.equalise`.
+        (1, H, W) in [-1, 1] each, for a graph that is to be quantised: :func:`~sccg_export.equalise.equalise` and
+        :func:`~sccg_export.centre.centre`.
 
     Raises
     ------
@@ -77,6 +79,8 @@ def export_graph(generator: nn.Module, size: tuple[int, int], images: Sequence[F
     with torch.inference_mode():
         expected = folded(example).numpy()
     equalised = bool(images) and equalise(folded, images)
+    if images:
+        centre(folded, images)
     graph = Graph(to_onnx(folded, example), size, folded, equalised)
     _compare(graph, example.numpy(), expected)
     return graph
