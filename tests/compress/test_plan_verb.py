@@ -172,6 +172,7 @@ def test_only_students_that_take_the_size_are_timed() -> None:
 def test_candidates_are_names_of_every_form_and_the_presets_are_among_them() -> None:
     specs = {name: student_spec(name) for name in (*CANDIDATES, *FILM, *CONTROLS)}
     assert all(spec.name == name for name, spec in specs.items())
+    assert len(set(CANDIDATES)) == len(CANDIDATES)
     assert set(PRESETS.values()) <= set(CANDIDATES)
     assert all(specs[name].tanh for name in (*CANDIDATES, *FILM)), "what may be chosen ends as the teacher does"
     assert not set(CANDIDATES) & {*FILM, *CONTROLS}

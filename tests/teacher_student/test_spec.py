@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -71,8 +72,8 @@ def test_s2d_names_with_options_are_the_spec_and_back(
     tail = "" if off.endswith("-in1") else tail
     group = 0
     if kernel == "-g":  # a prime number of channels, or one, has no parts
-        channels = int(inner[2:] or width)
-        group = next((part for part in (16, 7, 5, 3, 2) if channels % part == 0 and part < channels), 0)
+        fewest, shared = min(int(inner[2:] or width), width), math.gcd(int(inner[2:] or width), width)
+        group = next((part for part in (16, 7, 5, 3, 2) if shared % part == 0 and part < fewest), 0)
         kernel = f"-g{group}" if group else ""
     name = f"s2d-{width}x{blocks}{factor}{outer}{half}{inner}{branch}{kernel}{off}{tail}{tanh}"
     spec = student_spec(name)
@@ -186,6 +187,8 @@ CHANGES: list[dict[str, Any]] = [
     {"group_width": 8},
     {"group_width": 3},
     {"group_width": 4, "inner_width": 6},
+    {"group_width": 6, "inner_width": 12},
+    {"group_width": 8, "inner_width": 16},
     {"group_width": 4, "kernel": 5},
     {"group_width": 4, "depthwise": True},
     {"group_width": "4"},

@@ -161,7 +161,10 @@ class S2DGenerator(nn.Module):
             for dilation in spec.dilations
         )
         self.films = nn.ModuleDict({str(block): FiLM(inner) for block in spec.film_after})
-        self.tail_in = nn.Conv2d(width, width, 3, padding=1, bias=not once) if spec.refine else None
+        self.tail_in: nn.Module | None = None
+        if spec.refine:
+            groups = width // (spec.group_width or width)
+            self.tail_in = nn.Conv2d(width, width, 3, padding=1, groups=groups, bias=not once)
         self.tail_norm = _norm(width, norm if once else "none")
         self.tail = nn.Conv2d(width, spec.out_channels * spec.factor**2, outer, padding=outer // 2)
         self.shuffle = nn.PixelShuffle(spec.factor)

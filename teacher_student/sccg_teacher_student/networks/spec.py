@@ -15,9 +15,9 @@ Padding = Literal["reflect", "zeros"]
 
 # The best known students by purpose; every command that takes a student name takes these.
 PRESETS: dict[str, str] = {
-    "fast": "s2d-64x2-h16-nostd-in1-tanh",
-    "balanced": "s2d-64x5-h16-nostd-in1-tanh",
-    "faithful": "s2d-96x4-h16-nostd-in1-tanh",
+    "fast": "s2d-64x3-h16-g16-nostd-in1-tanh",
+    "balanced": "s2d-64x8-h16-g16-nostd-in1-tanh",
+    "faithful": "s2d-64x5-h16-nostd-in1-tanh",
 }
 DEFAULT_STUDENT = "balanced"
 _WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in|-in1]]"
@@ -82,7 +82,7 @@ class GeneratorSpec:
         s2d: size of each block's first convolution, and whether it sees one channel at a time; the second is 1x1 then.
     group_width
         s2d: above 1, the first convolution of each block (but those of the branch) sees so many channels at a time
-        (Xie et al. 2017), and the second is 1x1; 0: it sees all, unless it is depthwise.
+        (Xie et al. 2017), and the second is 1x1; so does that of ``refine``. 0: they see all, unless depthwise.
     refine
         s2d: one more 3x3 convolution before the last.
     outer_kernel
@@ -153,9 +153,9 @@ class GeneratorSpec:
     def _check_groups(self) -> None:
         if self.kernel != 3 or self.depthwise:
             raise InputError("s2d generator: with a group_width (-gN), kernel must be 3 and not depthwise")
-        channels = self.inner_width or self.width
-        if not 1 < self.group_width < channels or channels % self.group_width:
-            raise InputError(f"s2d generator: group_width (-gN) must be a part of the blocks' {channels} channels")
+        for channels in {self.width, self.inner_width or self.width}:
+            if not 1 < self.group_width < channels or channels % self.group_width:
+                raise InputError(f"s2d generator: group_width (-gN) must be a part of {channels} channels")
 
     @property
     def stride(self) -> int:
