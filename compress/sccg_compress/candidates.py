@@ -12,8 +12,8 @@ _FORMS = (
     *("s2d-64x2-h16-nostd-in", "s2d-64x3-h16-nostd-in", "s2d-64x3-h32-nostd-in", "s2d-64x4-h16-nostd-in"),
     *("s2d-64x6-h16-nostd-in", "s2d-64x8-h16-nostd-in", "s2d-96x3-h16-nostd-in", "s2d-96x6-h16-nostd-in"),
     *("s2d-48x3-h16-nostd-in1", "s2d-64x3-nostd-in1", "s2d-64x3-h16-nostd-in1", "s2d-64x4-h16-nostd-in1"),
-    *("s2d-64x2-h16-nostd-in1", "s2d-64x6-h16-nostd-in1", "s2d-64x10-h16-nostd-in1", "s2d-96x4-h16-nostd-in1"),
-    *(f"s2d-{size}-h16-g16-nostd-in1" for size in ("48x4", "64x2", "64x4", "64x6", "64x12")),
+    *("s2d-64x6-h16-nostd-in1", "s2d-64x10-h16-nostd-in1", "s2d-96x4-h16-nostd-in1"),
+    *(f"s2d-{size}-h16-g16-nostd-in1" for size in ("48x4", "64x2", "64x4", "64x6", "64x8", "64x12")),
 )
 CANDIDATES: tuple[str, ...] = (*(f"{form}-tanh" for form in _FORMS), *PRESETS.values())
 """Names of students that may be chosen, those of the presets among them."""
@@ -28,7 +28,7 @@ CONTROLS: tuple[str, ...] = (
 STUDIED: tuple[str, ...] = (
     *("resnet-16x9-in", "resnet-16x9-bn", "s2d-48x6-plain", *PRESETS.values()),
     *("s2d-48x3", "s2d-48x3-in", "s2d-48x4-h16-in", "s2d-48x3-branch", "s2d-32x3-u96", "s2d-64x6"),
-    *("s2d-64x3-h16-nostd-in", "s2d-64x2-h16-nostd-in1", "s2d-64x2-h16-nostd-in1-tanh"),
+    *("s2d-64x3-h16-nostd-in", "s2d-64x2-h16-nostd-in1", "s2d-64x8-h16-g16-nostd-in1-tanh"),
 )
 """What others would ship, the plain control, the presets, and one of each further form that promises something."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,12 +15,13 @@ SLICES = 24
 _Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
-def centre(network: nn.Module, images: Sequence[FloatArray]) -> int:
+def centre(network: nn.Module, images: Sequence[FloatArray]) -> None:
     """Take from each channel that an instance norm reads its mean over slices; the function stays the same.
 
-    The norm takes every slice's own mean away again, so what stands in the bias is free. What lies between the two is
-    rounded to eight significant bits where an engine computes in bfloat16, and a channel's contrast may be small
-    against its mean: behind a stem, a fifth of it in a slice that is nearly black.
+    The norm takes every slice's own mean away again, so what stands in the bias is free, as long as the norm alone
+    reads what the convolution gives, as in all networks here. What lies between the two is rounded to eight
+    significant bits where an engine computes in bfloat16, and a channel's contrast may be small against its mean:
+    behind a stem, a fifth of it in a slice that is nearly black.
 
     Parameters
     ----------
@@ -27,35 +29,29 @@ def centre(network: nn.Module, images: Sequence[FloatArray]) -> int:
         Folded for export; changed in place.
     images
         (1, H, W) in [-1, 1] each; at most 24 are used.
-
-    Returns
-    -------
-    How many convolutions have got such a bias.
     """
-    given: dict[int, tuple[_Convolution, Tensor]] = {}
+    norms = [module for module in network.modules() if isinstance(module, nn.InstanceNorm2d)]
+    if not norms:
+        return
+    last: tuple[_Convolution, Tensor] | None = None
     means: dict[_Convolution, list[Tensor]] = {}
 
     def keep(convolution: nn.Module, _: tuple[Tensor], output: Tensor) -> None:
-        assert isinstance(convolution, _Convolution)  # noqa: S101
-        given[id(output)] = convolution, output
+        nonlocal last
+        last = cast(_Convolution, convolution), output
 
     def note(_: nn.Module, inputs: tuple[Tensor]) -> None:
-        convolution, _output = given.get(id(inputs[0]), (None, None))
-        if convolution is not None:
-            means.setdefault(convolution, []).append(inputs[0].mean((0, 2, 3)))
+        if last is not None and inputs[0] is last[1]:
+            means.setdefault(last[0], []).append(inputs[0].mean((0, 2, 3)))
 
     hooks = [module.register_forward_hook(keep) for module in network.modules() if isinstance(module, _Convolution)]
-    hooks += [
-        module.register_forward_pre_hook(note) for module in network.modules() if isinstance(module, nn.InstanceNorm2d)
-    ]
+    hooks += [norm.register_forward_pre_hook(note) for norm in norms]
     with torch.inference_mode():
         for image in images[:: -(-len(images) // SLICES)]:
             network(torch.from_numpy(np.array(image))[None])
-            given.clear()
     for hook in hooks:
         hook.remove()
     for convolution, found in means.items():
-        mean = torch.stack(found).mean(0).clone()
+        mean = torch.stack(found).mean(0).clone()  # inference mode's tensors cannot be parameters
         bias = -mean if convolution.bias is None else convolution.bias - mean
         convolution.bias = nn.Parameter(bias, requires_grad=False)
-    return len(means)

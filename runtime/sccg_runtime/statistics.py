@@ -39,8 +39,8 @@ class InputStatistics:
     foreground_share
         Per slice: share of pixels above -0.88 (15 of 255).
     background
-        Per slice: mean grey level (0 to 255) of the pixels that are not foreground, 0 if there are none. None where
-        it was not taken: earlier versions did not.
+        Per slice that has such: mean grey level (0 to 255) of the pixels that are not foreground. None where no slice
+        has, and where it was not taken: earlier versions did not.
     """
 
     slices: int
@@ -84,7 +84,7 @@ class SliceStatistics(NamedTuple):
     histogram: FloatArray
     sharpness: float
     foreground_share: float
-    background: float
+    background: float | None
 
 
 def _range(values: Mapping[str, Any]) -> Range:
@@ -105,7 +105,7 @@ def slice_statistics(image: FloatArray) -> SliceStatistics:
     plane = image.reshape(image.shape[-2:])
     mask = plane > FOREGROUND_ABOVE
     share = float(mask.mean())
-    background = 0.0 if mask.all() else float((plane[~mask].mean(dtype=np.float64) + 1) * 127.5)
+    background = None if mask.all() else float((plane[~mask].mean(dtype=np.float64) + 1) * 127.5)
     if not mask.any():
         return SliceStatistics(np.zeros(HISTOGRAM_BINS, np.float32), 0.0, share, background)
     inside = plane[mask]
@@ -140,6 +140,7 @@ def summarise(rows: Sequence[SliceStatistics]) -> InputStatistics:
         raise InputError("no slice to take input statistics from")
     histograms = [row.histogram for row in rows if row.foreground_share > 0] or [rows[0].histogram]
     mean = np.mean(histograms, axis=0)
+    backgrounds = [row.background for row in rows if row.background is not None]
 
     def spread(values: list[float]) -> Range:
         p5, median, p95 = np.percentile(values, (5, 50, 95))
@@ -150,5 +151,5 @@ def summarise(rows: Sequence[SliceStatistics]) -> InputStatistics:
         histogram=tuple(round(float(share), 6) for share in mean),
         sharpness=spread([row.sharpness for row in rows]),
         foreground_share=spread([row.foreground_share for row in rows]),
-        background=spread([row.background for row in rows]),
+        background=spread(backgrounds) if backgrounds else None,
     )

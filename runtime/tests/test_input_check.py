@@ -58,6 +58,15 @@ def test_statistics_of_before_the_background_was_taken_stay_as_they_are_and_leav
     assert differences(input_statistics(slices(make, noisy)), earlier) == []
 
 
+@pytest.mark.parametrize(("level", "reported"), [(0.2, False), (0.3, True)])
+def test_where_all_was_black_a_quarter_of_a_grey_level_is_let_through(make, level, reported):
+    def grey(plane):
+        return np.maximum(plane, -1 + level / 127.5)
+
+    found = differences(input_statistics(slices(make, grey)), input_statistics(slices(make)))
+    assert any(text.startswith("background") for text in found) == reported
+
+
 @given(levels=st.lists(st.integers(0, 15), min_size=1, max_size=30), head=st.integers(0, 30))
 def test_background_is_the_mean_grey_level_of_what_is_not_foreground(levels, head):
     plane = np.array([levels + [200] * head], np.float32) / np.float32(127.5) - np.float32(1)
@@ -76,8 +85,12 @@ def test_an_empty_slice_has_no_foreground():
     assert (histogram.sum(), sharpness, share, background) == (0, 0, 0, 0)
 
 
-def test_a_slice_that_is_all_foreground_has_no_background():
-    assert slice_statistics(np.zeros((1, 8, 8), np.float32)).background == 0
+def test_slices_that_are_all_foreground_have_no_background():
+    full, half = np.zeros((1, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)
+    half[:, :4] = -1 + 2 / 127.5
+    assert slice_statistics(full).background is None
+    assert input_statistics([full]).background is None
+    assert input_statistics([full, half]).background == pytest.approx(input_statistics([half]).background)
 
 
 def test_the_usual_axial_view_and_small_tilts_are_not_reported():

@@ -342,14 +342,19 @@ class _Losses(nn.Module):
 
 
 def _same(key: str, kept: Any, wanted: str) -> bool:
-    """Whether two identities agree; one written before a key, or a field of the spec, was added agrees without it."""
+    """Whether two identities agree; one written before a key, or a part of spec or record, was added agrees without."""
     if kept is None and key not in ("spec", "record"):
         return True
-    if kept == wanted or key != "spec":
+    if kept == wanted or key not in ("spec", "record"):
         return bool(kept == wanted)
     try:
+        if key == "record":
+            earlier, record = json.loads(kept), json.loads(wanted)
+            if "background" not in earlier["input_statistics"]:
+                del record["input_statistics"]["background"]
+            return bool(earlier == record)
         return GeneratorSpec.from_dict(json.loads(kept)) == GeneratorSpec.from_dict(json.loads(wanted))
-    except (InputError, ValueError, TypeError):
+    except (InputError, ValueError, TypeError, KeyError):
         return False
 
 

@@ -137,6 +137,7 @@ def test_only_what_is_quantised_is_equalised(
     assert graph.equalised is equalised
     made = graph.network.state_dict()
     same = [torch.equal(tensor, made[key]) for key, tensor in plain.items()]
+    assert (made.keys() == plain.keys()) is not equalised, "biases are centred, too"
     assert all(same) is not equalised
 
 

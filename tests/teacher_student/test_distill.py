@@ -143,6 +143,28 @@ def test_a_run_of_before_a_field_was_added_to_specs_goes_on(
             run(config, folder, resume=True)
 
 
+def test_a_run_of_before_the_background_was_taken_goes_on(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        run(config, folder, report=stop_at(3, monkeypatch))
+    content = torch.load(folder / "last.pt", weights_only=True)
+    record = json.loads(content["record"])
+    del record["input_statistics"]["background"]
+    for damaged in (
+        "{",
+        "[]",
+        json.dumps(record | {"data": "elsewhere"}),
+        json.dumps(record | {"input_statistics": 1}),
+    ):
+        torch.save(content | {"record": damaged}, folder / "last.pt")
+        with pytest.raises(InputError, match="another run: its record"):
+            run(config, folder, resume=True)
+    torch.save(content | {"record": json.dumps(record)}, folder / "last.pt")
+    assert run(config, folder, resume=True).facts["steps"] == 6
+
+
 def test_a_resume_with_another_teacher_or_other_data_is_refused(
     config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

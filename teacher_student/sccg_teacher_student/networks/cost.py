@@ -25,9 +25,10 @@ def gmac(spec: GeneratorSpec, size: tuple[int, int]) -> float:
 
 
 def capacity_gmac(spec: GeneratorSpec, size: tuple[int, int]) -> float:
-    """The same as if convolutions in groups of several channels saw all: students come as near as it is large.
+    """The same as if convolutions in groups of several channels saw all. Depthwise ones count as they are.
 
-    "Convolutions in groups" in docs/compression.md has what that was seen on. Depthwise ones count as they are.
+    For ``mr2ct``, students come as near as it is large; for ``ct2mr``, groups lose more than it says
+    ("Convolutions in groups" in docs/compression.md).
     """
     with torch.device("meta"):
         network = build_generator(spec)

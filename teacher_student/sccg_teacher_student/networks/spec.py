@@ -16,7 +16,7 @@ Padding = Literal["reflect", "zeros"]
 # The best known students by purpose; every command that takes a student name takes these.
 PRESETS: dict[str, str] = {
     "fast": "s2d-64x3-h16-g16-nostd-in1-tanh",
-    "balanced": "s2d-64x8-h16-g16-nostd-in1-tanh",
+    "balanced": "s2d-64x2-h16-nostd-in1-tanh",
     "faithful": "s2d-64x5-h16-nostd-in1-tanh",
 }
 DEFAULT_STUDENT = "balanced"
@@ -82,7 +82,7 @@ class GeneratorSpec:
         s2d: size of each block's first convolution, and whether it sees one channel at a time; the second is 1x1 then.
     group_width
         s2d: above 1, the first convolution of each block (but those of the branch) sees so many channels at a time
-        (Xie et al. 2017), and the second is 1x1; so does that of ``refine``. 0: they see all, unless depthwise.
+        (Xie et al. 2017), and the second is 1x1; the convolution of ``refine`` sees as many. 0: they see all.
     refine
         s2d: one more 3x3 convolution before the last.
     outer_kernel
@@ -153,7 +153,7 @@ class GeneratorSpec:
     def _check_groups(self) -> None:
         if self.kernel != 3 or self.depthwise:
             raise InputError("s2d generator: with a group_width (-gN), kernel must be 3 and not depthwise")
-        for channels in {self.width, self.inner_width or self.width}:
+        for channels in (self.inner_width or self.width, *((self.width,) if self.refine else ())):
             if not 1 < self.group_width < channels or channels % self.group_width:
                 raise InputError(f"s2d generator: group_width (-gN) must be a part of {channels} channels")
 
