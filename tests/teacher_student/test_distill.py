@@ -126,13 +126,19 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     assert_same_student(tmp_path / "whole", tmp_path / "parts")
 
 
+def interrupted(config: DistillConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a run that was ended after three steps leaves in ``last.pt``."""
+    with pytest.raises(KeyboardInterrupt):
+        run(config, folder, report=stop_at(3, monkeypatch))
+    content: dict[str, Any] = torch.load(folder / "last.pt", weights_only=True)
+    return content
+
+
 def test_a_run_of_before_a_field_was_added_to_specs_goes_on(
     config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "parts"
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder, report=stop_at(3, monkeypatch))
-    content = torch.load(folder / "last.pt", weights_only=True)
+    content = interrupted(config, folder, monkeypatch)
     spec = json.loads(content["spec"])
     del spec["norm_once"]
     torch.save(content | {"spec": json.dumps(spec)}, folder / "last.pt")
@@ -147,9 +153,7 @@ def test_a_run_of_before_the_background_was_taken_goes_on(
     config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "parts"
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder, report=stop_at(3, monkeypatch))
-    content = torch.load(folder / "last.pt", weights_only=True)
+    content = interrupted(config, folder, monkeypatch)
     record = json.loads(content["record"])
     del record["input_statistics"]["background"]
     for damaged in (
@@ -169,8 +173,7 @@ def test_a_resume_with_another_teacher_or_other_data_is_refused(
     config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "parts"
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder, report=stop_at(3, monkeypatch))
+    interrupted(config, folder, monkeypatch)
     save_teacher(Path(config.teacher), seed=2)
     with pytest.raises(InputError, match="another run: its record"):
         run(config, folder, resume=True)
