@@ -51,7 +51,7 @@ def means(network: nn.Module, image: FloatArray) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("name", "convolutions"),
+    ("name", "norms"),
     [
         ("s2d-8x2-h4-nostd-in1-tanh", 5),
         ("s2d-8x2-g4-nostd-in1", 4),
@@ -60,11 +60,11 @@ def means(network: nn.Module, image: FloatArray) -> list[Tensor]:
         ("s2d-8x2-u16-branch-in", 11),
     ],
 )
-def test_the_function_stays_the_same_while_means_go(name: str, convolutions: int) -> None:
+def test_the_function_stays_the_same_while_means_go(name: str, norms: int) -> None:
     network = used(name)
     before, away = [run(network, image) for image in IMAGES], means(network, IMAGES[0])
     centre(network, IMAGES[:1])
-    assert len(away) == convolutions
+    assert len(away) == norms
     assert np.std(before) > 0.01
     for image, expected in zip(IMAGES, before, strict=True):
         np.testing.assert_allclose(run(network, image), expected, atol=1e-4)

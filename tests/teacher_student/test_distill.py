@@ -134,38 +134,31 @@ def interrupted(config: DistillConfig, folder: Path, monkeypatch: pytest.MonkeyP
     return content
 
 
-def test_a_run_of_before_a_field_was_added_to_specs_goes_on(
-    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("key", "part", "added", "other"),
+    [
+        ("spec", None, "norm_once", {"width": 5}),
+        ("record", "input_statistics", "background", {"data": "elsewhere"}),
+    ],
+)
+def test_a_run_of_before_a_field_was_added_goes_on(
+    config: DistillConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    part: str | None,
+    added: str,
+    other: dict[str, Any],
 ) -> None:
     folder = tmp_path / "parts"
     content = interrupted(config, folder, monkeypatch)
-    spec = json.loads(content["spec"])
-    del spec["norm_once"]
-    torch.save(content | {"spec": json.dumps(spec)}, folder / "last.pt")
-    assert run(config, folder, resume=True).facts["steps"] == 6
-    for damaged in ("{", "[]", json.dumps(spec | {"width": 5})):
-        torch.save(content | {"spec": damaged}, folder / "last.pt")
-        with pytest.raises(InputError, match="another run: its spec"):
+    before = json.loads(content[key])
+    del (before if part is None else before[part])[added]
+    for damaged in ("{", "[]", json.dumps(before | other), json.dumps(dict.fromkeys(before))):
+        torch.save(content | {key: damaged}, folder / "last.pt")
+        with pytest.raises(InputError, match=f"another run: its {key}"):
             run(config, folder, resume=True)
-
-
-def test_a_run_of_before_the_background_was_taken_goes_on(
-    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "parts"
-    content = interrupted(config, folder, monkeypatch)
-    record = json.loads(content["record"])
-    del record["input_statistics"]["background"]
-    for damaged in (
-        "{",
-        "[]",
-        json.dumps(record | {"data": "elsewhere"}),
-        json.dumps(record | {"input_statistics": 1}),
-    ):
-        torch.save(content | {"record": damaged}, folder / "last.pt")
-        with pytest.raises(InputError, match="another run: its record"):
-            run(config, folder, resume=True)
-    torch.save(content | {"record": json.dumps(record)}, folder / "last.pt")
+    torch.save(content | {key: json.dumps(before)}, folder / "last.pt")
     assert run(config, folder, resume=True).facts["steps"] == 6
 
 
