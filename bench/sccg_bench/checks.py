@@ -5,8 +5,8 @@ They are engineering limits. None of them is a clinical validation, and none rep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sccg_bench.quality import DETAIL
 from sccg_bench.results import Results, Row
@@ -49,6 +49,12 @@ class Limit:
         """Whether a figure lies in the range."""
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
+    def missed_by(self, value: float) -> float:
+        """How far a figure lies outside of the range; 0 where it lies in it."""
+        below = 0.0 if self.low is None else self.low - value
+        above = 0.0 if self.high is None else value - self.high
+        return max(0.0, below, above)
+
     def value(self, row: Row) -> float | None:
         """The row's figure, or None; of detail only where it was compared with the teacher's.
 
@@ -77,9 +83,7 @@ PAPER_TARGETS = (
     Limit("PSNR, dB (stated as about 30)", "quality", "psnr_db", low=30),
 )
 WORST_SLICE = Limit("worst slice", "drift", "to_teacher_psnr_head_db", high=5, of_worst_slice=True)
-FRONTIER = (
-    Limit("hf ratio", "quality", "hf_ratio", low=0.9, high=1.1),
-    Limit("hf corr", "quality", "hf_corr", low=0.9),
+_GUARDS = (
     Limit("phase ratio", "quality", "phase_ratio", high=1.2),
     Limit("Δ PSNR", "drift", "delta_psnr_db", low=-0.1),
     Limit("Δ SSIM", "drift", "delta_ssim", low=-0.002),
@@ -89,7 +93,41 @@ FRONTIER = (
     Limit("engine to FP32", "engine_drift", "engine_to_fp32_psnr_head_db", low=42),
     WORST_SLICE,
 )
+
+
+def _frontier(ratio: tuple[float, float], correlation: float) -> tuple[Limit, ...]:
+    return (
+        Limit("hf ratio", "quality", "hf_ratio", *ratio),
+        Limit("hf corr", "quality", "hf_corr", low=correlation),
+        *_GUARDS,
+    )
+
+
+FRONTIER = _frontier((0.9, 1.1), 0.9)
 """What the default student is to keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a preset is for: limits of its own, and of time and nearness beside others of the same run.
+
+    ``share_of_plain``: its time over that of a student without anything that looks at the whole slice, at most.
+    ``over_slim_db``: PSNR to the teacher inside the head over that of a slim ResNet trained alike, dB, at least.
+    ``to_teacher_db``: the same on the whole slice, dB, by direction; None where only nearness to others is asked for.
+    """
+
+    share_of_plain: float
+    over_slim_db: float
+    limits: tuple[Limit, ...]
+    to_teacher_db: Mapping[Direction | None, float] = field(default_factory=dict)
+
+
+AIMS: Mapping[str, Aim] = {
+    "fast": Aim(0.50, -1.5, _frontier((0.85, 1.15), 0.85)),
+    "balanced": Aim(0.83, 0, FRONTIER, {"mr2ct": 31, "ct2mr": 35}),
+    "faithful": Aim(1.67, 1, _frontier((0.95, 1.05), 0.93)),
+}
+"""By preset."""
 _TO_TEACHER_DB: dict[Direction | None, float] = {"mr2ct": 28, "ct2mr": 32}
 
 

@@ -25,7 +25,7 @@ from sccg_compress.models import STUDENT
 from sccg_runtime.errors import InputError, RefusedError, SccgError
 from sccg_runtime.files import sha256, write_bytes, write_text
 from sccg_teacher_student.loss_weights import USUAL, USUAL_DECAY
-from sccg_teacher_student.networks.spec import DEFAULT_STUDENT
+from sccg_teacher_student.networks.spec import DEFAULT_STUDENT, PRESETS
 
 if TYPE_CHECKING:
     from sccg_bench.results import Results
@@ -317,6 +317,7 @@ def _rows(direction: str, out: Path) -> list[Path]:
 
 def _summarise(direction: str, out: Path, against: str | None) -> None:
     from sccg_bench.merging import merge
+    from sccg_bench.report.aims import aims_table
     from sccg_bench.report.charts import drift_figure, svg_bytes
     from sccg_bench.report.gains import gains_table
     from sccg_bench.report.markdown import write_markdown
@@ -330,7 +331,9 @@ def _summarise(direction: str, out: Path, against: str | None) -> None:
     gains = [] if against is None else [gains_table(merged, against)]
     several = len(merged.provenance.get("cases") or ()) > 1
     patients = [students_by_patient(merged)] if several else []
-    write_markdown(out / f"{name}.md", merged, [study_table(merged), *patients, *gains])
+    aims = aims_table(merged, PRESETS)
+    tables = [study_table(merged), *([aims] if aims.lines else []), *patients, *gains]
+    write_markdown(out / f"{name}.md", merged, tables)
     figure = drift_figure(engines(merged), teacher=True)
     if figure is not None:
         write_bytes(out / f"{name}.svg", svg_bytes(figure))

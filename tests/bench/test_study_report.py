@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sccg_bench.latency import summarise_blocks
+from sccg_bench.report.aims import aims_table
 from sccg_bench.report.charts import drift_figure
 from sccg_bench.report.study import computed, engines, missed, students_by_patient, study_table
 from sccg_bench.results import Results, Row
@@ -145,3 +146,71 @@ def test_every_patient_is_held_against_the_limits_alone() -> None:
     assert [line["worst slice, head: dB"] for line in cells] == ["25.00 (a/2)", "33.00 (b/7)"]
     assert [line["Δ PSNR: dB"] for line in cells] == ["+0.00", "–"]
     assert [line["misses"] for line in cells] == ["hf ratio", "none of 7"]
+
+
+PRESETS = {"fast": "s2d-8x1", "balanced": "s2d-8x2", "faithful": "s2d-8x3"}
+SLIM = replace(GOOD, name="int8, resnet-16x9-in-8min-seed0", speedup_vs_teacher=20.0)
+
+
+def preset(name: str, **changes: object) -> Row:
+    return replace(GOOD, name=f"int8, {name}-8min-seed0", **changes)  # type: ignore[arg-type]
+
+
+def aims(*rows: Row) -> list[dict[str, str]]:
+    table = aims_table(replace(STUDY, rows=rows), PRESETS)
+    return [dict(zip(table.header, line, strict=True)) for line in table.lines]
+
+
+def test_aims_are_those_of_the_preset() -> None:
+    soft = {"hf_ratio": 0.87, "hf_corr": 0.91, "phase_ratio": 1.1, "bias_soft_u8": 0.0, "bias_bone_u8": -1.25}
+    rows = [preset(name, quality=soft) for name in ("s2d-8x1", "s2d-8x2", "s2d-8x3")]
+    missed_by = {(line["preset"], line["misses"]): line["by"] for line in aims(*rows)}
+    assert missed_by == {
+        ("fast", "bias of bone"): "0.250",
+        ("balanced", "bias of bone"): "0.250",
+        ("balanced", "hf ratio"): "0.030",
+        ("faithful", "bias of bone"): "0.250",
+        ("faithful", "hf ratio"): "0.080",
+        ("faithful", "hf corr"): "0.020",
+    }
+
+
+def test_nearness_is_held_beside_a_slim_resnet_trained_alike() -> None:
+    near = {**(GOOD.drift or {}), "to_teacher_psnr_head_db": 28.0}
+    row = preset("s2d-8x1", drift=near)
+    (line,) = aims(row, SLIM)
+    assert (line["misses"], line["asked for"], line["in the mean"]) == (
+        "to teacher, head: dB",
+        "at least 28.5",
+        "28.000",
+    )
+    assert line["by"] == "0.500"
+    (line,) = aims(preset("s2d-8x2", drift=near), SLIM)
+    assert line["by"] == "2.000"
+    for other in (replace(SLIM, name="int8, resnet-16x9-in-8min-seed01"), replace(SLIM, engine="torch")):
+        (line,) = aims(row, other)
+        assert line["misses"] == "none of 10", "nothing to be held beside"
+
+
+def test_time_is_held_beside_the_plain_student() -> None:
+    (line,) = aims(preset("s2d-8x1", speedup_vs_teacher=180.0), PLAIN)
+    assert (line["misses"], line["in the mean"], line["by"]) == ("time, of plain", "0.556", "0.056")
+    assert [line["misses"] for line in aims(preset("s2d-8x1"), PLAIN)] == ["none of 11"]
+
+
+def test_a_patient_that_misses_an_aim_is_named_where_the_mean_does_not() -> None:
+    def patient(case: str, ratio: float, near: float) -> dict[str, object]:
+        quality, drift = {**(GOOD.quality or {}), "hf_ratio": ratio}, {"to_teacher_psnr_head_db": near}
+        return {"case": case, "slices": 3, "quality": quality, "drift": drift}
+
+    row = preset("s2d-8x1", per_patient=(patient("a", 1.2, 28.0), patient("b", 0.9, 30.0)))
+    slim = replace(SLIM, per_patient=(patient("a", 1.0, 29.0), patient("b", 1.0, 32.0)))
+    near, detail = aims(row, slim)
+    assert (near["misses"], near["by"], near["by, patient by patient"]) == ("to teacher, head: dB", "–", "b 0.500")
+    assert (detail["misses"], detail["by"], detail["by, patient by patient"]) == ("hf ratio", "–", "a 0.050")
+    alone = replace(row, per_patient=(patient("a", 1.2, 20.0),))
+    assert [line["misses"] for line in aims(alone, slim)] == ["none of 11"], "one patient's mean is the mean"
+
+
+def test_a_study_without_presets_has_no_aims() -> None:
+    assert aims(GOOD, SLIM, PLAIN) == []

@@ -141,6 +141,14 @@ def test_it_goes_on_where_it_ended(run: Cli, lab: Lab, log: list[str]) -> None:
     assert log[0] == "resume mr2ct-s2d-16x1-5steps-seed0"
 
 
+def test_a_preset_is_held_against_its_aims(run: Cli, lab: Lab, log: list[str]) -> None:
+    study(run, lab, "--student", "s2d-8x1")
+    assert "## Aims" not in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+    study(run, lab, "--student", "fast")
+    told = Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+    assert "| fast | 5steps-seed0 | " in told.split("## Aims")[1].split("##")[0]
+
+
 def test_several_patients_stand_each_on_its_own_behind_the_table(run: Cli, lab: Lab, log: list[str]) -> None:
     study(run, lab, "--student", "s2d-8x1")
     row = Path("study/rows/mr2ct-s2d-8x1-5steps-seed0.json")

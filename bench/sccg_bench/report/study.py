@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sccg_bench.checks import FRONTIER, outcomes
@@ -33,17 +34,15 @@ def engines(results: Results) -> Results:
 def study_table(results: Results) -> Table:
     """One line per row of :func:`engines` that was measured.
 
-    ``of plain`` is the time over that of the first student whose name has ``-plain``, both by the teacher's in the same
-    run: a ratio that other runs and machines share.
+    ``of plain`` is :func:`share_of_plain`: a ratio that other runs and machines share.
     """
     rows = [row for row in engines(results).rows if row.drift or row.role == "teacher"]
-    plain = next((row.speedup_vs_teacher for row in rows if row.role == "model" and "-plain" in row.name), None)
     lines = [
         (
             row.name,
             computed(row),
             milliseconds(row.latency_ms, "p50"),
-            number(plain / row.speedup_vs_teacher if plain and row.speedup_vs_teacher else None, 2),
+            number(share_of_plain(row, rows), 2),
             times(row.speedup_vs_teacher),
             *_to_teacher(row),
             mean_figure(row, "engine_drift", "engine_to_fp32_psnr_head_db", 1),
@@ -93,6 +92,12 @@ def computed(row: Row) -> str:
     """Precisions that ran, the one asked for first, such as ``int8 + bf16``; if unknown, what was asked for."""
     ran = sorted(row.precision_ran or {}, key=lambda name: (name != row.precision, name))
     return " + ".join(ran) or row.precision or NOTHING
+
+
+def share_of_plain(row: Row, rows: Iterable[Row]) -> float | None:
+    """A row's time over that of the plain student among ``rows``, each by the teacher's in its own run; else None."""
+    plain = next((one.speedup_vs_teacher for one in rows if one.role == "model" and "-plain" in one.name), None)
+    return plain / row.speedup_vs_teacher if plain and row.speedup_vs_teacher else None
 
 
 def missed(row: Row) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = (Path("README.md"), *(Path("docs", name) for name in ("compression.md", "targets.md", "teacher.md")))
 _BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>figures|study|patients|gains|plan|targets|teachers|ablation): (?P<name>[\w/-]+)"
+    r"(?P<head><!-- (?P<kind>figures|study|aims|patients|gains|plan|targets|teachers|ablation): (?P<name>[\w/-]+)"
     r"(?: over (?P<against>[\w.-]+))? -->\n)"
     r".*?(?P<end><!-- end of (?P=kind) -->)",
     re.DOTALL,
@@ -36,10 +36,11 @@ def filled(text: str, results: Path) -> str:
     """``text`` with every block ``<!-- KIND: NAME -->`` filled.
 
     A run of bench, or of study, is ``figures`` (``results/NAME.json``), the merged rows of a study
-    ``study: FOLDER/DIRECTION`` (``results/FOLDER/study-DIRECTION.json``), the same patient by patient
-    ``patients: FOLDER/DIRECTION``, what they gain ``gains: FOLDER/DIRECTION over ROW``, the table of plan ``plan`` and
-    that of targets ``targets`` (``results/NAME.json``), teachers that bench measured and what each part of their
-    objective does ``teachers`` and ``ablation`` (folders).
+    ``study: FOLDER/DIRECTION`` (``results/FOLDER/study-DIRECTION.json``), what presets among them miss
+    ``aims: FOLDER/DIRECTION``, the same rows patient by patient ``patients: FOLDER/DIRECTION``, what they gain
+    ``gains: FOLDER/DIRECTION over ROW``, the table of plan ``plan`` and that of targets ``targets``
+    (``results/NAME.json``), teachers that bench measured and what each part of their objective does ``teachers`` and
+    ``ablation`` (folders).
 
     Raises
     ------
@@ -55,6 +56,7 @@ def filled(text: str, results: Path) -> str:
     kinds: dict[str, Callable[[str, str], str]] = {
         "figures": lambda name, _: render(read_results(results / f"{name}.json")),
         "study": lambda name, _: render_study(rows(name)),
+        "aims": lambda name, _: render_aims(rows(name)),
         "patients": lambda name, _: render_patients(rows(name)),
         "gains": lambda name, row: render_gains(rows(name), row),
         "plan": lambda name, _: render_plan(results / f"{name}.json"),
@@ -88,6 +90,15 @@ def render_study(results: Results) -> str:
     from sccg_bench.report.study import study_table
 
     return "\n".join([*grid(study_table(results)), "", _told(results, "study")]) + "\n"
+
+
+def render_aims(results: Results) -> str:
+    """Markdown table of what a study's presets miss of what they are for."""
+    from sccg_bench.report.aims import aims_table
+    from sccg_bench.report.markdown import grid
+    from sccg_teacher_student.networks.spec import PRESETS
+
+    return "\n".join(grid(aims_table(results, PRESETS))) + "\n"
 
 
 def render_patients(results: Results) -> str:

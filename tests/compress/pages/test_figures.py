@@ -12,6 +12,7 @@ from sccg_bench.latency import Latency
 from sccg_bench.results import Results, Row, not_measured_row, paper_row, write_results
 from sccg_compress.pages.figures import DOCUMENTS, filled, main
 from sccg_runtime.errors import InputError
+from sccg_teacher_student.networks.spec import PRESETS
 
 README = "# Title\n\n<!-- figures: phantom -->\n<!-- end of figures -->\n\nafter\n"
 
@@ -75,6 +76,16 @@ def test_a_study_becomes_the_table_of_its_engines(results: Path) -> None:
     assert "| small\\|int8 | int8 | 9.88 | – | 123× |" in text
     assert "Measured by `sccg-compress study` on Abacus 3000, 2 cores; mr2ct; simulated data" in text
     assert "old" not in text
+
+
+def test_presets_have_a_table_of_what_they_miss(results: Path) -> None:
+    path = results / "study" / "study-mr2ct.json"
+    path.parent.mkdir()
+    near = {"to_teacher_psnr_db": 30.5}
+    row = Row(name=f"int8, {PRESETS['balanced']}-8min-seed0", engine="openvino", drift=near)
+    write_results(path, Results(machine={}, provenance={}, direction="mr2ct", rows=(row,)))
+    text = filled("<!-- aims: study/mr2ct -->\n<!-- end of aims -->\n", results)
+    assert "| balanced | 8min-seed0 | to teacher, whole: dB | at least 31 | 30.500 | 0.500 | – |" in text
 
 
 def test_a_study_of_several_patients_has_a_table_of_each(results: Path) -> None:
