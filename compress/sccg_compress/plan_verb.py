@@ -107,19 +107,18 @@ def _show(timed: Timing, budget_ms: float) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("student", no_wrap=True)
-    for header in ("GMAC", "capacity", "p50 ms", "p90 ms"):
+    for header in ("GMAC", "p50 ms", "p90 ms"):
         table.add_column(header, justify="right")
     table.add_column("fits")
-    for one in sorted(timed.candidates, key=lambda one: (one.control, one.capacity_gmac)):
+    for one in sorted(timed.candidates, key=lambda one: (one.control, one.gmac)):
         figures = ["–" if value is None else f"{value:.2f}" for value in (one.p50_ms, one.p90_ms)]
         verdict = "yes" if one.fits(budget_ms) else "no" if one.note is None else "–"
         shown = "control" if one.control else verdict
-        table.add_row(one.name, f"{one.gmac:.2f}", f"{one.capacity_gmac:.2f}", *figures, shown)
+        table.add_row(one.name, f"{one.gmac:.2f}", *figures, shown)
     setting = timed.setting
     where = f"{setting.cpu or 'CPU'}, {setting.threads} threads; INT8, {setting.target}"
     console = Console(highlight=False, markup=False)
     console.print(table)
     console.print(f"{where}; {setting.size[0]}x{setting.size[1]}, one slice at a time.")
     console.print(f"Fits: p50 and {MARGIN:.0%} of it are within {budget_ms:g} ms.")
-    console.print("The largest has most capacity: GMAC as if convolutions in groups were dense.")
     console.print("Presets: " + ", ".join(f"{preset} {name}" for preset, name in PRESETS.items()) + ".", soft_wrap=True)

@@ -21,7 +21,7 @@ from sccg_bench.measuring import BenchOptions, Measuring
 from sccg_bench.results import Row
 from sccg_bench.run import unsteady
 from sccg_bench.worker_child import noise
-from sccg_compress.candidates import contenders
+from sccg_compress.candidates import CANDIDATES, CONTROLS
 from sccg_export.calibration import Calibration
 from sccg_export.graph import export_graph
 from sccg_export.requirements import REQUIREMENTS
@@ -32,7 +32,7 @@ from sccg_runtime.engine import EngineFiles, cpu_capabilities, physical_cores
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256, write_text
 from sccg_teacher_student.networks.build import build_generator
-from sccg_teacher_student.networks.cost import capacity_gmac, gmac, parameters
+from sccg_teacher_student.networks.cost import gmac, parameters
 from sccg_teacher_student.networks.spec import GeneratorSpec, student_spec
 
 SCHEMA = "sccg-plan/1"
@@ -52,8 +52,6 @@ class Timed:
         Shown, never chosen.
     parameters, gmac
         Numbers that it learns; 10^9 multiply-adds for one slice.
-    capacity_gmac
-        See :func:`sccg_teacher_student.networks.cost.capacity_gmac`.
     p50_ms, p90_ms
         Single stream; None where it could not be timed, and ``note`` says why.
     precision_ran
@@ -64,7 +62,6 @@ class Timed:
     control: bool
     parameters: int
     gmac: float
-    capacity_gmac: float
     p50_ms: float | None
     p90_ms: float | None
     precision_ran: dict[str, int] | None
@@ -121,8 +118,7 @@ class Setting:
             raise InputError(f"--target {target}: plan times engines of the CPU; say openvino or ort")
         machine = describe_machine()
         candidates, controls = (
-            tuple(name for name in dict.fromkeys(names) if student_spec(name).takes(size))
-            for names in contenders(known)
+            tuple(name for name in names if student_spec(name).takes(size)) for names in (CANDIDATES, CONTROLS)
         )
         if not candidates:
             raise InputError(f"--size {size[0]}x{size[1]}: no student takes such slices; say multiples of 16 pixels")
@@ -211,9 +207,9 @@ def measure(setting: Setting, say: Callable[[str], None]) -> Timing:
 
 
 def choose(candidates: Sequence[Timed], budget_ms: float) -> Timed | None:
-    """The candidate of largest capacity of those that fit, and of these the fastest; None where none fits."""
+    """Of the candidates that fit, that of most multiply-adds, and of these the fastest; None where none fits."""
     fitting = [one for one in candidates if not one.control and one.fits(budget_ms)]
-    return max(fitting, key=lambda one: (one.capacity_gmac, -(one.p50_ms or 0.0)), default=None)
+    return max(fitting, key=lambda one: (one.gmac, -(one.p50_ms or 0.0)), default=None)
 
 
 def engine_files(spec: GeneratorSpec, target: Target, size: tuple[int, int]) -> EngineFiles:
@@ -239,7 +235,6 @@ def _timed(spec: GeneratorSpec, row: Row, setting: Setting) -> Timed:
         control=spec.name in setting.controls,
         parameters=learned,
         gmac=gmac(spec, setting.size),
-        capacity_gmac=capacity_gmac(spec, setting.size),
         p50_ms=None if row.latency_ms is None else row.latency_ms.p50,
         p90_ms=None if row.latency_ms is None else row.latency_ms.p90,
         precision_ran=row.precision_ran,

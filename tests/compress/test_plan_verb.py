@@ -12,7 +12,7 @@ from command_line import Cli, Lab
 
 from sccg_bench.worker_child import noise
 from sccg_compress import planning
-from sccg_compress.candidates import CANDIDATES, CONTROLS, FILM, contenders
+from sccg_compress.candidates import CANDIDATES, CONTROLS
 from sccg_compress.planning import Setting, Timed, Timing, choose, engine_files
 from sccg_export.runnables import EngineRunnable
 from sccg_runtime.contract import Target
@@ -24,13 +24,12 @@ FEW = ("s2d-8x1", "s2d-8x2-u16-branch-notail")
 CONTROL = "resnet-4x1-bn"
 
 
-def timed(name: str, capacity: float, p50_ms: float | None, *, control: bool = False) -> Timed:
+def timed(name: str, gmac: float, p50_ms: float | None, *, control: bool = False) -> Timed:
     return Timed(
         name=name,
         control=control,
         parameters=1000,
-        gmac=10 - capacity,
-        capacity_gmac=capacity,
+        gmac=gmac,
         p50_ms=p50_ms,
         p90_ms=None if p50_ms is None else p50_ms * 1.2,
         precision_ran=None if p50_ms is None else {"int8": 3},
@@ -67,9 +66,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Setting]:
     ("budget_ms", "chosen"),
     [(100, "s2d-64x6"), (9.9, "s2d-64x6"), (9.8, BALANCED), (4.83, "s2d-32x4-u96"), (1.2, "s2d-16x4"), (1.05, None)],
 )
-def test_the_largest_capacity_that_fits_with_a_tenth_to_spare_and_never_a_control(
-    budget_ms: float, chosen: str | None
-) -> None:
+def test_the_largest_that_fits_with_a_tenth_to_spare_and_never_a_control(budget_ms: float, chosen: str | None) -> None:
     found = choose(TABLE, budget_ms)
     assert (found and found.name) == chosen
 
@@ -84,7 +81,7 @@ def test_the_table_and_the_command_that_comes_next(run: Cli, told: list[Setting]
     said = run("plan", "--budget-ms", 5)
     assert said.code == 0, said
     lines = {line.split()[0]: line.split() for line in said.out.splitlines() if line.strip()}
-    assert lines[BALANCED][1:] == ["6.70", "3.30", "4.40", "5.28", "yes"]
+    assert lines[BALANCED][1:] == ["3.30", "4.40", "5.28", "yes"]
     assert lines["s2d-64x6"][-3:] == ["9.00", "10.80", "no"]
     assert lines["s2d-48x4-k7"][-1] == "control"
     assert lines["s2d-64x4"][-3:] == ["–", "–", "–"]
@@ -164,32 +161,25 @@ def test_processes_at_once_do_not_measure(
 def test_only_students_that_take_the_size_are_timed() -> None:
     whole, odd = Setting.here("openvino", (512, 512)), Setting.here("openvino", (512, 500))
     assert set(whole.candidates) == set(CANDIDATES)
-    assert set(whole.controls) == {*FILM, *CONTROLS}
-    assert odd.candidates
-    assert all(student_spec(name).stride == 4 for name in odd.candidates)
+    assert set(whole.controls) == set(CONTROLS)
+    assert odd.controls
+    assert all(student_spec(name).stride == 4 for name in (*odd.candidates, *odd.controls))
 
 
 def test_candidates_are_names_of_every_form_and_the_presets_are_among_them() -> None:
-    specs = {name: student_spec(name) for name in (*CANDIDATES, *FILM, *CONTROLS)}
+    specs = {name: student_spec(name) for name in (*CANDIDATES, *CONTROLS)}
     assert all(spec.name == name for name, spec in specs.items())
-    assert len(set(CANDIDATES)) == len(CANDIDATES)
+    assert len(specs) == len((*CANDIDATES, *CONTROLS)), "none stands twice"
     assert set(PRESETS.values()) <= set(CANDIDATES)
-    assert all(specs[name].tanh for name in (*CANDIDATES, *FILM)), "what may be chosen ends as the teacher does"
-    assert not set(CANDIDATES) & {*FILM, *CONTROLS}
+    parts = ("branch", "inner_width", "refine", "norm_once", "tanh", "standardise", "dilations", "film_after")
+    form = {tuple(bool(getattr(specs[name], part)) for part in parts) for name in CANDIDATES}
+    assert form == {(False, False, True, True, True, False, True, False)}, "multiply-adds rank one form alone"
     assert {spec.factor for spec in specs.values()} >= {4, 8}
-    for part in ("branch", "half_width", "inner_width", "refine", "norm_once", "tanh", "group_width"):
+    for part in (*parts, "half_width", "group_width"):
         assert {bool(getattr(spec, part)) for spec in specs.values()} == {False, True}
     assert any(specs[name].depthwise for name in CONTROLS)
     assert any(specs[name].kernel > 3 and not specs[name].depthwise for name in CONTROLS)
     assert {specs[name].family for name in CONTROLS} == {"resnet", "s2d"}
-
-
-def test_students_with_film_may_be_chosen_where_instance_norm_is_slow() -> None:
-    (openvino, beside), (ort, controls) = contenders("openvino"), contenders("ort")
-    assert set(FILM) <= set(ort)
-    assert not set(FILM) & {*openvino, *controls}
-    assert {*openvino, *beside} == {*ort, *controls}
-    assert all(student_spec(name).film_after and student_spec(name).norm == "batch" for name in FILM)
 
 
 def test_what_is_wrong_is_one_line(run: Cli, told: list[Setting]) -> None:
@@ -247,7 +237,8 @@ def test_an_engine_of_random_weights_runs_in_eight_bits(target: Target) -> None:
 @pytest.mark.usefixtures("brief")
 def test_students_are_really_built_and_timed(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(planning, "contenders", lambda _: (FEW, (CONTROL,)))
+    monkeypatch.setattr(planning, "CANDIDATES", FEW)
+    monkeypatch.setattr(planning, "CONTROLS", (CONTROL,))
     said = run("plan", "--budget-ms", 100_000, "--size", 64, "--json", "-")
     assert said.code == 0, said
     values = json.loads(said.out)
@@ -257,7 +248,7 @@ def test_students_are_really_built_and_timed(run: Cli, tmp_path: Path, monkeypat
         assert one["precision_ran"]["int8"] > 0
         assert one["parameters"] > 0
         assert one["note"] is None
-    assert values["chosen"] == max(values["candidates"][:-1], key=lambda one: one["capacity_gmac"])["name"]
+    assert values["chosen"] == max(values["candidates"][:-1], key=lambda one: one["gmac"])["name"]
 
 
 @pytest.mark.usefixtures("brief")
@@ -265,7 +256,8 @@ def test_where_no_student_can_be_timed_nothing_is_kept(
     run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(planning, "contenders", lambda _: (("s2d-8x1",), ()))
+    monkeypatch.setattr(planning, "CANDIDATES", ("s2d-8x1",))
+    monkeypatch.setattr(planning, "CONTROLS", ())
     broken = replace(
         engine_files(student_spec("s2d-8x1"), "openvino", (64, 64)), members={"model.xml": b"", "model.bin": b""}
     )

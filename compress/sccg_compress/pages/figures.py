@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = (Path("README.md"), *(Path("docs", name) for name in ("compression.md", "targets.md", "teacher.md")))
 _BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>figures|study|aims|patients|gains|plan|targets|teachers|ablation): (?P<name>[\w/-]+)"
+    r"(?P<head><!-- (?P<kind>figures|study|aims|gains|plan|targets|teachers|ablation): (?P<name>[\w/-]+)"
     r"(?: over (?P<against>[\w.-]+))? -->\n)"
     r".*?(?P<end><!-- end of (?P=kind) -->)",
     re.DOTALL,
@@ -37,10 +37,9 @@ def filled(text: str, results: Path) -> str:
 
     A run of bench, or of study, is ``figures`` (``results/NAME.json``), the merged rows of a study
     ``study: FOLDER/DIRECTION`` (``results/FOLDER/study-DIRECTION.json``), what presets among them miss
-    ``aims: FOLDER/DIRECTION``, the same rows patient by patient ``patients: FOLDER/DIRECTION``, what they gain
-    ``gains: FOLDER/DIRECTION over ROW``, the table of plan ``plan`` and that of targets ``targets``
-    (``results/NAME.json``), teachers that bench measured and what each part of their objective does ``teachers`` and
-    ``ablation`` (folders).
+    ``aims: FOLDER/DIRECTION``, what rows gain ``gains: FOLDER/DIRECTION over ROW``, the table of plan ``plan`` and that
+    of targets ``targets`` (``results/NAME.json``), teachers that bench measured and what each part of their objective
+    does ``teachers`` and ``ablation`` (folders).
 
     Raises
     ------
@@ -57,7 +56,6 @@ def filled(text: str, results: Path) -> str:
         "figures": lambda name, _: render(read_results(results / f"{name}.json")),
         "study": lambda name, _: render_study(rows(name)),
         "aims": lambda name, _: render_aims(rows(name)),
-        "patients": lambda name, _: render_patients(rows(name)),
         "gains": lambda name, row: render_gains(rows(name), row),
         "plan": lambda name, _: render_plan(results / f"{name}.json"),
         "targets": lambda name, _: render_targets(results / f"{name}.json"),
@@ -101,14 +99,6 @@ def render_aims(results: Results) -> str:
     return "\n".join(grid(aims_table(results, PRESETS))) + "\n"
 
 
-def render_patients(results: Results) -> str:
-    """Markdown table of a study's students, patient by patient."""
-    from sccg_bench.report.markdown import grid
-    from sccg_bench.report.study import students_by_patient
-
-    return "\n".join(grid(students_by_patient(results))) + "\n"
-
-
 def render_gains(results: Results, against: str) -> str:
     """Markdown table of what a study's rows gain over ``against`` (InputError if there is no such row)."""
     from sccg_bench.report.gains import gains_table
@@ -128,13 +118,12 @@ def render_plan(path: Path) -> str:
     """
     with figures_of(path, "a plan") as values:
         setting = values["setting"]
-        lines = ["| student | parameters | GMAC | capacity, GMAC | p50 ms | fits |", "|---|---|---|---|---|---|"]
+        lines = ["| student | parameters | GMAC | p50 ms | fits |", "|---|---|---|---|---|"]
         for one in sorted(values["candidates"], key=lambda one: one["p50_ms"] or float("inf")):
             timed = one["p50_ms"] is not None
             verdict = "control" if one["control"] else "–" if not timed else "yes" if one["fits"] else "no"
             p50 = f"{one['p50_ms']:.2f}" if timed else ""
-            capacity = one.get("capacity_gmac", one["gmac"])  # before there were convolutions in groups
-            cells = (one["name"], f"{one['parameters']:,}", f"{one['gmac']:.2f}", f"{capacity:.2f}", p50, verdict)
+            cells = (one["name"], f"{one['parameters']:,}", f"{one['gmac']:.2f}", p50, verdict)
             lines.append(f"| {' | '.join(cells)} |")
         told = f"{setting['cpu'] or 'CPU not named'}, {setting['threads']} threads; INT8, {setting['target']}"
         told += f"; {values['budget_ms']:g} ms, {values['margin']:.0%} to spare: {values['chosen'] or 'nothing fits'}."

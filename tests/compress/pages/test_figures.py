@@ -88,22 +88,13 @@ def test_presets_have_a_table_of_what_they_miss(results: Path) -> None:
     assert "| balanced | 8min-seed0 | to teacher, whole: dB | at least 31 | 30.500 | 0.500 | – |" in text
 
 
-def test_a_study_of_several_patients_has_a_table_of_each(results: Path) -> None:
-    part = {"case": "case33", "slices": 17, "quality": {"psnr_db": 20.0}, "drift": {"to_teacher_psnr_head_db": 30.25}}
-    row = Row(
-        name="int8, s2d-8x1-8min-seed0",
-        engine="openvino",
-        per_patient=(part,),
-        counts={"slices": 80, "no_reference": 63},
-    )
+def test_slices_without_a_real_image_are_counted(results: Path) -> None:
     path = results / "study" / "study-mr2ct.json"
     path.parent.mkdir()
     before = Row(name="teacher", role="teacher", counts={"slices": 80})  # of an earlier version
+    row = Row(name="int8, s2d-8x1-8min-seed0", engine="openvino", counts={"slices": 80, "no_reference": 63})
     provenance = {"cases": ["case04", "case33"]}
     write_results(path, Results(machine={}, provenance=provenance, direction="mr2ct", rows=(before, row)))
-    assert "| s2d-8x1-8min-seed0 | case33 | 17 | 30.25 |" in filled(
-        "<!-- patients: study/mr2ct -->\n<!-- end of patients -->\n", results
-    )
     text = filled("<!-- study: study/mr2ct -->\n<!-- end of study -->\n", results)
     assert "slices of unknown origin, patients: 2, slices: 80, without a real image to compare with: 63." in text
 
@@ -154,17 +145,17 @@ def test_a_plan_becomes_the_table_of_its_candidates(results: Path) -> None:
     with pytest.raises(InputError, match=r"plan\.json: cannot be read as a plan"):
         filled(text, results)
     one = {"name": "s2d-8x1", "control": False, "parameters": 1234, "gmac": 0.5, "p50_ms": 2.5, "fits": True}
-    grouped = {**one, "name": "s2d-8x2-g2", "p50_ms": None, "fits": False, "capacity_gmac": 0.75}
-    others = [grouped, {**one, "name": "resnet", "control": True}]
+    untimed = {**one, "name": "s2d-8x2", "p50_ms": None, "fits": False}
+    others = [untimed, {**one, "name": "resnet", "control": True}]
     setting = {"cpu": "Abacus 3000", "threads": 2, "target": "openvino"}
     values = {"setting": setting, "budget_ms": 3.0, "margin": 0.1, "chosen": "s2d-8x1", "warnings": ["busy"]}
     path = results / "plan.json"
     path.write_text(json.dumps(values | {"candidates": [others[0], one, others[1]]}), encoding="utf-8")
     lines = filled(text, results).splitlines()
     assert lines[3:6] == [
-        "| s2d-8x1 | 1,234 | 0.50 | 0.50 | 2.50 | yes |",
-        "| resnet | 1,234 | 0.50 | 0.50 | 2.50 | control |",
-        "| s2d-8x2-g2 | 1,234 | 0.50 | 0.75 |  | – |",
+        "| s2d-8x1 | 1,234 | 0.50 | 2.50 | yes |",
+        "| resnet | 1,234 | 0.50 | 2.50 | control |",
+        "| s2d-8x2 | 1,234 | 0.50 |  | – |",
     ]
     assert lines[7].endswith("Abacus 3000, 2 threads; INT8, openvino; 3 ms, 10% to spare: s2d-8x1. Warning: busy.")
     path.write_text("[]", encoding="utf-8")
