@@ -109,11 +109,11 @@ FRONTIER = _frontier((0.9, 1.1), 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a preset is for: limits of its own, and of time and nearness beside others of the same run.
+    """What a preset is for: limits of its own, and of time and nearness beside other students of the study.
 
     ``share_of_plain``: its time over that of a student without anything that looks at the whole slice, at most.
     ``over_slim_db``: PSNR to the teacher inside the head over that of a slim ResNet trained alike, dB, at least.
-    ``to_teacher_db``: the same on the whole slice, dB, by direction; None where only nearness to others is asked for.
+    ``to_teacher_db``: PSNR to the teacher on the whole slice, dB, at least, by direction; empty: none is asked.
     """
 
     share_of_plain: float

@@ -14,7 +14,7 @@ CANDIDATES: tuple[str, ...] = (
     *(f"s2d-{size}-h16-g16-nostd-in1-tanh" for size in _IN_GROUPS),
     *PRESETS.values(),
 )
-"""Names of students that may be chosen: of the form that came nearest to its teacher for its multiply-adds."""
+"""Names of students that may be chosen: of the presets' form, for which multiply-adds say how near they come."""
 CONTROLS: tuple[str, ...] = (
     *("s2d-48x6-plain", "s2d-64x2-nostd-in1-tanh", "s2d-64x2-h32-nostd-in1-tanh", "s2d-64x2-h16-nostd-in-tanh"),
     *("s2d-64x2-h16-in1-tanh", "s2d-64x2-h16-nostd-tanh", "s2d-64x2-h16-nostd-nodil-in1-tanh"),

@@ -25,7 +25,7 @@ def plan(
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again, whatever was measured before.")] = False,
     json_out: JsonOption = None,
 ) -> None:
-    """Time INT8 students of every form, untrained, on this machine, and name the largest that fits the budget."""
+    """Time INT8 students of every form, untrained, on this machine; name the largest of the presets' form that fits."""
     from sccg_compress.planning import MARGIN, choose
 
     timed = _timing(budget_ms, target, parse_size(size), fresh=fresh)
@@ -121,4 +121,5 @@ def _show(timed: Timing, budget_ms: float) -> None:
     console.print(table)
     console.print(f"{where}; {setting.size[0]}x{setting.size[1]}, one slice at a time.")
     console.print(f"Fits: p50 and {MARGIN:.0%} of it are within {budget_ms:g} ms.")
+    console.print("The largest has most GMAC; controls are of other forms: shown, never chosen.")
     console.print("Presets: " + ", ".join(f"{preset} {name}" for preset, name in PRESETS.items()) + ".", soft_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import ceil
 
 from sccg_bench.checks import AIMS, Aim, Limit, Outcome, outcomes
 from sccg_bench.report.cells import NOTHING, Table, judged, number
@@ -18,6 +17,8 @@ SLIM = "resnet-16x9-in"
 def aims_table(results: Results, presets: Mapping[str, str]) -> Table:
     """One line per aim of a preset that an engine misses, in the mean or for a patient; one where it misses none.
 
+    A preset that has no engine, as export refused it, has a line that says so.
+
     Parameters
     ----------
     results
@@ -25,7 +26,7 @@ def aims_table(results: Results, presets: Mapping[str, str]) -> Table:
     presets
         Preset -> name of its student.
     """
-    rows = [row for row in engines(results).rows if row.role == "model" and row.engine != "torch"]
+    rows = [row for row in engines(results).rows if row.role == "model"]
     lines = [
         (preset, alike, *cells)
         for preset, aim in AIMS.items()
@@ -36,7 +37,8 @@ def aims_table(results: Results, presets: Mapping[str, str]) -> Table:
     header = ("preset", "row", "misses", "asked for", "in the mean", "by", "by, patient by patient")
     caption = (
         "What presets are to keep and do not. Nearness to the teacher is held beside the fastest engine of "
-        f"{SLIM} of the same minutes, views and seed, time beside the plain student, where the study has them."
+        f"{SLIM} of the same minutes, views and seed, time beside the plain student, where the study has them. "
+        f"{' '.join(f'{preset}: {_told(aim)}.' for preset, aim in AIMS.items())}"
     )
     return Table("Aims", caption, header, tuple(lines), ("model",) * len(lines), (0, 1, 2, 3, 6))
 
@@ -45,6 +47,9 @@ def _missed(
     row: Row, rows: list[Row], alike: str, aim: Aim, direction: Direction | None
 ) -> Iterator[tuple[str, str, str, str, str]]:
     """Cells of the aims that a row or a patient of it misses, or how many there are if there is none."""
+    if row.engine == "torch":
+        yield "no engine", NOTHING, NOTHING, NOTHING, NOTHING
+        return
     slim = next((one for one in rows if one.name.partition(", ")[0] == f"{SLIM}-{alike}"), None)
     theirs = {} if slim is None else slim.patients()
     patients = {
@@ -80,7 +85,22 @@ def _held(
 
 
 def _by(outcome: Outcome) -> str:
-    """By how much a limit is missed, with three decimals, rounded up; empty where it is met or nothing is known."""
+    """By how much a limit is missed, with three decimals or as many as show it; empty where it is met or not known."""
     if outcome.met is not False or outcome.value is None:
         return ""
-    return number(ceil(round(outcome.limit.missed_by(outcome.value) * 1000, 6)) / 1000, 3)
+    amount = outcome.limit.missed_by(outcome.value)
+    return number(amount, next((digits for digits in range(3, 12) if round(amount, digits)), 12))
+
+
+def _told(aim: Aim) -> str:
+    """Aims in words, without the guards that all share."""
+    ratio, correlation, *_ = aim.limits
+    whole = ", ".join(f"{direction} {low:g}" for direction, low in aim.to_teacher_db.items())
+    words = (
+        f"time at most {aim.share_of_plain:g} of the plain student's",
+        f"{number(aim.over_slim_db, 1, signed=True)} dB to {SLIM}",
+        f"to teacher, whole, at least {whole} dB" if whole else "",
+        f"{ratio.label} {ratio.text}",
+        f"{correlation.label} {correlation.text}",
+    )
+    return ", ".join(filter(None, words))

@@ -96,7 +96,8 @@ def render_aims(results: Results) -> str:
     from sccg_bench.report.markdown import grid
     from sccg_teacher_student.networks.spec import PRESETS
 
-    return "\n".join(grid(aims_table(results, PRESETS))) + "\n"
+    table = aims_table(results, PRESETS)
+    return "\n".join([*grid(table), "", table.caption]) + "\n"
 
 
 def render_gains(results: Results, against: str) -> str:
