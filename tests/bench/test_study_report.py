@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sccg_bench.latency import summarise_blocks
 from sccg_bench.report.aims import aims_table
@@ -122,6 +124,22 @@ def test_the_teacher_and_its_int8_engine_are_in_the_plot() -> None:
     told = figure.axes[0].get_legend_handles_labels()[1]
     assert {"teacher", "teacher int8", "good", "s2d-48x6-plain-8min", "blurred"} <= set(told)
     assert "teacher fp32" not in told, "it lies at 100 dB"
+
+
+@pytest.mark.parametrize("teacher_ms", [40.0, 2800.0])
+def test_numbers_of_the_logarithmic_axis_do_not_touch(teacher_ms: float) -> None:
+    rows = (
+        Row(name="teacher", role="teacher", latency_ms=summarise_blocks([[teacher_ms]])),
+        *(replace(GOOD, name=f"s2d-64x{n}-h16-g16-nostd-in1-tanh-30min-3072views-seed0, openvino") for n in (2, 3)),
+    )
+    figure = drift_figure(replace(STUDY, rows=rows), teacher=True)
+    assert figure is not None
+    FigureCanvasAgg(figure).draw()
+    low, high = figure.axes[0].get_xlim()
+    told = [label for label in figure.axes[0].get_xticklabels() if low <= label.get_position()[0] <= high]
+    boxes = [label.get_window_extent() for label in told]
+    assert len(boxes) >= 3
+    assert all(left.x1 + 2 < right.x0 for left, right in pairwise(boxes)), [label.get_text() for label in told]
 
 
 def test_every_patient_is_held_against_the_limits_alone() -> None:
