@@ -12,6 +12,7 @@ import pytest
 from command_line import Cli, Lab
 from filelock import FileLock
 
+from sccg_bench.checks import AIMS
 from sccg_bench.latency import summarise_blocks
 from sccg_bench.results import Results, Row, read_results, write_results
 from sccg_bench.run import BenchResult
@@ -343,6 +344,7 @@ def test_the_default_list_has_the_presets_what_others_would_ship_and_six_of_ours
     specs = [student_spec(name) for name in STUDIED]
     assert [spec.name for spec in specs] == list(STUDIED), "rows carry the names that were asked for"
     assert set(PRESETS.values()) <= set(STUDIED)
+    assert set(PRESETS) == set(AIMS)
     assert {"resnet-16x9-in", "resnet-16x9-bn", "s2d-48x6-plain"} <= set(STUDIED)
     assert sum(spec.family == "s2d" and spec.standardise for spec in specs) >= 6
 

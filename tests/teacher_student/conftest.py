@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from sccg_teacher_student.distill_config import DistillConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -38,3 +42,11 @@ def pairs_folder(tmp_path: Path) -> Path:
         encoding="utf-8",
     )
     return root
+
+
+@pytest.fixture
+def config(tmp_path: Path, pairs_folder: Path) -> DistillConfig:
+    """Of a distillation of seconds."""
+    from distill_runs import tiny
+
+    return tiny(tmp_path, pairs_folder)

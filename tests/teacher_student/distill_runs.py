@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from teacher_fakes import save_teacher
 
+from sccg_teacher_student.checkpoint import load_checkpoint
 from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.distill import DistillResult, distill
 from sccg_teacher_student.distill_config import DistillConfig
@@ -35,3 +37,12 @@ def run(config: DistillConfig, folder: Path, *, report: Any = None, resume: bool
     made = distill(config, open_data(Path(config.data)), folder, folder.parent / "cache", reporter, resume=resume)
     made.facts["said"] = said
     return made
+
+
+def student_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "student.safetensors").generator.state_dict()
+
+
+def assert_same_student(first: Path, second: Path) -> None:
+    for key, tensor in student_tensors(first).items():
+        assert torch.equal(tensor, student_tensors(second)[key]), key

@@ -1,4 +1,4 @@
-"""Distillation from end to end on tiny pictures: what is left, resumed, counted and refused."""
+"""Distillation from end to end on tiny pictures: what is left, counted and refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from cyclegan_reference import reference
-from distill_runs import run, tiny
+from distill_runs import assert_same_student, run, student_tensors
 from PIL import Image
 from teacher_fakes import save_teacher, training_record, write_slices
 
@@ -24,39 +24,9 @@ from sccg_teacher_student.data.source import open_data
 from sccg_teacher_student.distill import _compiled_folder, _compiles, _reload_and_run
 from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.features import Tap
-from sccg_teacher_student.loop import Progress
 from sccg_teacher_student.loss_weights import LossWeights
 from sccg_teacher_student.networks.build import build_generator
 from sccg_teacher_student.networks.spec import student_spec
-
-
-@pytest.fixture
-def config(tmp_path: Path, pairs_folder: Path) -> DistillConfig:
-    return tiny(tmp_path, pairs_folder)
-
-
-def student_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(folder / "student.safetensors").generator.state_dict()
-
-
-def assert_same_student(first: Path, second: Path) -> None:
-    for key, tensor in student_tensors(first).items():
-        assert torch.equal(tensor, student_tensors(second)[key]), key
-
-
-def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Report every step and interrupt after ``step``."""
-    trainer_run = "sccg_teacher_student.distill.Trainer.run"
-    from sccg_teacher_student.loop import Trainer
-
-    plain = Trainer.run
-    monkeypatch.setattr(trainer_run, lambda self, report: plain(self, report, every=1))
-
-    def report(progress: Progress) -> None:
-        if progress.step == step:
-            raise KeyboardInterrupt
-
-    return report
 
 
 def test_a_run_leaves_a_student_that_is_what_was_trained(config: DistillConfig, tmp_path: Path) -> None:
@@ -110,92 +80,6 @@ def test_labels_of_a_longer_run_do_not_change_a_shorter_one(config: DistillConfi
     run(config, tmp_path / "after")
     assert_same_student(tmp_path / "before", tmp_path / "after")
     assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
-    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(config, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "parts", report=stop_at(3, monkeypatch))
-    assert not (tmp_path / "parts" / "student.safetensors").exists()
-    run(replace(config, views=64), tmp_path / "meanwhile")  # lets the shared cache grow
-    made = run(config, tmp_path / "parts", resume=True)
-    assert made.facts["steps"] == 6
-    assert made.facts["views"] == 16
-    assert_same_student(tmp_path / "whole", tmp_path / "parts")
-
-
-def interrupted(config: DistillConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a run that was ended after three steps leaves in ``last.pt``."""
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder, report=stop_at(3, monkeypatch))
-    content: dict[str, Any] = torch.load(folder / "last.pt", weights_only=True)
-    return content
-
-
-@pytest.mark.parametrize(
-    ("key", "part", "added", "other"),
-    [
-        ("spec", None, "norm_once", {"width": 5}),
-        ("record", "input_statistics", "background", {"data": "elsewhere"}),
-    ],
-)
-def test_a_run_of_before_a_field_was_added_goes_on(
-    config: DistillConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    key: str,
-    part: str | None,
-    added: str,
-    other: dict[str, Any],
-) -> None:
-    folder = tmp_path / "parts"
-    content = interrupted(config, folder, monkeypatch)
-    before = json.loads(content[key])
-    del (before if part is None else before[part])[added]
-    for damaged in ("{", "[]", json.dumps(before | other), json.dumps(dict.fromkeys(before))):
-        torch.save(content | {key: damaged}, folder / "last.pt")
-        with pytest.raises(InputError, match=f"another run: its {key}"):
-            run(config, folder, resume=True)
-    torch.save(content | {key: json.dumps(before)}, folder / "last.pt")
-    assert run(config, folder, resume=True).facts["steps"] == 6
-
-
-def test_a_resume_with_another_teacher_or_other_data_is_refused(
-    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "parts"
-    interrupted(config, folder, monkeypatch)
-    save_teacher(Path(config.teacher), seed=2)
-    with pytest.raises(InputError, match="another run: its record"):
-        run(config, folder, resume=True)
-
-
-def test_labels_of_another_engine_are_told_at_a_resume(
-    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt):
-        run(config, folder, report=stop_at(3, monkeypatch))
-    labels = json.loads((folder / "labels.json").read_text())
-    (folder / "labels.json").write_text(json.dumps(labels | {"engine": "PyTorch on CUDA, float32"}))
-    said = run(config, folder, resume=True).facts["said"]
-    told = "its labels were made by PyTorch on CUDA, float32: the rest is learned from those of OpenVINO on the CPU"
-    assert sum(line.startswith(told) for line in said) == 1
-
-
-@pytest.mark.parametrize("content", [None, "", "{}", '{"views": 0}', '{"views": "many"}', "[1]"])
-def test_a_resume_without_its_label_count_is_refused(
-    config: DistillConfig, tmp_path: Path, content: str | None
-) -> None:
-    folder = tmp_path / "run"
-    run(config, folder)
-    (folder / "labels.json").unlink()
-    if content is not None:
-        (folder / "labels.json").write_text(content)
-    with pytest.raises(InputError, match=r"labels\.json is missing or damaged"):
-        run(config, folder, resume=True)
 
 
 def test_labels_are_made_anew_when_pictures_change_in_place(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distill_runs import run, tiny
+from distill_runs import run
 from teacher_fakes import save_teacher, training_record, write_slices
 
 from sccg_runtime.errors import InputError
@@ -17,11 +17,6 @@ from sccg_teacher_student.data.source import DataSource, open_data
 from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.features import Tap
 from sccg_teacher_student.loss_weights import LossWeights
-
-
-@pytest.fixture
-def config(tmp_path: Path, pairs_folder: Path) -> DistillConfig:
-    return tiny(tmp_path, pairs_folder)
 
 
 @pytest.fixture

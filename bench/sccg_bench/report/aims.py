@@ -24,15 +24,15 @@ def aims_table(results: Results, presets: Mapping[str, str]) -> Table:
     results
         Merged rows of a study.
     presets
-        Preset -> name of its student.
+        Preset -> name of its student; each has aims.
     """
     rows = [row for row in engines(results).rows if row.role == "model"]
     lines = [
         (preset, alike, *cells)
-        for preset, aim in AIMS.items()
+        for preset, student in presets.items()
         for row in rows
-        if (alike := row.name.removeprefix(f"{presets.get(preset)}-")) != row.name
-        for cells in _missed(row, rows, alike.partition(", ")[0], aim, results.direction)
+        if (alike := row.name.removeprefix(f"{student}-")) != row.name
+        for cells in _missed(row, rows, alike.partition(", ")[0], AIMS[preset], results.direction)
     ]
     header = ("preset", "row", "misses", "asked for", "in the mean", "by", "by, patient by patient")
     caption = (
