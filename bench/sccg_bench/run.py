@@ -104,9 +104,9 @@ def run_bench(
         run.throughput()
         run.series()
     warnings += run.warnings
-    warnings += [text for row in run.rows.values() if (text := unsteady(row)) is not None]
     rows = _judged(run.rows, usable, outputs, options)
-    warnings += [text for row in rows for text in (other_precision(row), _not_finite(row)) if text is not None]
+    told = [unsteady(run.rows.values()), *(text for row in rows for text in (other_precision(row), _not_finite(row)))]
+    warnings += [text for text in told if text is not None]
     known = dict(provenance or {})
     known.setdefault("cases", list(dict.fromkeys(pair.case for pair in usable)))
     results = Results(
@@ -159,15 +159,16 @@ def with_quality(row: Row, result: QualityResult) -> Row:
     )
 
 
-def unsteady(row: Row) -> str | None:
-    """One line if the medians of a model's turns lie too far apart to trust their common median, at either size."""
-    spreads = [one.spread for one in (row.latency_ms, row.latency_native_ms) if one is not None and one.is_unsteady]
-    if not spreads:
+def unsteady(rows: Iterable[Row]) -> str | None:
+    """One line naming all models whose turns' medians lie too far apart to trust the common median, at either size."""
+    apart = []
+    for row in rows:
+        timed = [one for one in (row.latency_ms, row.latency_native_ms) if one is not None and one.is_unsteady]
+        if timed:
+            apart.append(f"{row.name} {max(one.spread or 0.0 for one in timed):.0%}")
+    if not apart:
         return None
-    return (
-        f"{row.name}: the medians of its turns lie {max(filter(None, spreads)):.0%} of p50 apart: measure again on a "
-        "quiet machine"
-    )
+    return f"measure again on a quiet machine: medians of turns lie far apart (in shares of p50): {'; '.join(apart)}"
 
 
 def other_precision(row: Row) -> str | None:

@@ -199,7 +199,7 @@ def measure(setting: Setting, say: Callable[[str], None]) -> Timing:
             say(f"{name}: building, {number} of {len(specs)}")
             run.start(stack, EngineRunnable(name, engine_files(spec, setting.target, setting.size)))
         run.measure(setting.size, native=False)
-        told = [*run.warnings, *map(unsteady, run.rows.values())]
+        told = [*run.warnings, unsteady(run.rows.values())]
     timed = tuple(_timed(spec, run.rows[name], setting) for name, spec in specs.items())
     if all(one.control or one.p50_ms is None for one in timed):
         raise InputError(f"no student could be timed: {timed[0].note}")

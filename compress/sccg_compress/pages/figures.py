@@ -77,9 +77,10 @@ def render(results: Results) -> str:
     if other:
         raise InputError(f"{', '.join(other)}: latency is not of 512x512: bench again without --size")
     cited = [row for row in results.rows if row.status == "cited"]
-    lines = [*_HEAD, *map(_line, [*_unlabelled(results), *cited])]
+    shown = _unlabelled(results)
+    lines = [*_HEAD, *map(_line, [*shown.rows, *cited])]
     verb = "study" if "conditions" in results.provenance else "bench"
-    return "\n".join([*lines, "", _told(results, verb)]) + "\n"
+    return "\n".join([*lines, "", _told(shown, verb)]) + "\n"
 
 
 def render_study(results: Results) -> str:
@@ -149,14 +150,21 @@ def _told(results: Results, verb: str) -> str:
     return " ".join([origin, *(f"Warning: {escape(text)}." for text in results.warnings)])
 
 
-def _unlabelled(results: Results) -> list[Row]:
+def _unlabelled(results: Results) -> Results:
     """What was measured; without the names of a study's runs, where that leaves no two rows of one name."""
     rows = [row for row in results.rows if row.status == "measured"]
-    runs = [f", {run}" for run in results.provenance.get("runs") or ()]
-    short = [next((row.name.removesuffix(run) for run in runs if row.name.endswith(run)), row.name) for row in rows]
+    runs = results.provenance.get("runs") or ()
+    short = [
+        next((row.name.removesuffix(f", {run}") for run in runs if row.name.endswith(f", {run}")), row.name)
+        for row in rows
+    ]
     if len(set(short)) < len(short):
-        return rows
-    return [replace(row, name=name) for row, name in zip(rows, short, strict=True)]
+        return replace(results, rows=tuple(rows))
+    warnings = results.warnings
+    for run in runs:
+        warnings = tuple(text.replace(f" ({results.direction}-{run})", "") for text in warnings)
+    named = tuple(replace(row, name=name) for row, name in zip(rows, short, strict=True))
+    return replace(results, rows=named, warnings=warnings)
 
 
 def _line(row: Row) -> str:

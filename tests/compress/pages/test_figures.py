@@ -110,11 +110,15 @@ def test_rows_of_a_study_stand_without_the_names_of_their_runs_where_that_says_e
         *(Row(name=f"{name}, {run}", engine="openvino") for name, run in zip(names, runs, strict=True)),
     )
     provenance = {"cases": ["a"], "runs": list(runs), "conditions": {}}
-    write_results(results / "phantom.json", Results(machine={}, provenance=provenance, direction="mr2ct", rows=rows))
+    warning = f"far apart: {names[0]} (mr2ct-{runs[0]}) 50%"
+    found = Results(machine={}, provenance=provenance, direction="mr2ct", rows=rows, warnings=(warning,))
+    write_results(results / "phantom.json", found)
     lines = [line for line in filled(README, results).splitlines() if line.startswith("| ")][1:]
     shown = [f"{name}, {run}" for name, run in zip(names, runs, strict=True)] if alike else names
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [*shown, paper_row().name]
-    assert "Measured by `sccg-compress study`" in filled(README, results)
+    told = filled(README, results)
+    assert "Measured by `sccg-compress study`" in told
+    assert ("s2d-8x1-openvino-int8 (mr2ct-s2d-8x1-8min-seed0) 50%" in told) is alike, "named as in the table"
 
 
 def test_an_ablation_becomes_the_table_of_its_gains(results: Path) -> None:
