@@ -121,7 +121,8 @@ class Setting:
             tuple(name for name in names if student_spec(name).takes(size)) for names in (CANDIDATES, CONTROLS)
         )
         if not candidates:
-            raise InputError(f"--size {size[0]}x{size[1]}: no student takes such slices; say multiples of 16 pixels")
+            stride = min(student_spec(name).stride for name in CANDIDATES)
+            raise InputError(f"--size {size[0]}x{size[1]}: no student takes such slices; say multiples of {stride} pixels")
         return cls(
             cpu=machine.cpu,
             instruction_sets=machine.instruction_sets,

@@ -282,6 +282,9 @@ def test_what_would_lose_the_figures_is_told_before_measuring(run: Cli, lab: Lab
     said = run("bench", "--report", lab.run / "student.safetensors" / "report")
     said.refused("report: ")
     assert "starting" not in said.err
+    said = run("bench", "--report", "/sys")  # takes no files, not even root's
+    said.refused("/sys/")
+    assert "starting" not in said.err
 
 
 @pytest.mark.usefixtures("brief")

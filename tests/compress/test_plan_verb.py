@@ -189,7 +189,7 @@ def test_what_is_wrong_is_one_line(run: Cli, told: list[Setting]) -> None:
     run("plan", "--budget-ms", "nan").refused("above zero")
     run("plan", "--budget-ms", "soon").refused("--budget-ms")
     run("plan", "--budget-ms", 5, "--target", "coreml").refused("'coreml' is none of openvino, ort")
-    run("plan", "--budget-ms", 5, "--size", 30).refused("--size 30x30", "multiples of 16")
+    run("plan", "--budget-ms", 5, "--size", 30).refused("--size 30x30", "multiples of 4")
     assert told == []
 
 

@@ -121,21 +121,20 @@ def _check_overlay(mr: SliceFile, ct: SliceFile) -> None:
 
 
 def by_level(mr: list[SliceFile], ct: list[SliceFile]) -> DicomCase:
-    """Give slices at one position one name."""
+    """Give slices at one position one name: within 0.5 mm, and less than half of what a series' neighbours lie apart.
+
+    So no two slices of one series get the same.
+    """
+    apart = [np.diff([file.position_mm for file in files]).min() for files in (mr, ct) if len(files) > 1]
+    tolerance = min([POSITION_TOLERANCE_MM, *(0.49 * float(step) for step in apart)])
     positions: list[float] = []
     for position in sorted(file.position_mm for file in (*mr, *ct)):
-        if not positions or position - positions[-1] > POSITION_TOLERANCE_MM:
+        if not positions or position - positions[-1] > tolerance:
             positions.append(position)
     levels = np.array(positions)
 
     def named(files: list[SliceFile]) -> dict[str, SliceFile]:
-        chosen: dict[str, SliceFile] = {}
-        for file in files:
-            name = f"{int(np.abs(levels - file.position_mm).argmin()) + 1:04d}"
-            if name in chosen:
-                raise InputError(f"{file.path}: slices closer than {POSITION_TOLERANCE_MM} mm cannot be paired")
-            chosen[name] = file
-        return chosen
+        return {f"{int(np.abs(levels - file.position_mm).argmin()) + 1:04d}": file for file in files}
 
     case = DicomCase(named(mr), named(ct))
     for name in case.mr.keys() & case.ct.keys():

@@ -211,6 +211,20 @@ def test_slices_beside_each_other_are_refused(case: Path) -> None:
     refused(case, "lies 5.0 mm beside mr/")
 
 
+@pytest.mark.parametrize(("beside_mm", "shared"), [(0.0, 3), (0.15, 3), (0.2, 0), (0.4, 2)])
+def test_thin_slices_are_told_apart(case: Path, beside_mm: float, shared: int) -> None:
+    """Volumes of 0.4 mm: a partner lies nearer than half of that, and none is lost."""
+    for modality, first in (("mr", 0.0), ("ct", beside_mm)):
+        for number, path in enumerate(sorted((case / modality).iterdir())):
+            x, y, _ = dcmread(path).ImagePositionPatient
+            edit_one(path, ImagePositionPatient=[x, y, first + 0.4 * number], SliceThickness=0.4)
+    assert [len(open_unpaired(case.parent, modality).slices("case01")) for modality in ("MR", "CT")] == [3, 3]
+    if shared:
+        assert len(opened(case).slices("case01")) == shared
+    else:
+        refused(case, "3 MR and 3 CT slices with none in common")
+
+
 def test_a_level_shift_leaves_nothing_in_common(case: Path) -> None:
     for path in (case / "mr").iterdir():
         x, y, z = dcmread(path).ImagePositionPatient
