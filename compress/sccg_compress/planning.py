@@ -122,7 +122,7 @@ class Setting:
         )
         if not candidates:
             stride = min(student_spec(name).stride for name in CANDIDATES)
-            raise InputError(f"--size {size[0]}x{size[1]}: no student takes such slices; say multiples of {stride} pixels")
+            raise InputError(f"--size {size[0]}x{size[1]}: no student takes such slices; say multiples of {stride}")
         return cls(
             cpu=machine.cpu,
             instruction_sets=machine.instruction_sets,
