@@ -26,8 +26,8 @@ from sccg_export.calibration import Calibration
 from sccg_export.graph import export_graph
 from sccg_export.requirements import REQUIREMENTS
 from sccg_export.runnables import EngineRunnable
-from sccg_export.targets import load_target
-from sccg_runtime.contract import Target, parse_target
+from sccg_export.targets import int8_cpu_target, load_target
+from sccg_runtime.contract import Target
 from sccg_runtime.engine import EngineFiles, cpu_capabilities, physical_cores
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256, write_text
@@ -112,10 +112,7 @@ class Setting:
         InputError
             The target's INT8 engines cannot be made here or do not run on a CPU, or no candidate takes the size.
         """
-        load_target(target, "int8")
-        known = parse_target(target)
-        if REQUIREMENTS[known].driver:
-            raise InputError(f"--target {target}: plan times engines of the CPU; say openvino or ort")
+        known = int8_cpu_target(target)
         machine = describe_machine()
         candidates, controls = (
             tuple(name for name in names if student_spec(name).takes(size)) for names in (CANDIDATES, CONTROLS)

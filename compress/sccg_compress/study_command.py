@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from sccg_teacher_student.networks.spec import DEFAULT_STUDENT, PRESETS
 
 if TYPE_CHECKING:
     from sccg_bench.results import Results
+    from sccg_runtime.contract import Target
     from sccg_teacher_student.distill_config import DistillConfig
 
 TEACHER = "teacher"
@@ -50,6 +51,8 @@ def run_study(
     students: Sequence[str] | None,
     seeds: Sequence[int],
     out: Path,
+    *,
+    targets: Sequence[str] = ("openvino",),
     against: str | None = None,
 ) -> None:
     """Make the rows that are missing, then the table and the plot.
@@ -64,6 +67,8 @@ def run_study(
         Each student is trained once with each.
     out
         The study's folder.
+    targets
+        What INT8 engines are made for; they run on a CPU.
     against
         Row, called as in :func:`label` without direction and seed, that a table of gains holds all others against, or
         None for no such table.
@@ -71,21 +76,29 @@ def run_study(
     Raises
     ------
     InputError
-        A name or row is not known, the folder holds rows or runs of another teacher, other data or other options,
-        another study is at work in it, data or options cannot be used, or some students could not be trained: told
-        after all others.
+        A name, row or target is not known, the folder holds rows or runs of another teacher, other data or other
+        options, another study is at work in it, data or options cannot be used, or some students could not be trained:
+        told after all others.
     """
     out.mkdir(parents=True, exist_ok=True)
     with runs.alone(out):
-        _run_study(config, students, seeds, out, against)
+        _run_study(config, students, seeds, out, targets, against)
 
 
 def _run_study(
-    config: DistillConfig, students: Sequence[str] | None, seeds: Sequence[int], out: Path, against: str | None
+    config: DistillConfig,
+    students: Sequence[str] | None,
+    seeds: Sequence[int],
+    out: Path,
+    targets: Sequence[str],
+    against: str | None,
 ) -> None:
     from sccg_bench.report.gains import check_row
     from sccg_bench.results import write_results
+    from sccg_export.targets import int8_cpu_target
     from sccg_teacher_student.networks.spec import student_spec
+
+    wanted = [int8_cpu_target(target) for target in dict.fromkeys(targets)]
 
     conditions = _conditions(config)
     _check_rows(config, conditions, out)
@@ -100,26 +113,26 @@ def _run_study(
         check_row(against, _row_names(config.direction, points, out))
     for point in points:
         _check_run(point, out / runs.RUNS / label(point))
-    models: dict[str, Path] = {}
+    models: dict[str, list[Path]] = {}
     refused: dict[str, list[str]] = {}
     failed: list[str] = []
     for number, point in enumerate(points, start=1):
         name = label(point)
         row = out / ROWS / f"{name}.json"
         if row.is_file():
-            say(f"[{number}/{len(points)}] {row} is there already")
+            say(f"[{number}/{len(points)}] {row} is there already{_without(row, wanted)}")
             continue
         say(f"[{number}/{len(points)}] {name}")
         if point.student != TEACHER:
             _label(point, _labels_folder(point, out))
         try:
-            models[name], refused[name] = _made(point, out / runs.RUNS / name)
+            models[name], refused[name] = _made(point, out / runs.RUNS / name, wanted)
         except SccgError as error:  # hours of others are not lost for one
             say(f"{name}: no row, to be tried again: {error}")
             failed.append(f"{name}: {error}")
     if models:
         found = run_models(
-            list(models.values()),
+            list(chain(*models.values())),
             teacher=Path(config.teacher),
             data=Path(config.data),
             intensity=None if config.intensity is None else Path(config.intensity),
@@ -161,9 +174,9 @@ def _labels_folder(point: DistillConfig, out: Path) -> Path:
     return out / runs.RUNS / "-".join((point.direction, "labels", *_views(point), f"seed{point.seed}"))
 
 
-def _made(point: DistillConfig, folder: Path) -> tuple[Path, list[str]]:
+def _made(point: DistillConfig, folder: Path, targets: Sequence[Target]) -> tuple[list[Path], list[str]]:
     """Train where there is something to train and export to INT8: what to bench, and what the gate refused."""
-    bundle = folder / f"{point.student}-openvino-int8.sccg"
+    bundles = {target: folder / f"{point.student}-{target}-int8.sccg" for target in targets}
     if point.student == TEACHER:
         model = Path(point.teacher)
     else:
@@ -175,8 +188,23 @@ def _made(point: DistillConfig, folder: Path) -> tuple[Path, list[str]]:
                 f"before are gone or of another machine; delete it and {_labels_folder(point, folder.parent.parent)}"
             )
         model = folder
-    refused = [] if bundle.is_file() else _export(model, point, bundle)
-    return (bundle if point.student == TEACHER and not refused else model), refused
+    refused = [
+        text
+        for target, bundle in bundles.items()
+        if not bundle.is_file() and (text := _export(model, point, target, bundle)) is not None
+    ]
+    own = [bundle for bundle in bundles.values() if bundle.is_file()] if point.student == TEACHER else []
+    return own or [model], refused
+
+
+def _without(row: Path, targets: Sequence[Target]) -> str:
+    """What of the targets a row has no engine of, in words."""
+    from sccg_bench.results import read_results
+    from sccg_export.runnables import ENGINE_NAMES
+
+    engines = {one.engine for one in read_results(row).rows}
+    lacking = [target for target in targets if ENGINE_NAMES[target] not in engines]
+    return f", without {' and '.join(lacking)}: delete it to have that measured, too" if lacking else ""
 
 
 def _label(point: DistillConfig, folder: Path) -> None:
@@ -230,14 +258,14 @@ def _nearness(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"case": part["case"], "slice": part["slice"]} | near
 
 
-def _export(model: Path, point: DistillConfig, out: Path) -> list[str]:
+def _export(model: Path, point: DistillConfig, target: Target, out: Path) -> str | None:
     """Make the INT8 bundle; what the gate said if it refused, for the row's warnings."""
     from sccg_export.gate import DriftBudget
 
     try:
         export_model(
             model,
-            target="openvino",
+            target=target,
             precision="int8",
             data=Path(point.data),
             intensity=None if point.intensity is None else Path(point.intensity),
@@ -248,9 +276,10 @@ def _export(model: Path, point: DistillConfig, out: Path) -> list[str]:
             budget=DriftBudget(),
         )
     except RefusedError as error:
-        say(f"no INT8 engine: {error}")
-        return [f"no INT8 engine: {error}"]
-    return []
+        told = f"no INT8 engine for {target}: {error}"
+        say(told)
+        return told
+    return None
 
 
 def _conditions(config: DistillConfig) -> dict[str, Any]:

@@ -47,6 +47,9 @@ def study(
         float | None, typer.Option(help="Training of each student, the labels not counted. [default: 8]")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each student, instead of --minutes.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="openvino or ort: engines of each student; repeatable. [default: openvino]")
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(help="Row, named without direction and seed, that the table of gains holds all others against."),
@@ -74,4 +77,4 @@ def study(
             wavelet=weight_wavelet, ssim=weight_ssim, reference=weight_reference, adversarial=weight_adversarial
         ),
     )
-    run_study(config, student or None, seed or [0], out, against)
+    run_study(config, student or None, seed or [0], out, targets=target or ["openvino"], against=against)

@@ -84,6 +84,15 @@ def load_target(
     return module
 
 
+def int8_cpu_target(name: str) -> Target:
+    """Return ``name`` as a target whose INT8 engines can be made here and run on a CPU (InputError if it is none)."""
+    load_target(name, "int8")
+    target = parse_target(name)
+    if REQUIREMENTS[target].driver:
+        raise InputError(f"--target {name}: its engines do not run on a CPU; say openvino or ort")
+    return target
+
+
 def parse_quantizer(text: str) -> Quantizer:
     """Return ``text`` as a quantiser (InputError if it is none)."""
     for name in QUANTIZERS:

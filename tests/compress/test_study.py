@@ -46,8 +46,8 @@ def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
         done.append(f"resume {folder.name}")
         (folder / "student.safetensors").touch()
 
-    def export_model(model: Path, *, out: Path, **_: Any) -> None:
-        done.append(f"export {model.name}")
+    def export_model(model: Path, *, out: Path, target: str, **_: Any) -> None:
+        done.append(f"export {model.name}{'' if target == 'openvino' else f' to {target}'}")
         if "8x2" in model.name:
             raise RefusedError("drift 30.0 dB")
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -142,6 +142,28 @@ def test_it_goes_on_where_it_ended(run: Cli, lab: Lab, log: list[str]) -> None:
     assert log[0] == "resume mr2ct-s2d-16x1-5steps-seed0"
 
 
+def test_engines_of_other_targets_stand_beside(run: Cli, lab: Lab, log: list[str]) -> None:
+    both = ("--target", "openvino", "--target", "ort")
+    study(run, lab, "--student", "s2d-8x1", "--student", "teacher", *both)
+    point = "mr2ct-s2d-8x1-5steps-seed0"
+    assert log[2:] == [
+        *(f"export {point}", f"export {point} to ort"),
+        *(f"export {lab.teacher.name}", f"export {lab.teacher.name} to ort"),
+        f"bench {point} teacher-openvino-int8.sccg teacher-ort-int8.sccg",
+    ]
+    bundles = sorted(path.name for path in Path("study/runs", point).glob("*.sccg"))
+    assert bundles == ["s2d-8x1-openvino-int8.sccg", "s2d-8x1-ort-int8.sccg"]
+    names = [row.name for row in read_results(Path("study/rows/mr2ct-teacher.json")).rows]
+    assert names == ["teacher", "int8 (teacher-openvino-int8.sccg)", "int8 (teacher-ort-int8.sccg)"]
+    log.clear()
+    said = study(run, lab, "--student", "s2d-8x1", *both)
+    assert f"{point}.json is there already, without ort: delete it to have that measured, too" in said.err
+    assert log == []
+    study(run, lab, "--student", "s2d-16x1", "--target", "tensorrt").refused("tensorrt has no int8")
+    study(run, lab, "--student", "s2d-16x1", "--target", "coreml").refused("'coreml' is none of")
+    assert log == [], "told before anything is trained"
+
+
 def test_a_preset_is_held_against_its_aims(run: Cli, lab: Lab, log: list[str]) -> None:
     study(run, lab, "--student", "s2d-8x1")
     assert "## Aims" not in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
@@ -203,7 +225,7 @@ def test_a_refused_engine_is_told_and_the_study_goes_on(run: Cli, lab: Lab, log:
     assert log[3] == "distil mr2ct-s2d-8x1-5steps-seed0"
     assert log[-1] == "bench mr2ct-s2d-8x2-5steps-seed0 mr2ct-s2d-8x1-5steps-seed0"
     row = read_results(Path("study/rows/mr2ct-s2d-8x2-5steps-seed0.json"))
-    assert row.warnings == ("no INT8 engine: drift 30.0 dB",)
+    assert row.warnings == ("no INT8 engine for openvino: drift 30.0 dB",)
     assert "drift 30.0 dB" in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
 
 
