@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sccg_teacher_student.distill_config import DistillConfig
 
 TEACHER = "teacher"
-"""Stands among the students for the teacher's own INT8 engine, which needs no training."""
+"""Stands among the students for the teacher's own INT8 engines, which need no training."""
 VIEWS = 1024
 """Labelled views that all students of a seed learn from, if nobody says how many."""
 ROWS = "rows"
@@ -143,7 +143,8 @@ def _run_study(
         for name in models:
             figures = _of_point(found, name, refused[name], alone=len(models) == 1)
             figures = replace(figures, provenance={**figures.provenance, CONDITIONS: conditions})
-            lost = [one for one in figures.rows if one.role != "control" and one.status in ("failed", "not measured")]
+            asked = {"teacher", "teacher engine" if name == f"{config.direction}-{TEACHER}" else "model"}
+            lost = [one for one in figures.rows if one.role in asked and one.status in ("failed", "not measured")]
             if lost:
                 failed.append(f"{name}: {lost[0].name} {lost[0].status}: {lost[0].note}")
             else:
@@ -193,7 +194,7 @@ def _made(point: DistillConfig, folder: Path, targets: Sequence[Target]) -> tupl
         for target, bundle in bundles.items()
         if not bundle.is_file() and (text := _export(model, point, target, bundle)) is not None
     ]
-    own = [bundle for bundle in bundles.values() if bundle.is_file()] if point.student == TEACHER else []
+    own = sorted(folder.glob("*.sccg")) if point.student == TEACHER else []  # those of an earlier study, too
     return own or [model], refused
 
 
@@ -202,9 +203,19 @@ def _without(row: Path, targets: Sequence[Target]) -> str:
     from sccg_bench.results import read_results
     from sccg_export.runnables import ENGINE_NAMES
 
-    engines = {one.engine for one in read_results(row).rows}
-    lacking = [target for target in targets if ENGINE_NAMES[target] not in engines]
-    return f", without {' and '.join(lacking)}: delete it to have that measured, too" if lacking else ""
+    kept = read_results(row)
+    role = "teacher engine" if row.stem.endswith(f"-{TEACHER}") else "model"
+    there = {one.engine for one in kept.rows if one.role == role and one.precision == "int8"}
+    lacking = [
+        target
+        for target in targets
+        if ENGINE_NAMES[target] not in there and not any(_refusal(target) in text for text in kept.warnings)
+    ]
+    return f", without {' and '.join(lacking)}: delete it and name every --target to have all" if lacking else ""
+
+
+def _refusal(target: Target) -> str:
+    return f"no INT8 engine for {target}: "
 
 
 def _label(point: DistillConfig, folder: Path) -> None:
@@ -276,7 +287,7 @@ def _export(model: Path, point: DistillConfig, target: Target, out: Path) -> str
             budget=DriftBudget(),
         )
     except RefusedError as error:
-        told = f"no INT8 engine for {target}: {error}"
+        told = f"{_refusal(target)}{error}"
         say(told)
         return told
     return None

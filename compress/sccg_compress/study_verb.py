@@ -25,7 +25,7 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder of rows, runs, table and plot; what is there already stays.")],
     student: Annotated[
         list[str] | None,
-        typer.Option(help="Name, or teacher for its own INT8 engine; repeatable. Default: teacher and every form."),
+        typer.Option(help="Name, or teacher for its own INT8 engines; repeatable. Default: teacher and every form."),
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(min=0, help="Repeatable. [default: 0]")] = None,
     direction: DirectionOption = None,
@@ -48,7 +48,7 @@ def study(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each student, instead of --minutes.")] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="openvino or ort: engines of each student; repeatable. [default: openvino]")
+        list[str] | None, typer.Option(help="openvino or ort: INT8 engines to make; repeatable. [default: openvino]")
     ] = None,
     against: Annotated[
         str | None,

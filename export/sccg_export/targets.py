@@ -86,10 +86,10 @@ def load_target(
 
 def int8_cpu_target(name: str) -> Target:
     """Return ``name`` as a target whose INT8 engines can be made here and run on a CPU (InputError if it is none)."""
-    load_target(name, "int8")
     target = parse_target(name)
     if REQUIREMENTS[target].driver:
         raise InputError(f"--target {name}: its engines do not run on a CPU; say openvino or ort")
+    load_target(name, "int8")
     return target
 
 

@@ -55,22 +55,28 @@ def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
 
     def run_models(models: list[Path], *, teacher: Path, direction: str, **_: Any) -> BenchResult:
         done.append(f"bench {' '.join(path.name for path in models)}")
-        rows = [Row(name="teacher", role="teacher", latency_ms=summarise_blocks([[200.0 + len(done)]]))]
+        rows = [
+            Row(name="teacher", role="teacher", latency_ms=summarise_blocks([[200.0 + len(done)]])),
+            Row(name="teacher, OpenVINO", role="teacher engine", engine="openvino", precision="fp32"),
+        ]
         for number, path in enumerate(models):
-            rows.append(
-                Row(
-                    name="int8" if len(models) == 1 else f"int8 ({path.name})",
-                    role="teacher engine" if path.suffix == ".sccg" else "model",
-                    engine="openvino",
-                    latency_ms=summarise_blocks([[2.0 + len(done) + number]]),
-                    drift=NEAR | {"to_teacher_psnr_db": 20.0 + len(done) + number},
-                    engine_drift=TO_FP32 | {"engine_to_fp32_psnr_head_db": 60.0},
-                    per_slice=(
-                        {"case": "a", "slice": "1", "quality": {"ssim": 0.5}, "drift": NEAR | {"other": 1.0}}
-                        | {"engine_drift": TO_FP32 | {"other": 1.0}},
-                    ),
+            for bundle in [path] if path.suffix == ".sccg" else sorted(path.glob("*.sccg")):
+                name, engine = ("ort", "onnxruntime") if "-ort-" in bundle.name else ("int8", "openvino")
+                rows.append(
+                    Row(
+                        name=name if len(models) == 1 else f"{name} ({path.name})",
+                        role="teacher engine" if path.suffix == ".sccg" else "model",
+                        engine=engine,
+                        precision="int8",
+                        latency_ms=summarise_blocks([[2.0 + len(done) + number]]),
+                        drift=NEAR | {"to_teacher_psnr_db": 20.0 + len(done) + number},
+                        engine_drift=TO_FP32 | {"engine_to_fp32_psnr_head_db": 60.0},
+                        per_slice=(
+                            {"case": "a", "slice": "1", "quality": {"ssim": 0.5}, "drift": NEAR | {"other": 1.0}}
+                            | {"engine_drift": TO_FP32 | {"other": 1.0}},
+                        ),
+                    )
                 )
-            )
         found = Results(
             machine={"cpu": "one"},
             provenance={"cases": ["a"], "hashes": {"teacher": sha256(teacher)}},
@@ -105,10 +111,10 @@ def test_every_student_and_seed_leaves_one_row_of_figures_and_all_make_one_table
     assert {path.name for path in Path("study/rows").iterdir()} == rows
     kept = {"case": "a", "slice": "1", "drift": NEAR, "engine_drift": TO_FP32}
     for path in Path("study/rows").iterdir():
-        assert {str(row.per_slice) for row in read_results(path).rows if row.role != "teacher"} == {str((kept,))}
+        assert {str(row.per_slice) for row in read_results(path).rows if row.precision == "int8"} == {str((kept,))}
     names = [row.name for row in read_results(Path("study/study-mr2ct.json")).rows]
     engine = "int8 (teacher-openvino-int8.sccg)"
-    assert names == ["teacher", engine, "int8, s2d-8x1-5steps-seed0", "int8, s2d-8x1-5steps-seed1"]
+    assert names == ["teacher", "teacher, OpenVINO", engine, *(f"int8, s2d-8x1-5steps-seed{seed}" for seed in (0, 1))]
     told = Path("study/study-mr2ct.md").read_text(encoding="utf-8")
     assert "int8, s2d-8x1-5steps-seed1" in told
     assert "| ≥60.0 | " in told, "a mean with slices that were cut off at 100 dB"
@@ -130,7 +136,7 @@ def test_it_goes_on_where_it_ended(run: Cli, lab: Lab, log: list[str]) -> None:
     assert [line.split()[0] for line in log] == ["distil", "distil", "export", "bench"], (
         "rows do without their run folders"
     )
-    assert len(read_results(Path("study/study-mr2ct.json")).rows) == 3
+    assert len(read_results(Path("study/study-mr2ct.json")).rows) == 4
     log.clear()
     Path("study/rows/mr2ct-s2d-16x1-5steps-seed0.json").unlink()
     study(run, lab, "--student", "s2d-16x1")
@@ -153,15 +159,47 @@ def test_engines_of_other_targets_stand_beside(run: Cli, lab: Lab, log: list[str
     ]
     bundles = sorted(path.name for path in Path("study/runs", point).glob("*.sccg"))
     assert bundles == ["s2d-8x1-openvino-int8.sccg", "s2d-8x1-ort-int8.sccg"]
-    names = [row.name for row in read_results(Path("study/rows/mr2ct-teacher.json")).rows]
-    assert names == ["teacher", "int8 (teacher-openvino-int8.sccg)", "int8 (teacher-ort-int8.sccg)"]
+    told = Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+    for name in ("s2d-8x1-5steps-seed0, openvino", "s2d-8x1-5steps-seed0, onnxruntime", "ort (teacher-ort-int8.sccg)"):
+        assert f"| {name} | int8 | " in told
     log.clear()
-    said = study(run, lab, "--student", "s2d-8x1", *both)
-    assert f"{point}.json is there already, without ort: delete it to have that measured, too" in said.err
-    assert log == []
-    study(run, lab, "--student", "s2d-16x1", "--target", "tensorrt").refused("tensorrt has no int8")
+    assert "without" not in study(run, lab, "--student", "s2d-8x1", "--student", "teacher", *both).err
+    study(run, lab, "--student", "s2d-16x1", "--target", "tensorrt").refused("--target tensorrt", "openvino or ort")
     study(run, lab, "--student", "s2d-16x1", "--target", "coreml").refused("'coreml' is none of")
     assert log == [], "told before anything is trained"
+
+
+def test_a_row_that_lacks_an_engine_says_so(run: Cli, lab: Lab, log: list[str]) -> None:
+    study(run, lab, "--student", "teacher", "--student", "s2d-8x1", "--student", "s2d-8x2", "--target", "ort")
+    assert "| s2d-8x1-5steps-seed0, onnxruntime | " in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
+    log.clear()
+    said = study(run, lab, "--student", "teacher", "--student", "s2d-8x1", "--student", "s2d-8x2", "--target", "ort")
+    assert "without" not in said.err, "an engine that was refused is not made by asking again"
+    said = study(run, lab, "--student", "teacher", "--student", "s2d-8x1")
+    for name in ("teacher", "s2d-8x1-5steps-seed0"):
+        assert f"mr2ct-{name}.json is there already, without openvino: delete it and name every --target" in said.err
+    assert log == []
+    Path("study/rows/mr2ct-teacher.json").unlink()
+    study(run, lab, "--student", "teacher")
+    assert log[-1] == "bench teacher-openvino-int8.sccg teacher-ort-int8.sccg", "what was made before is not lost"
+
+
+def test_the_teacher_s_engine_that_fails_costs_no_student_its_row(
+    run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = study_command.run_models
+
+    def killed(*arguments: Any, **options: Any) -> BenchResult:
+        made = whole(*arguments, **options)
+        rows = [
+            replace(row, status="failed", note="killed") if row.name == "int8 (teacher-openvino-int8.sccg)" else row
+            for row in made.results.rows
+        ]
+        return replace(made, results=replace(made.results, rows=tuple(rows)))
+
+    monkeypatch.setattr(study_command, "run_models", killed)
+    study(run, lab, "--student", "teacher", "--student", "s2d-8x1").refused("no row of mr2ct-teacher: ", "killed")
+    assert [path.stem for path in Path("study/rows").iterdir()] == ["mr2ct-s2d-8x1-5steps-seed0"]
 
 
 def test_a_preset_is_held_against_its_aims(run: Cli, lab: Lab, log: list[str]) -> None:

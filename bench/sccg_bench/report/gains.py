@@ -60,7 +60,7 @@ def gains_table(results: Results, against: str) -> Table:
     header = ("row", "seeds", "PyTorch: dB", "gain: dB", "engine: dB", "gain: dB", "verdict")
     caption = (
         f"PSNR to the teacher inside the head, seed by seed, and the gain over {against} with the same seed. A verdict "
-        f"takes two seeds or more that all show {MATTERS_DB:g} dB to one side in PyTorch."
+        f"takes two seeds or more that all show {MATTERS_DB:g} dB to one side in PyTorch. Engine: OpenVINO's."
     )
     return Table("Gains", caption, header, tuple(lines), tuple("model" for _ in lines), (0, 1, len(header) - 1))
 

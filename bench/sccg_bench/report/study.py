@@ -15,7 +15,10 @@ _TO_TEACHER = ("to teacher, head: dB", "worst slice, head: dB", "whole: dB", "hf
 
 
 def engines(results: Results) -> Results:
-    """Merged results with the engines of each student, else its PyTorch row; called by their runs, fastest first."""
+    """Merged results with the engines of each student, else its PyTorch row; called by their runs, fastest first.
+
+    Of what is not the only engine, or not OpenVINO's, the name says which it is.
+    """
     common = [row for row in results.rows if row.role != "model"]
     found = [row for row in results.rows if row.role == "model"]
     labels = {row.name: row.name.rpartition(", ")[2] for row in found}
@@ -25,7 +28,7 @@ def engines(results: Results) -> Results:
         label = labels[row.name]
         if row.engine == "torch":
             return f"{label}, PyTorch"
-        return label if exported[label] == 1 else f"{label}, {row.engine}"
+        return label if (exported[label], row.engine) == (1, "openvino") else f"{label}, {row.engine}"
 
     named = [replace(row, name=name(row)) for row in found if row.engine != "torch" or not exported[labels[row.name]]]
     return replace(results, rows=(*common, *sorted(named, key=_share_of_teacher)))
@@ -95,8 +98,18 @@ def computed(row: Row) -> str:
 
 
 def share_of_plain(row: Row, rows: Iterable[Row]) -> float | None:
-    """A row's time over that of the plain student among ``rows``, each by the teacher's in its own run; else None."""
-    plain = next((one.speedup_vs_teacher for one in rows if one.role == "model" and "-plain" in one.name), None)
+    """A row's time over that of the plain student among ``rows``, each by the teacher's in its own run; else None.
+
+    A student's engine is held against the plain student's of the same kind.
+    """
+    plain = next(
+        (
+            one.speedup_vs_teacher
+            for one in rows
+            if one.role == "model" and "-plain" in one.name and (row.role != "model" or row.engine == one.engine)
+        ),
+        None,
+    )
     return plain / row.speedup_vs_teacher if plain and row.speedup_vs_teacher else None
 
 

@@ -121,22 +121,30 @@ def _check_overlay(mr: SliceFile, ct: SliceFile) -> None:
 
 
 def by_level(mr: list[SliceFile], ct: list[SliceFile]) -> DicomCase:
-    """Give slices at one position one name: within 0.5 mm, and less than half of what a series' neighbours lie apart.
+    """Give an MR and a CT slice at one level one name: those nearest to each other first, up to 0.5 mm apart.
 
-    So no two slices of one series get the same.
+    Every slice has a name of its own or shares it with one of the other series, however thin slices are.
     """
-    apart = [np.diff([file.position_mm for file in files]).min() for files in (mr, ct) if len(files) > 1]
-    tolerance = min([POSITION_TOLERANCE_MM, *(0.49 * float(step) for step in apart)])
-    positions: list[float] = []
-    for position in sorted(file.position_mm for file in (*mr, *ct)):
-        if not positions or position - positions[-1] > tolerance:
-            positions.append(position)
-    levels = np.array(positions)
-
-    def named(files: list[SliceFile]) -> dict[str, SliceFile]:
-        return {f"{int(np.abs(levels - file.position_mm).argmin()) + 1:04d}": file for file in files}
-
-    case = DicomCase(named(mr), named(ct))
+    near = sorted(
+        (round(abs(one.position_mm - other.position_mm), 3), index, number)
+        for index, one in enumerate(mr)
+        for number, other in enumerate(ct)
+        if abs(one.position_mm - other.position_mm) <= POSITION_TOLERANCE_MM
+    )
+    partner: dict[int, int] = {}
+    for _, index, number in near:
+        if index not in partner and number not in partner.values():
+            partner[index] = number
+    levels: list[tuple[float, SliceFile | None, SliceFile | None]] = [
+        (file.position_mm, file, ct[partner[index]] if index in partner else None) for index, file in enumerate(mr)
+    ]
+    alone = set(range(len(ct))) - set(partner.values())
+    levels += [(ct[number].position_mm, None, ct[number]) for number in alone]
+    named = [(f"{number:04d}", *level[1:]) for number, level in enumerate(sorted(levels, key=lambda one: one[0]), 1)]
+    case = DicomCase(
+        {name: one for name, one, _ in named if one is not None},
+        {name: other for name, _, other in named if other is not None},
+    )
     for name in case.mr.keys() & case.ct.keys():
         _check_overlay(case.mr[name], case.ct[name])
     return case

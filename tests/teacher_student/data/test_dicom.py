@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from sccg_runtime.errors import InputError
+from sccg_teacher_student.data.dicom_grid import SliceFile, by_level
 from sccg_teacher_student.data.source import DataSource, open_data, open_unpaired
 
 Edit = Callable[[Dataset], None]
@@ -211,18 +212,40 @@ def test_slices_beside_each_other_are_refused(case: Path) -> None:
     refused(case, "lies 5.0 mm beside mr/")
 
 
-@pytest.mark.parametrize(("beside_mm", "shared"), [(0.0, 3), (0.15, 3), (0.2, 0), (0.4, 2)])
-def test_thin_slices_are_told_apart(case: Path, beside_mm: float, shared: int) -> None:
-    """Volumes of 0.4 mm: a partner lies nearer than half of that, and none is lost."""
-    for modality, first in (("mr", 0.0), ("ct", beside_mm)):
+def test_thin_slices_are_told_apart(case: Path) -> None:
+    for modality, first in (("mr", 0.0), ("ct", 0.15)):
         for number, path in enumerate(sorted((case / modality).iterdir())):
             x, y, _ = dcmread(path).ImagePositionPatient
             edit_one(path, ImagePositionPatient=[x, y, first + 0.4 * number], SliceThickness=0.4)
+    assert opened(case).slices("case01") == ("0001", "0002", "0003")
     assert [len(open_unpaired(case.parent, modality).slices("case01")) for modality in ("MR", "CT")] == [3, 3]
-    if shared:
-        assert len(opened(case).slices("case01")) == shared
-    else:
-        refused(case, "3 MR and 3 CT slices with none in common")
+
+
+def levels(first: float, step: float, count: int) -> list[SliceFile]:
+    axial, positions = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), [first + step * number for number in range(count)]
+    return [SliceFile(Path(f"{at}"), "1", at, (0.0, 0.0, at), axial, (1.0, 1.0), (64, 64)) for at in positions]
+
+
+@pytest.mark.parametrize(
+    ("mr", "ct", "pairs"),
+    [
+        (levels(0, 5, 20), levels(0, 0.6, 160), 20),
+        (levels(0.3, 5, 20), levels(0, 0.6, 160), 20),  # half-way, now and then
+        (levels(0.5, 5, 20), levels(0, 1, 110), 20),  # half-way, always
+        (levels(0, 0.4, 9), levels(0.2, 0.4, 9), 9),
+        (levels(0, 0.4, 9), levels(0.4, 0.4, 9), 8),
+        (levels(0, 5, 3), levels(0.6, 5, 3), 0),
+        (levels(0, 5, 1), levels(0.4, 5, 1), 1),
+        ([*levels(0, 5, 3), *levels(10.1, 5, 1)], levels(0.3, 5, 3), 3),
+    ],
+)
+def test_slices_are_paired_with_the_nearest(mr: list[SliceFile], ct: list[SliceFile], pairs: int) -> None:
+    found = by_level(mr, ct)
+    shared = found.mr.keys() & found.ct.keys()
+    assert len(shared) == pairs
+    assert all(abs(found.mr[name].position_mm - found.ct[name].position_mm) <= 0.5 for name in shared)
+    assert (list(found.mr.values()), list(found.ct.values())) == (mr, ct), "none is lost, and all stay in order"
+    assert len(found.mr.keys() | found.ct.keys()) == len(mr) + len(ct) - pairs
 
 
 def test_a_level_shift_leaves_nothing_in_common(case: Path) -> None:
