@@ -284,7 +284,7 @@ def test_what_would_lose_the_figures_is_told_before_measuring(run: Cli, lab: Lab
     assert "starting" not in said.err
 
 
-@pytest.mark.usefixtures("brief")
+@pytest.mark.usefixtures("brief", "lab")
 @pytest.mark.skipif(not Path("/sys").is_dir(), reason="no folder here that takes no files of root's")
 def test_a_report_folder_that_takes_no_files_is_told_before_measuring(run: Cli) -> None:
     said = run("bench", "--report", "/sys")

@@ -28,7 +28,7 @@ def engines(results: Results) -> Results:
         label = labels[row.name]
         if row.engine == "torch":
             return f"{label}, PyTorch"
-        return label if (exported[label], row.engine) == (1, "openvino") else f"{label}, {row.engine}"
+        return label if exported[label] == 1 and row.engine in (None, "openvino") else f"{label}, {row.engine}"
 
     named = [replace(row, name=name(row)) for row in found if row.engine != "torch" or not exported[labels[row.name]]]
     return replace(results, rows=(*common, *sorted(named, key=_share_of_teacher)))
