@@ -93,10 +93,9 @@ def run_models(
         "simulated_data": source.simulated,
         "ct_window_hu": None if (window := source.settings.ct.window_hu) is None else f"{window[0]:g} to {window[1]:g}",
     }
-    folder.mkdir(parents=True, exist_ok=True)  # an error here costs no minutes
+    folder.mkdir(parents=True, exist_ok=True)  # an error here, or of the next lines, costs no minutes
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass  # neither does one of a folder that takes no files
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"{folder} takes no files ({error.strerror}): name another --report") from None
     with _ended_by_sigterm(), tempfile.TemporaryDirectory() as temporary:

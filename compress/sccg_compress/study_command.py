@@ -52,7 +52,7 @@ def run_study(
     seeds: Sequence[int],
     out: Path,
     *,
-    targets: Sequence[str] = ("openvino",),
+    targets: Sequence[str],
     against: str | None = None,
 ) -> None:
     """Make the rows that are missing, then the table and the plot.
@@ -99,7 +99,6 @@ def _run_study(
     from sccg_teacher_student.networks.spec import student_spec
 
     wanted = [int8_cpu_target(target) for target in dict.fromkeys(targets)]
-
     conditions = _conditions(config)
     _check_rows(config, conditions, out)
     _check_begun({"teacher": sha256(Path(config.teacher)), **conditions}, out / runs.RUNS / f"{config.direction}.json")

@@ -74,8 +74,8 @@ def measured(models: Sequence[Path], data: Path) -> dict[str, Any]:
         timed = run.rows.get(name)
         row["p50_ms"] = None if timed is None or timed.latency_ms is None else timed.latency_ms.p50
         row["not_timed"] = None if timed is None else timed.note
-    warnings = [*run.warnings, *filter(None, [unsteady(run.rows.values())])]
-    told = {"machine": asdict(describe_machine()), "warning": ". ".join(warnings) or None, "rows": list(rows.values())}
+    warning = ". ".join(filter(None, (*run.warnings, unsteady(run.rows.values())))) or None
+    told = {"machine": asdict(describe_machine()), "warning": warning, "rows": list(rows.values())}
     return {"schema": "sccg-targets/1", "threads": options.threads, **told}
 
 
