@@ -346,6 +346,12 @@ def test_models_whose_turns_lie_far_apart_are_named_in_one_warning() -> None:
     assert told.endswith(": slow 50%; native 30%"), "the first screen shows the figure at the networks' own size, too"
 
 
+def test_a_run_warns_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccg_bench.run.unsteady", lambda rows: f"apart: {', '.join(row.name for row in rows)}")
+    found = run_bench([fakes.Fake("m"), fakes.Fake("n")], fakes.pairs(1, 1, 32), options()).results
+    assert "apart: m, n" in found.warnings
+
+
 def test_each_phase_is_watched_apart_as_quiet_minutes_would_hide_a_disturbed_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

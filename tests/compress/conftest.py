@@ -15,6 +15,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "exp
 
 import small_models  # noqa: E402
 from command_line import Cli, Lab, Said  # noqa: E402
+from study_fakes import fake_study  # noqa: E402
 
 from sccg_bench.latency import PROFILES, LatencyPlan  # noqa: E402
 from sccg_compress import cli  # noqa: E402
@@ -104,3 +105,9 @@ def bundles(finished: Lab, request: pytest.FixtureRequest, tmp_path_factory: pyt
         sys.argv = before
     assert sha256(out)
     return out.parent
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
+    """What a study did, at once and without training, exporting or measuring."""
+    return fake_study(monkeypatch)

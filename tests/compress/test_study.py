@@ -6,92 +6,22 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command_line import Cli, Lab
 from filelock import FileLock
+from study_fakes import NEAR, TO_FP32, study
 
 from sccg_bench.checks import AIMS
-from sccg_bench.latency import summarise_blocks
-from sccg_bench.results import Results, Row, read_results, write_results
-from sccg_bench.run import BenchResult
+from sccg_bench.results import read_results, write_results
 from sccg_compress import study_command
 from sccg_compress.candidates import STUDIED
 from sccg_compress.runs import LOCK
-from sccg_runtime.errors import InputError, RefusedError
-from sccg_runtime.files import sha256
+from sccg_runtime.errors import InputError
 from sccg_teacher_student import views
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
 from sccg_teacher_student.distill_config import DistillConfig
 from sccg_teacher_student.networks.spec import PRESETS, student_spec
-
-NEAR = {"to_teacher_psnr_db": 30.0, "to_teacher_psnr_head_db": 25.0}
-TO_FP32 = {"engine_to_fp32_psnr_db": 60.0, "engine_to_fp32_psnr_head_db": 100.0}
-
-
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[str]:
-    """Distil, export and bench leave what they leave, at once; the list says what was done."""
-    done: list[str] = []
-
-    def new_run(config: DistillConfig, folder: Path) -> None:
-        done.append(f"distil {folder.name}")
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(config.to_json())
-        (folder / "labels.json").write_text(json.dumps({"views": min(config.views or 0, 2048)}))
-        (folder / "student.safetensors").touch()
-
-    def resume_run(folder: Path) -> None:
-        done.append(f"resume {folder.name}")
-        (folder / "student.safetensors").touch()
-
-    def export_model(model: Path, *, out: Path, target: str, **_: Any) -> None:
-        done.append(f"export {model.name}{'' if target == 'openvino' else f' to {target}'}")
-        if "8x2" in model.name:
-            raise RefusedError("drift 30.0 dB")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.touch()
-
-    def run_models(models: list[Path], *, teacher: Path, direction: str, **_: Any) -> BenchResult:
-        done.append(f"bench {' '.join(path.name for path in models)}")
-        rows = [
-            Row(name="teacher", role="teacher", latency_ms=summarise_blocks([[200.0 + len(done)]])),
-            Row(name="teacher, OpenVINO", role="teacher engine", engine="openvino", precision="fp32"),
-        ]
-        for number, path in enumerate(models):
-            for bundle in [path] if path.suffix == ".sccg" else sorted(path.glob("*.sccg")):
-                name, engine = ("ort", "onnxruntime") if "-ort-" in bundle.name else ("int8", "openvino")
-                rows.append(
-                    Row(
-                        name=name if len(models) == 1 else f"{name} ({path.name})",
-                        role="teacher engine" if path.suffix == ".sccg" else "model",
-                        engine=engine,
-                        precision="int8",
-                        latency_ms=summarise_blocks([[2.0 + len(done) + number]]),
-                        drift=NEAR | {"to_teacher_psnr_db": 20.0 + len(done) + number},
-                        engine_drift=TO_FP32 | {"engine_to_fp32_psnr_head_db": 60.0},
-                        per_slice=(
-                            {"case": "a", "slice": "1", "quality": {"ssim": 0.5}, "drift": NEAR | {"other": 1.0}}
-                            | {"engine_drift": TO_FP32 | {"other": 1.0}},
-                        ),
-                    )
-                )
-        found = Results(
-            machine={"cpu": "one"},
-            provenance={"cases": ["a"], "hashes": {"teacher": sha256(teacher)}},
-            rows=tuple(rows),
-            direction="mr2ct",
-        )
-        return BenchResult(found, (), {})
-
-    for function in (new_run, resume_run, export_model, run_models):
-        monkeypatch.setattr(study_command, function.__name__, function)
-    return done
-
-
-def study(run: Cli, lab: Lab, *arguments: object) -> Any:
-    return run("study", "--teacher", lab.teacher, "--out", "study", "--steps", 5, *arguments)
 
 
 def test_every_student_and_seed_leaves_one_row_of_figures_and_all_make_one_table(
@@ -146,60 +76,6 @@ def test_it_goes_on_where_it_ended(run: Cli, lab: Lab, log: list[str]) -> None:
     Path("study/runs/mr2ct-s2d-16x1-5steps-seed0/student.safetensors").unlink()
     study(run, lab, "--student", "s2d-16x1")
     assert log[0] == "resume mr2ct-s2d-16x1-5steps-seed0"
-
-
-def test_engines_of_other_targets_stand_beside(run: Cli, lab: Lab, log: list[str]) -> None:
-    both = ("--target", "openvino", "--target", "ort")
-    study(run, lab, "--student", "s2d-8x1", "--student", "teacher", *both)
-    point = "mr2ct-s2d-8x1-5steps-seed0"
-    assert log[2:] == [
-        *(f"export {point}", f"export {point} to ort"),
-        *(f"export {lab.teacher.name}", f"export {lab.teacher.name} to ort"),
-        f"bench {point} teacher-openvino-int8.sccg teacher-ort-int8.sccg",
-    ]
-    bundles = sorted(path.name for path in Path("study/runs", point).glob("*.sccg"))
-    assert bundles == ["s2d-8x1-openvino-int8.sccg", "s2d-8x1-ort-int8.sccg"]
-    told = Path("study/study-mr2ct.md").read_text(encoding="utf-8")
-    for name in ("s2d-8x1-5steps-seed0, openvino", "s2d-8x1-5steps-seed0, onnxruntime", "ort (teacher-ort-int8.sccg)"):
-        assert f"| {name} | int8 | " in told
-    log.clear()
-    assert "without" not in study(run, lab, "--student", "s2d-8x1", "--student", "teacher", *both).err
-    study(run, lab, "--student", "s2d-16x1", "--target", "tensorrt").refused("--target tensorrt", "openvino or ort")
-    study(run, lab, "--student", "s2d-16x1", "--target", "coreml").refused("'coreml' is none of")
-    assert log == [], "told before anything is trained"
-
-
-def test_a_row_that_lacks_an_engine_says_so(run: Cli, lab: Lab, log: list[str]) -> None:
-    study(run, lab, "--student", "teacher", "--student", "s2d-8x1", "--student", "s2d-8x2", "--target", "ort")
-    assert "| s2d-8x1-5steps-seed0, onnxruntime | " in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
-    log.clear()
-    said = study(run, lab, "--student", "teacher", "--student", "s2d-8x1", "--student", "s2d-8x2", "--target", "ort")
-    assert "without" not in said.err, "an engine that was refused is not made by asking again"
-    said = study(run, lab, "--student", "teacher", "--student", "s2d-8x1")
-    for name in ("teacher", "s2d-8x1-5steps-seed0"):
-        assert f"mr2ct-{name}.json is there already, without openvino: delete it and name every --target" in said.err
-    assert log == []
-    Path("study/rows/mr2ct-teacher.json").unlink()
-    study(run, lab, "--student", "teacher")
-    assert log[-1] == "bench teacher-openvino-int8.sccg teacher-ort-int8.sccg", "what was made before is not lost"
-
-
-def test_the_teacher_s_engine_that_fails_costs_no_student_its_row(
-    run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = study_command.run_models
-
-    def killed(*arguments: Any, **options: Any) -> BenchResult:
-        made = whole(*arguments, **options)
-        rows = [
-            replace(row, status="failed", note="killed") if row.name == "int8 (teacher-openvino-int8.sccg)" else row
-            for row in made.results.rows
-        ]
-        return replace(made, results=replace(made.results, rows=tuple(rows)))
-
-    monkeypatch.setattr(study_command, "run_models", killed)
-    study(run, lab, "--student", "teacher", "--student", "s2d-8x1").refused("no row of mr2ct-teacher: ", "killed")
-    assert [path.stem for path in Path("study/rows").iterdir()] == ["mr2ct-s2d-8x1-5steps-seed0"]
 
 
 def test_a_preset_is_held_against_its_aims(run: Cli, lab: Lab, log: list[str]) -> None:
@@ -257,16 +133,6 @@ def test_gains_over_a_row_stand_behind_the_table(run: Cli, lab: Lab, log: list[s
     assert told.index("## Students") < told.index("## Gains") < told.index("| s2d-16x1-5steps | 0 |")
 
 
-def test_a_refused_engine_is_told_and_the_study_goes_on(run: Cli, lab: Lab, log: list[str]) -> None:
-    said = study(run, lab, "--student", "s2d-8x2", "--student", "s2d-8x1")
-    assert said.code == 0, said
-    assert log[3] == "distil mr2ct-s2d-8x1-5steps-seed0"
-    assert log[-1] == "bench mr2ct-s2d-8x2-5steps-seed0 mr2ct-s2d-8x1-5steps-seed0"
-    row = read_results(Path("study/rows/mr2ct-s2d-8x2-5steps-seed0.json"))
-    assert row.warnings == ("no INT8 engine for openvino: drift 30.0 dB",)
-    assert "drift 30.0 dB" in Path("study/study-mr2ct.md").read_text(encoding="utf-8")
-
-
 def test_what_is_wrong_is_told_before_anything_is_trained(run: Cli, lab: Lab, log: list[str]) -> None:
     study(run, lab, "--student", "s2d-8x1", "--student", "unet").refused("'unet' is not known")
     study(run, lab, "--minutes", 2).refused("--minutes or --steps")
@@ -297,26 +163,6 @@ def test_fewer_views_than_asked_for_are_refused(run: Cli, lab: Lab, log: list[st
     said = study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1", "--views", 4096)
     said.refused("2048 instead of 4096 views")
     assert log == ["distil mr2ct-labels-4096views-seed0"], "told before any student is trained"
-
-
-def test_a_student_that_could_not_be_measured_has_no_row_and_is_tried_again(
-    run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = study_command.run_models
-
-    def killed(*arguments: Any, **options: Any) -> BenchResult:
-        made = whole(*arguments, **options)
-        last = replace(made.results.rows[-1], status="failed", note="killed by SIGKILL")
-        return replace(made, results=replace(made.results, rows=(*made.results.rows[:-1], last)))
-
-    monkeypatch.setattr(study_command, "run_models", killed)
-    said = study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1")
-    said.refused("no row of mr2ct-s2d-16x1-5steps-seed0: int8", "failed: killed by SIGKILL")
-    assert [path.stem for path in Path("study/rows").iterdir()] == ["mr2ct-s2d-8x1-5steps-seed0"]
-    monkeypatch.setattr(study_command, "run_models", whole)
-    study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1")
-    assert log[-1] == "bench mr2ct-s2d-16x1-5steps-seed0"
-    assert len(list(Path("study/rows").iterdir())) == 2
 
 
 def test_a_student_that_cannot_be_trained_costs_its_own_row_alone(
