@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.command(options)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        _say("interrupted; nothing unfinished was left behind")
+    except KeyboardInterrupt as interrupt:
+        _say(f"interrupted; {interrupt.args[0] if interrupt.args else 'nothing unfinished was left behind'}")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -130,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
 def _convert(options: argparse.Namespace) -> int:
     from sccg_runtime import convert_series, load
 
+    if options.json not in (None, "-"):
+        _check_json(Path(options.json), options.out)
     result = convert_series(
         options.source,
         options.out,
@@ -256,6 +258,17 @@ def _write_json(target: str, values: dict[str, Any], done: str = "") -> None:
         write_text(Path(target), text)
     except OSError as error:
         raise InputError(f"{Path(target).name}: {error.strerror}: the JSON result cannot be written{done}") from None
+
+
+def _check_json(target: Path, out: Path) -> None:
+    """Told before the work; a file among the output's would keep --force from replacing it."""
+    from sccg_runtime.errors import InputError
+
+    folder = Path(os.path.realpath(target)).parent
+    if Path(os.path.realpath(out)) in (folder, *folder.parents):
+        raise InputError(f"--json {target.name} lies in {out.name}, which holds images alone: name another folder")
+    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        raise InputError(f"--json {target.name} cannot be written: name a folder that takes files")
 
 
 def _positive(text: str) -> int:

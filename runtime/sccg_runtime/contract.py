@@ -7,6 +7,7 @@ default; what is not known is null, and ``unknown`` gives the reason.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -153,7 +154,7 @@ class Contract:
             Not JSON, another format version, a key that is missing or unknown, or a value of the wrong type.
         """
         try:
-            values = json.loads(text, parse_constant=_no_constant)
+            values = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"contract.json is not JSON: {error}") from None
         if not isinstance(values, dict):
@@ -175,6 +176,13 @@ class Contract:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:16]} is too large a number")
+    return value
 
 
 def parse_target(text: str) -> Target:

@@ -140,13 +140,20 @@ def convert_series(
     )
     out = Path(os.path.abspath(out))  # noqa: PTH100  (every folder has a name then; resolve() would follow a link)
     _check_format(out, format)
-    check_output(out, Path(source), force=force, file=format == "nifti")
-    with signals_between_items():
-        try:
-            with QUIET_PYDICOM:
-                return _Conversion(Path(source), bundle, options).run(out)
-        finally:
-            close_workers()
+    result: ConvertResult | None = None
+    try:
+        with signals_between_items():
+            try:
+                with QUIET_PYDICOM:
+                    check_output(out, Path(source), force=force, file=format == "nifti")
+                    result = _Conversion(Path(source), bundle, options).run(out)
+            finally:
+                close_workers()
+    except KeyboardInterrupt:
+        if result is None:
+            raise
+        raise KeyboardInterrupt("the output is complete") from None
+    return result
 
 
 def _check_format(out: Path, chosen: Format) -> None:
@@ -283,8 +290,8 @@ class _Conversion:
                 path = folder / f"{index + 1:04d}.dcm"
                 try:
                     made = derived(plane.dataset, result, derivation, plane.frame_number)
-                    if plane.frame_number is not None:  # frames are counted in each file, and a series may have several
-                        made.InstanceNumber = index + 1
+                    if plane.frame_number is not None or made.InstanceNumber is None:
+                        made.InstanceNumber = index + 1  # frames are counted in each file, and there may be several
                     write_file(path, made)
                 except SeriesError as error:
                     raise SeriesError(f"{self.geometry.headers[index].name}: {error}") from None
@@ -316,7 +323,7 @@ class _Conversion:
         def inferred(prepared: Iterator[tuple[Plane, FloatArray, float]]) -> Iterator[tuple[int, Plane, FloatArray]]:
             for index, (plane, run, elapsed) in enumerate(prepared):
                 self.ms["decode"] += elapsed
-                rows.append(slice_statistics(run))
+                rows.append(slice_statistics(run, self.plan.inner))
                 began = time.perf_counter()
                 try:
                     output = session(run)

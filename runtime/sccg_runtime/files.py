@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def whole_folder(out: Path, *, replaceable: Callable[[Path], None] | None = None
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
+        staging = _folder_beside(out, "partial")
     except OSError as error:
         raise InputError(f"{out.name} cannot be made: {error.strerror}") from None
     try:
@@ -84,6 +85,13 @@ def whole_folder(out: Path, *, replaceable: Callable[[Path], None] | None = None
         _swap(staging, out, replaceable)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _folder_beside(out: Path, kind: str) -> Path:
+    """A new, hidden one; closed to others but on Windows, where mode 0o700 is more than a mode, and would stay."""
+    folder = out.with_name(f".{out.name}-{secrets.token_hex(4)}.{kind}")
+    folder.mkdir(mode=0o777 if os.name == "nt" else 0o700)
+    return folder
 
 
 def _mode(out: Path) -> int:
@@ -100,7 +108,7 @@ def _swap(staging: Path, out: Path, replaceable: Callable[[Path], None] | None) 
             out.rmdir()  # fails where something has come in since the start
         elif replaceable is not None and os.path.lexists(out):
             replaceable(out)
-            aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".previous", dir=out.parent))
+            aside = _folder_beside(out, "previous")
             out.rename(aside / out.name)
         try:
             staging.rename(out)

@@ -57,16 +57,16 @@ class InPlanePlan:
         if plane.shape != self.source_size:
             raise SeriesError(f"a plane of {plane.shape} pixels does not fit the plan for {self.source_size}")
         run = np.full((1, *self.run_size), BACKGROUND, np.float32)
-        rows, columns = self._inner()
-        run[0, rows, columns] = resize(plane, self.inner_size)
+        run[0][self.inner] = resize(plane, self.inner_size)
         return run
 
     def to_source(self, output: FloatArray) -> FloatArray:
         """Network output (1, H, W) -> plane (rows, columns) on the source grid, float32 in [-1, 1]."""
-        rows, columns = self._inner()
-        return resize(output[0, rows, columns], self.source_size)
+        return resize(output[0][self.inner], self.source_size)
 
-    def _inner(self) -> tuple[slice, slice]:
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Rows and columns of the run plane that hold the source's plane."""
         (top, left), (rows, columns) = self.offset, self.inner_size
         return slice(top, top + rows), slice(left, left + columns)
 

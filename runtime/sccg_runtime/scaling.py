@@ -6,11 +6,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sccg_runtime.contract import Contract
 from sccg_runtime.dicom.header import Header
 from sccg_runtime.dicom.pixels import StoredHistogram
 from sccg_runtime.errors import SeriesError
 from sccg_runtime.intensity import FloatArray, linear_to_unit, mr_white_from_counts, window_limits
+
+DARKEST_SHARE = 1e-3  # of the pixels, so that single ones say nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +47,17 @@ def mr_scaling(histogram: StoredHistogram, contract: Contract) -> Scaling:
     Raises
     ------
     InputError
-        The series holds no signal.
+        The series holds no signal; or SeriesError: it holds nothing else, not even around the head.
     """
     intensity = contract.input_intensity
-    white = mr_white_from_counts(*histogram.values_and_counts(), intensity)
+    values, counts = histogram.values_and_counts()
+    white = mr_white_from_counts(values, counts, intensity)
+    darkest = float(values[np.searchsorted(np.cumsum(counts), DARKEST_SHARE * counts.sum())])
+    if darkest > (intensity.foreground_above or 0) * white:
+        raise SeriesError(
+            f"no part of the MR series is dark (its darkest values lie at {darkest:.6g}, its white at {white:.6g}): "
+            "where there is no signal, values must be 0; MONOCHROME1 or RescaleIntercept may have moved them"
+        )
     rule = f"percentile {intensity.percentile:g} of the series' foreground on {intensity.level:g}"
     note = f"Input: MR signal 0 to {white:.6g} ({rule})."
     return Scaling(low=0.0, high=white, note=note)

@@ -8,8 +8,9 @@ import zlib
 from pathlib import Path
 
 from sccg_runtime.dicom.header import read_header
-from sccg_runtime.dicom.source import Entry
-from sccg_runtime.errors import InputError, SeriesError
+from sccg_runtime.dicom.source import file_entry
+from sccg_runtime.dicom.write import PROGRAM
+from sccg_runtime.errors import InputError
 
 NIFTI_HEADER_BYTES, NIFTI_DESCRIPTION = 348, slice(148, 228)  # of NIfTI-1: its size, and where descrip lies
 
@@ -54,7 +55,7 @@ def check_output(out: Path, source: Path, *, force: bool, file: bool = False) ->
 
 
 def check_earlier(out: Path) -> None:
-    """InputError unless the folder holds nothing but synthetic images, as an earlier conversion leaves it."""
+    """InputError unless the folder holds nothing but this program's synthetic images, as a conversion leaves it."""
     try:
         earlier = all(map(_is_synthetic, out.iterdir()))
     except OSError as error:
@@ -86,10 +87,10 @@ def _is_synthetic(path: Path) -> bool:
     if path.suffix != ".dcm" or path.is_symlink() or not path.is_file():
         return False
     try:
-        header = read_header(Entry(path.name, lambda: path.open("rb")))
-    except SeriesError:
-        return False  # damaged: nobody knows what it is
-    return header is not None and header.synthetic
+        header = read_header(file_entry(path))
+    except InputError:
+        return False  # damaged, or not to be read: nobody knows what it is
+    return header is not None and header.synthetic and header.maker == PROGRAM
 
 
 def _is_current(path: Path) -> bool:

@@ -97,15 +97,23 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def slice_statistics(image: FloatArray) -> SliceStatistics:
+def slice_statistics(image: FloatArray, imaged: tuple[slice, slice] | None = None) -> SliceStatistics:
     """Statistics of one slice (1, H, W) or (H, W) in [-1, 1].
 
     An empty slice (no foreground) gives a histogram of zeros and sharpness 0.
+
+    Parameters
+    ----------
+    image
+        The slice.
+    imaged
+        Rows and columns that are not padding: background is taken there alone. None: all.
     """
     plane = image.reshape(image.shape[-2:])
     mask = plane > FOREGROUND_ABOVE
     share = float(mask.mean())
-    background = None if mask.all() else float((plane[~mask].mean(dtype=np.float64) + 1) * 127.5)
+    around = (plane if imaged is None else plane[imaged])[~(mask if imaged is None else mask[imaged])]
+    background = float((around.mean(dtype=np.float64) + 1) * 127.5) if around.size else None
     if not mask.any():
         return SliceStatistics(np.zeros(HISTOGRAM_BINS, np.float32), 0.0, share, background)
     inside = plane[mask]

@@ -31,15 +31,23 @@ def build(out: Path) -> None:
     InputError
         ``out`` is something else than an earlier build, or PyInstaller failed.
     """
-    if out.exists() and not (out / LIBRARIES).is_dir():
-        raise InputError(f"{out} exists and is no earlier build: name another folder")
-    with whole_folder(out) as folder, tempfile.TemporaryDirectory(prefix=".build-", dir=out.parent) as work:
+    if out.exists():
+        _check_earlier(out)
+    with (
+        whole_folder(out, replaceable=_check_earlier) as folder,
+        tempfile.TemporaryDirectory(prefix=".build-", dir=out.parent) as work,
+    ):
         options = ["--noconfirm", "--log-level", "WARN", "--distpath", work, "--workpath", f"{work}/work", str(SPEC)]
         result = subprocess.run([sys.executable, "-m", "PyInstaller", *options], check=False)
         if result.returncode:
             raise InputError("PyInstaller failed: see above")
         for item in Path(work, SPEC.stem).iterdir():
             item.rename(folder / item.name)
+
+
+def _check_earlier(out: Path) -> None:
+    if not (out / LIBRARIES).is_dir():
+        raise InputError(f"{out} exists and is no earlier build: name another folder")
 
 
 def sizes(folder: Path) -> dict[str, int]:

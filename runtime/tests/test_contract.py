@@ -108,9 +108,10 @@ def test_what_is_no_contract_is_refused(text):
         Contract.from_json(text)
 
 
-def test_nan_inside_statistics_is_refused(make):
-    text = make.contract().to_json().replace('"p95": 10.0', '"p95": NaN')
-    assert "NaN" in text
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-1e999"])
+def test_a_number_that_is_not_finite_is_refused(make, number):
+    text = make.contract().to_json().replace('"to_teacher_psnr_db": 40.0', f'"to_teacher_psnr_db": {number}')
+    assert number in text
     with pytest.raises(BundleError):
         Contract.from_json(text)
 

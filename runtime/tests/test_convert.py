@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,6 +240,40 @@ def test_turned_mirrored_and_black_slices_warn_and_strict_refuses(run, series, c
         run(source, out="strict", strict=True)
 
 
+def test_padding_to_the_network_s_size_does_not_hide_noise_in_the_air(run, tmp_path, make):
+    """The same air in a smaller field of view, of which most of what the network sees is padding."""
+    from dataclasses import replace
+
+    black = replace(make.STATISTICS, background=Range(p5=0.0, median=0.1, p95=0.2))
+    contract = make.contract(input_statistics=black, trained_spacing_mm=(1.5, 1.5), trained_size=(128, 128))
+    found = {}
+    for size in (128, 64):
+        (tmp_path / str(size)).mkdir()
+        for index in range(3):
+            stored = np.rint(np.maximum(make.head(size, size, index), 0.01) * 1000).astype(np.uint16)
+            make.save(make.dataset("MR", index, stored), tmp_path / str(size) / f"{index}.dcm")
+        told = run(tmp_path / str(size), contract, out=f"out{size}").warnings
+        found[size] = [re.search(r"background is ([\d.]+)", text)[1] for text in told if "background" in text]
+    assert len(found[128]) == 1
+    assert float(found[64][0]) == pytest.approx(float(found[128][0]), abs=0.2)
+
+
+def test_what_lies_in_the_output_is_not_printed_either(run, series, tmp_path, make, recwarn):
+    (tmp_path / "out").mkdir()
+    with warnings.catch_warnings(action="ignore"):
+        image = make.dataset("CT", 0, np.zeros((8, 8), np.uint16), SeriesInstanceUID="1.2.03" + "4" * 70)
+    make.save(image, tmp_path / "out" / "0001.dcm")
+    recwarn.clear()
+    with pytest.raises(InputError, match="something else than synthetic images"):
+        run(series(), force=True)
+    assert not recwarn.list
+
+
+def test_an_image_without_number_is_counted(run, series, tmp_path):
+    run(series(change=lambda index: {"InstanceNumber": None}))
+    assert [item.InstanceNumber for item in outputs(tmp_path / "out")] == [1, 2, 3, 4, 5]
+
+
 def test_simulated_training_data_warns(run, series, tmp_path, make):
     result = run(series(), make.contract(simulated_data=True))
     assert any("simulated" in text for text in result.warnings)
@@ -353,6 +388,19 @@ def test_a_signal_at_the_last_slice_still_stops_the_output(run, series, tmp_path
     assert [item.name for item in tmp_path.iterdir() if item.name.startswith((".out", "out"))] == []
 
 
+def test_a_signal_while_the_output_is_put_in_place_is_told_as_too_late(run, series, tmp_path, monkeypatch):
+    rename = Path.rename
+
+    def interrupted(path, target):
+        signal.raise_signal(signal.SIGINT)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="the output is complete"):
+        run(series(slices=6))
+    assert len(outputs(tmp_path / "out")) == 6
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(run, series, tmp_path, monkeypatch):
     def full(path, dataset):
         raise OSError(28, "No space left on device", str(path))
@@ -425,7 +473,7 @@ def test_real_series_convert_without_new_errors(run, shared_series, tmp_path, ma
     assert {line for line in after - before if NOT_YET_KNOWN not in line} == set()
     assert checked(["dcentvfy"], made) == set()
     if name == "ct_head_tilted":
-        assert {finding.code for finding in result.findings} == {"gantry_tilt", "irregular_spacing"}
+        assert {finding.code for finding in result.findings} == {"gantry_tilt", "irregular_spacing", "mixed_settings"}
         assert "18.5 degrees" in dcmread(made[0]).DerivationDescription
 
 

@@ -9,7 +9,8 @@ from sccg_runtime.staging import check_earlier, check_output
 @pytest.fixture
 def synthetic(make):
     """Write an image as a conversion leaves it."""
-    return lambda path: make.save(make.dataset("CT", 0, np.zeros((8, 8), np.uint16), SyntheticData="YES"), path)
+    marks = {"SyntheticData": "YES", "ManufacturerModelName": "sccg-runtime"}
+    return lambda path: make.save(make.dataset("CT", 0, np.zeros((8, 8), np.uint16), **marks), path)
 
 
 def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path):
@@ -122,7 +123,7 @@ def test_a_file_that_cannot_be_read_is_not_called_another_kind(tmp_path, monkeyp
         check_output(tmp_path / "ct.nii.gz", tmp_path / "source", force=True, file=True)
 
 
-@pytest.mark.parametrize("content", ["acquired", "text", "damaged", "link"])
+@pytest.mark.parametrize("content", ["acquired", "text", "damaged", "link", "another program's"])
 def test_a_folder_of_anything_but_synthetic_images_is_not_replaced(tmp_path, make, synthetic, content):
     source, out = tmp_path / "source", tmp_path / "out"
     for folder in (source, out):
@@ -132,6 +133,8 @@ def test_a_folder_of_anything_but_synthetic_images_is_not_replaced(tmp_path, mak
     if content == "acquired":  # those that a working folder's links lead to, for example
         make.save(make.dataset("MR", 0, np.zeros((8, 8), np.uint16)), path)
         (source / "1.dcm").symlink_to(path)
+    elif content == "another program's":
+        make.save(make.dataset("CT", 0, np.zeros((8, 8), np.uint16), SyntheticData="YES"), path)
     elif content == "text":
         path.write_text("no image")
     elif content == "damaged":  # the length of the first element

@@ -24,6 +24,7 @@ SAME_POSITION_MM = 0.01
 FARTHEST_MM = 1e6
 SAME_DIRECTION = 2e-3
 IRREGULAR_SHARE = 0.1
+OTHER_ECHO_SHARE = 0.1
 MIN_TILT_DEG = 0.5
 Array = npt.NDArray[np.float64]
 
@@ -219,6 +220,9 @@ def _per_image(headers: Sequence[Header]) -> list[Finding]:
     if not first.frame_of_reference_uid:
         text = "the series has no frame of reference; the output gets one of its own"
         found["no_frame_of_reference"] = Finding("no_frame_of_reference", text, refused=False)
+    if mixed := [name for name in first.settings if len({header.settings.get(name) for header in headers}) > 1]:
+        text = f"the images differ in {' and '.join(mixed)}: not all were acquired or computed alike"
+        found["mixed_settings"] = Finding("mixed_settings", text, refused=False)
     if any(header.lossy for header in headers):
         found["lossy"] = Finding("lossy", "the source was compressed with losses, or does not deny it", refused=False)
     return list(found.values())
@@ -242,6 +246,10 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
         else:
             text += "copies, time points or weightings in one series; keep one image per position"
         return [Finding("duplicates", text, refused=True)]
+    times = echo_times_ms(headers)
+    if times and times[-1] - times[0] > OTHER_ECHO_SHARE * times[-1]:
+        text = f"echo times differ from position to position ({_echoes(times)}), as where images of an echo are lost"
+        return [Finding("mixed_echoes", f"{text}: fetch them, or convert a series of one echo", refused=True)]
     step = _lower_median(gaps)
     # Thicker slices lie farther apart: a gap is usual where it is to its slices' thickness as elsewhere in the series.
     thickness = np.array([max(one.thickness_mm or 0, other.thickness_mm or 0) for one, other in pairwise(headers)])
@@ -261,6 +269,12 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
             else f"{headers[first].name} and {headers[first + 1].name}"
         )
         text = f"{missing} slices are missing (first gap between {where}; spacing {step:.2f} mm)"
+        advice = "" if allow_gaps else ": fetch them, or convert with --allow-gaps"
+        return [Finding("missing_slices", text + advice, refused=not allow_gaps)]
+    said, thick = headers[0].between_mm, float(thickness.max())
+    # Some scanners state there what lies between slices, edge to edge: less than their thickness, it says nothing.
+    if said is not None and 0 < 0.99 * thick <= said < step / 1.5:
+        text = f"slices lie {step:.2f} mm apart and SpacingBetweenSlices says {said:.2f}: others between may be missing"
         advice = "" if allow_gaps else ": fetch them, or convert with --allow-gaps"
         return [Finding("missing_slices", text + advice, refused=not allow_gaps)]
     if float(gaps.max() - gaps.min()) > max(IRREGULAR_SHARE * step, SAME_POSITION_MM):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sccg_runtime.dicom.source import Entry
+from sccg_runtime.dicom.source import HEAD_BYTES, Entry
 from sccg_runtime.errors import SeriesError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _SEQUENCE_KEYWORDS = (
     "ProtocolName",
     "SeriesDescription",
 )
+_SETTINGS = ("ScanningSequence", "ConvolutionKernel", "ContrastBolusAgent")
 _TYPE_KEYWORDS = ("ImageType", "ComplexImageComponent", "VolumeBasedCalculationTechnique")
 _KEYWORDS = (
     "SOPClassUID",
@@ -73,6 +74,11 @@ _KEYWORDS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "SliceThickness",
+    "SpacingBetweenSlices",
+    "KVP",
+    "ConvolutionKernel",
+    "ContrastBolusAgent",
+    "ManufacturerModelName",
     "EchoTime",
     "WindowCenter",
     "WindowWidth",
@@ -100,6 +106,9 @@ class Header:
         (0008,9207), (0020,0011).
     rescaled
         Whether there is a RescaleSlope (0028,1053).
+    settings
+        What else all images of a series should have alike: image type (from the third value on), ScanningSequence,
+        ConvolutionKernel, KVP and ContrastBolusAgent, as text, by keyword.
     synthetic, burned_in, lossy
         Whether SyntheticData (0008,001C) or BurnedInAnnotation (0028,0301) is YES; whether the pixels were lossy
         compressed at any time (LossyImageCompression (0028,2110), or the transfer syntax).
@@ -115,10 +124,14 @@ class Header:
         ImageOrientationPatient (0020,0037): direction along a row, then along a column.
     thickness_mm
         SliceThickness (0018,0050), or None where it is absent or not above 0.
+    between_mm
+        SpacingBetweenSlices (0018,0088), or None where it is absent or not above 0.
     echo_time_ms
         EchoTime (0018,0081), or EffectiveEchoTime (0018,9082) of a frame; None if absent.
     window
         First WindowCenter and WindowWidth, or None.
+    maker
+        ManufacturerModelName (0008,1090).
     description
         SeriesDescription (0008,103E).
     sequence
@@ -153,6 +166,9 @@ class Header:
     thickness_mm: float | None
     echo_time_ms: float | None
     window: tuple[float, float] | None
+    between_mm: float | None = None
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    maker: str = ""
     description: str = field(default="", repr=False)
     sequence: tuple[str, ...] = field(default=(), repr=False)
     concatenation: tuple[str, int] | None = field(default=None, repr=False)
@@ -175,13 +191,13 @@ def read_header(entry: Entry) -> Header | None:
     """
     from pydicom import dcmread
 
+    if entry.head()[128:] != b"DICM":
+        if entry.name.lower().endswith(SUFFIXES):
+            raise SeriesError(f"{entry.name} is not DICOM or is cut off: replace or remove it")
+        return None
     with entry.open() as stream:
         try:
-            preamble = stream.read(132)
-            if preamble[128:] != b"DICM":
-                if entry.name.lower().endswith(SUFFIXES):
-                    raise SeriesError(f"{entry.name} is not DICOM or is cut off: replace or remove it")
-                return None
+            stream.seek(HEAD_BYTES)
             _check_inflated_size(stream, entry.name)
             stream.seek(0)
             dataset = dcmread(stream, stop_before_pixels=True, specific_tags=[*_KEYWORDS, _GE_CREATOR, _GE_IMAGE_TYPE])
@@ -231,10 +247,18 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         value = dataset.get(keyword)
         return default if value in (None, "") else int(value)
 
-    center, width = (numbers(dataset.get(keyword), None) for keyword in ("WindowCenter", "WindowWidth"))
+    def unneeded(keyword: str, count: int | None = 1) -> tuple[float, ...] | None:
+        """Of an attribute that a series can do without: None where it is no number."""
+        try:
+            return numbers(dataset.get(keyword), count)
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+    center, width = (unneeded(keyword, None) for keyword in ("WindowCenter", "WindowWidth"))
     spacing, position = numbers(dataset.get("PixelSpacing"), 2), numbers(dataset.get("ImagePositionPatient"), 3)
-    thickness = numbers(dataset.get("SliceThickness"), 1)
-    echo_time = numbers(dataset.get("EffectiveEchoTime"), 1) or numbers(dataset.get("EchoTime"), 1)
+    thickness, between = unneeded("SliceThickness"), unneeded("SpacingBetweenSlices")
+    echo_time = unneeded("EffectiveEchoTime") or unneeded("EchoTime")
+    image_type = tuple(word for keyword in _TYPE_KEYWORDS for word in words(dataset.get(keyword)))
     return Header(
         entry=entry,
         sop_class_uid=text("SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID") or ""),
@@ -244,9 +268,13 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         frame_of_reference_uid=text("FrameOfReferenceUID"),
         patient=(text("PatientID"), text("PatientName")),
         modality=text("Modality"),
-        image_type=tuple(word for keyword in _TYPE_KEYWORDS for word in words(dataset.get(keyword)))
-        + _ge_component(dataset),
-        series_number=whole("SeriesNumber"),
+        image_type=image_type + _ge_component(dataset),
+        settings={
+            "ImageType": " ".join(image_type[2:]),
+            "KVP": str(unneeded("KVP")),
+            **{keyword: text(keyword) for keyword in _SETTINGS},
+        },
+        series_number=None if (number := unneeded("SeriesNumber")) is None else int(number[0]),
         rescaled="RescaleSlope" in dataset,
         synthetic=text("SyntheticData") == "YES",
         burned_in=text("BurnedInAnnotation") == "YES",
@@ -258,8 +286,10 @@ def header_of(entry: Entry, dataset: Dataset) -> Header:
         position_mm=(position[0], position[1], position[2]) if position else None,
         orientation=numbers(dataset.get("ImageOrientationPatient"), 6),
         thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
+        between_mm=between[0] if between and between[0] > 0 else None,
         echo_time_ms=echo_time[0] if echo_time else None,
         window=(center[0], width[0]) if center and width and width[0] >= 1 else None,
+        maker=text("ManufacturerModelName"),
         description=text("SeriesDescription"),
         sequence=tuple(word for keyword in _SEQUENCE_KEYWORDS for word in words(dataset.get(keyword))),
         concatenation=(text("ConcatenationUID"), whole("InConcatenationTotalNumber", 0) or 0)

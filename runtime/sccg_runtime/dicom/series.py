@@ -22,36 +22,35 @@ _NAMED_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture, which has no units and no geometry",
     "1.2.840.10008.1.3.10": "DICOMDIR, an index without images",
 }
-_PROJECTIONS = ("MIP", "MAX_IP", "MIN_IP", "MINIP", "MNIP")  # also as one word of a value, such as "CT_SOM5 MIP"
-_REJECTED_TYPES = {
+_PROJECTIONS = ("MIP", "MAX IP", "MIN IP", "MINIP", "MNIP")
+_LAST_WORDS = ("MIP", "MAP", "SUBTRACT", "SUBTRACTION")  # whatever precedes: "CT_SOM5 MIP", "T2_STAR MAP", "T1_MAP"
+_REJECTED_TYPES = {  # as words between blanks, where an underscore is one, too
     "LOCALIZER": "a localizer",
     "SCOUT": "a localizer",
     "SCREEN SAVE": "a screen capture",
     "SCREENSHOT": "a screen capture",
-    "DOSE_INFO": "a dose report",
+    "DOSE INFO": "a dose report",
     "DOSE REPORT": "a dose report",
     "PROJECTION IMAGE": "a projection, not slices",
     **dict.fromkeys(_PROJECTIONS, "a projection, not slices"),
-    **dict.fromkeys(("MAXIMUM", "MINIMUM", "VOLUME_RENDER", "SURFACE_RENDER"), "a projection, not slices"),
-    "CURVED_MPR": "a curved section, not slices",
+    **dict.fromkeys(("MAXIMUM", "MINIMUM", "VOLUME RENDER", "SURFACE RENDER"), "a projection, not slices"),
+    "CURVED MPR": "a curved section, not slices",
     "MOSAIC": "a mosaic of slices in one picture",
-    "PHASE MAP": "a parameter map",
-    "T1 MAP": "a parameter map",
-    "T2 MAP": "a parameter map",
+    "MAP": "a parameter map",
     "ADC": "a parameter map",
-    "DENSITY MAP": "a parameter map",
-    "VELOCITY MAP": "a parameter map",
     "P": "a phase image",
     "PHASE": "a phase image",
     "REAL": "the real part of an image",
     "R": "the real part of an image",
     "IMAGINARY": "the imaginary part of an image",
     "I": "the imaginary part of an image",
-    "FAT_FRACTION": "a parameter map",
-    **dict.fromkeys(("T2_STAR MAP", "R2 MAP", "R2_STAR MAP", "B0 MAP", "FA", "EXP"), "a parameter map"),
-    **dict.fromkeys(("TTP", "MTT", "TMAX", "CBV", "CBF", "RCBV", "RCBF"), "a parameter map"),
+    **dict.fromkeys(("FAT FRACTION", "FA", "EXP", "DIFFUSION ANISO"), "a parameter map"),
+    **dict.fromkeys(("R COEFFICIENT", "R2 COEFFICIENT"), "a parameter map"),
+    **dict.fromkeys(("TTP", "MTT", "TMAX", "CBV", "CBF"), "a parameter map"),
+    **dict.fromkeys(("RCBV", "RCBF", "RELCBV", "RELCBF", "RELMTT", "RELTTP"), "a parameter map"),
     "SUB": "a difference of images",
     "SUBTRACTION": "a difference of images",
+    "SUBTRACT": "a difference of images",
     "SYNTHETIC": "synthetic, not acquired",
 }
 
@@ -107,7 +106,7 @@ def find_series(source: Path, modality: Modality) -> tuple[list[Series], int]:
             group = groups.setdefault(header.series_uid or header.sop_class_uid, [])
             group.extend(frames(header) if wanted else [header])
     if not groups:
-        raise SeriesError(f"{source.name}: none of {len(files)} files is DICOM: name the series' own folder")
+        raise SeriesError(f"{source.name or source}: none of {len(files)} files is DICOM: name the series' own folder")
     series = [Series(headers=tuple(group), rejected=_rejection(group, modality)) for group in groups.values()]
     return series, sum(header is None for header in headers)
 
@@ -242,8 +241,9 @@ def unfit(headers: Sequence[Header], modality: Modality) -> str | None:
             return f"{name} is synthetic already"
         if header.burned_in:
             return f"{name} has text burned into its pixels"
-        for part in map(str.upper, header.image_type):
-            kind = next((word for word in part.split() if word in _PROJECTIONS), part)
+        for part in header.image_type:
+            words = part.upper().replace("_", " ").split()
+            kind = words[-1] if words and words[-1] in _LAST_WORDS else " ".join(words)
             if kind in _REJECTED_TYPES:
                 return f"{name} is {_REJECTED_TYPES[kind]}"
         if header.frames != 1 or header.samples != 1:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from sccg_runtime.errors import InputError
 from sccg_runtime.pipeline import answer_signals
 
+HEAD_BYTES = 132  # preamble and "DICM" (PS3.10 7.1)
 MAX_FILES = 100_000
 MAX_FILE_BYTES = 1024**3
 MAX_ZIP_BYTES = 16 * 1024**3
@@ -32,10 +33,13 @@ class Entry:
         Base name, for messages.
     open
         Opens it for reading; a new stream each time.
+    head
+        Reads its first :data:`HEAD_BYTES` alone, which say whether it is DICOM.
     """
 
     name: str
     open: Callable[[], BinaryIO] = field(repr=False)
+    head: Callable[[], bytes] = field(repr=False)
 
 
 def entries(source: Path) -> list[Entry]:
@@ -94,14 +98,14 @@ def _folder(folder: Path) -> list[Entry]:
             except FileNotFoundError:
                 text = f"{name} is a link to a file that is not there: fetch the file or remove the link"
                 raise InputError(text) from None
-            found.append(file_entry(path) if is_file else Entry(name, io.BytesIO))
+            found.append(file_entry(path) if is_file else Entry(name, io.BytesIO, bytes))
             if len(found) > MAX_FILES:
                 raise InputError(f"{folder.name} holds more than {MAX_FILES} files: name the series' own folder")
     return found
 
 
 def file_entry(path: Path) -> Entry:
-    """One file; opening it raises InputError where it may not be read or is larger than 1 GiB."""
+    """One file; reading it raises InputError where it may not be read, opening it also where it has more than 1 GiB."""
 
     def opened() -> BinaryIO:
         try:
@@ -111,7 +115,14 @@ def file_entry(path: Path) -> Entry:
         except OSError as error:
             raise _unreadable(path.name, error) from None
 
-    return Entry(path.name, opened)
+    def head() -> bytes:
+        try:
+            with path.open("rb") as stream:
+                return stream.read(HEAD_BYTES)
+        except OSError as error:
+            raise _unreadable(path.name, error) from None
+
+    return Entry(path.name, opened, head)
 
 
 def _zip(path: Path) -> list[Entry]:
@@ -128,14 +139,12 @@ def _zip(path: Path) -> list[Entry]:
     def entry(info: zipfile.ZipInfo) -> Entry:
         name = PurePosixPath(info.filename.replace("\\", "/")).name or "?"
 
-        def opened() -> BinaryIO:
-            if info.file_size > MAX_FILE_BYTES:
-                raise InputError(f"{name} in {path.name} is larger than {MAX_FILE_BYTES // 1024**2} MiB: remove it")
+        def read(most: int) -> bytes:
             if info.flag_bits & 0x1:
                 raise InputError(f"{path.name} is encrypted: unpack it first")
             try:
                 with lock, archive.open(info) as member:
-                    content = member.read(info.file_size + 1)
+                    return member.read(most)
             except (
                 zipfile.BadZipFile,
                 zlib.error,
@@ -147,10 +156,15 @@ def _zip(path: Path) -> list[Entry]:
                 OSError,
             ):
                 raise InputError(f"{name} in {path.name} is damaged: copy the zip again") from None
+
+        def opened() -> BinaryIO:
+            if info.file_size > MAX_FILE_BYTES:
+                raise InputError(f"{name} in {path.name} is larger than {MAX_FILE_BYTES // 1024**2} MiB: remove it")
+            content = read(info.file_size + 1)
             if len(content) != info.file_size:
                 raise InputError(f"{name} in {path.name} is cut off: copy the zip again")
             return io.BytesIO(content)
 
-        return Entry(name, opened)
+        return Entry(name, opened, lambda: read(HEAD_BYTES))
 
     return [entry(info) for info in infos if not PurePosixPath(info.filename).name.startswith(".")]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
+PROGRAM = "sccg-runtime"
 MR_WHITE = 4095
 DISPLAY_WHITE = 255
 SERIES_NUMBER_OFFSET = 9000
@@ -263,7 +264,7 @@ def _describe(made: Dataset, source: Dataset, derivation: Derivation) -> None:
         setattr(made, f"{keyword}Date", day)
         setattr(made, f"{keyword}Time", time)
     made.Manufacturer = "sccg-compress developers"
-    made.ManufacturerModelName = "sccg-runtime"
+    made.ManufacturerModelName = PROGRAM
     made.SoftwareVersions = __version__
     made.BurnedInAnnotation = "NO"
     made.DerivationDescription = derivation_description(derivation)

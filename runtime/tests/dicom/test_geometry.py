@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sccg_runtime.dicom.enhanced import frames as frames_of
 from sccg_runtime.dicom.geometry import arrange, choose_echo
 from sccg_runtime.dicom.header import Header, read_header
 from sccg_runtime.dicom.source import Entry, entries
@@ -16,7 +17,7 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 def header(index, position, **changes):
     base = Header(
-        entry=Entry(f"{index:03d}.dcm", lambda: None),
+        entry=Entry(f"{index:03d}.dcm", lambda: None, bytes),
         sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
         sop_instance_uid=f"1.{index + 1}",
         study_uid="2.1",
@@ -143,6 +144,55 @@ def test_missing_slices_are_found_where_slices_overlap():
     headers = [item for item in stack(range(0, 50, 5), thickness_mm=10.0) if number(item) != 4]
     with pytest.raises(SeriesError, match=r"1 slices are missing.*003\.dcm and 005\.dcm"):
         arrange(headers)
+
+
+def test_every_second_slice_lost_is_found_by_what_the_header_says():
+    headers = stack(range(0, 80, 10), between_mm=5.0)
+    with pytest.raises(SeriesError, match=r"10\.00 mm apart and SpacingBetweenSlices says 5\.00.*--allow-gaps"):
+        arrange(headers)
+    assert codes(arrange(headers, allow_gaps=True)) == ["missing_slices"]
+
+
+@pytest.mark.parametrize(
+    ("between_mm", "thickness_mm"),
+    [(10.0, 5.0), (None, 5.0), (1.0, 9.0), (5.0, None), (9.8, 5.0)],
+    ids=["right", "not said", "edge to edge", "thickness not said", "rounded"],
+)
+def test_what_the_header_says_between_slices_is_no_false_alarm(between_mm, thickness_mm):
+    assert codes(arrange(stack(range(0, 80, 10), between_mm=between_mm, thickness_mm=thickness_mm))) == []
+
+
+def test_echo_times_that_change_from_slice_to_slice_are_refused():
+    headers = stack(range(0, 40, 5), echo_time_ms=12.0)
+    headers[3] = replace(headers[3], echo_time_ms=90.0)
+    with pytest.raises(SeriesError, match=r"differ from position to position \(1: 12 ms, 2: 90 ms\)"):
+        arrange(headers)
+    headers[3] = replace(headers[3], echo_time_ms=12.4)
+    assert codes(arrange(headers)) == []
+
+
+def test_settings_that_change_from_slice_to_slice_are_noted():
+    headers = stack(range(0, 40, 5), settings={"KVP": "120", "ConvolutionKernel": "STD"})
+    assert codes(arrange(headers)) == []
+    headers[3] = replace(headers[3], settings={"KVP": "120", "ConvolutionKernel": "BONE"})
+    (finding,) = arrange(headers).findings
+    assert (finding.code, finding.refused) == ("mixed_settings", False)
+    assert "differ in ConvolutionKernel:" in finding.text
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_settings_are_read_of_files_and_of_frames(make, tmp_path, frames):
+    plane = np.zeros((8, 8), np.uint16)
+    if frames == 1:
+        for index, kind in enumerate(("W", "F")):
+            image = make.dataset("MR", index, plane, ImageType=["ORIGINAL", "PRIMARY", kind])
+            make.save(image, tmp_path / f"{index}.dcm")
+        headers = [read_header(entry) for entry in entries(tmp_path)]
+    else:
+        kinds = [{"FrameType": ["ORIGINAL", "PRIMARY", kind, "NONE"]} for kind in ("T1", "T2")]
+        make.save(make.enhanced("MR", np.stack([plane, plane]), lambda index: kinds[index]), tmp_path / "1.dcm")
+        headers = frames_of(read_header(entries(tmp_path)[0]))
+    assert "mixed_settings" in codes(arrange(headers))
 
 
 def test_a_position_that_cannot_be_is_refused():

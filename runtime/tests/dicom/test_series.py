@@ -1,10 +1,15 @@
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from sccg_runtime.dicom.quiet import QUIET_PYDICOM
 from sccg_runtime.dicom.series import apply_rules, choose_series, find_series
 from sccg_runtime.errors import SeriesError
 
@@ -50,6 +55,12 @@ def test_a_zip_gives_the_same_series(series, tmp_path):
         ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "FA"]}, "parameter map"),
         ({"ImageType": ["DERIVED", "SECONDARY", "PERFUSION", "TTP"]}, "parameter map"),
         ({"ImageType": ["DERIVED", "PRIMARY", "T2_STAR MAP"]}, "parameter map"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION MAP"]}, "parameter map"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "M", "T1_MAP"]}, "parameter map"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "FIELD_MAP"]}, "parameter map"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "DIFFUSION_ANISO"]}, "parameter map"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "PERFUSION", "RELCBV"]}, "parameter map"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "MODULUS SUBTRACT"]}, "difference"),
         ({"ImageType": ["DERIVED", "SECONDARY", "SUB"]}, "difference"),
         ({"ImageType": ["DERIVED", "SECONDARY", "SYNTHETIC"]}, "synthetic, not acquired"),
         ({"ComplexImageComponent": "PHASE"}, "phase image"),
@@ -221,6 +232,28 @@ def test_a_folder_without_dicom_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(SeriesError, match="none of 1 files is DICOM"):
         find_series(tmp_path, "MR")
+
+
+def test_the_current_folder_has_a_name_in_messages(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("a")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SeriesError, match=r"^\.: none of 1 files"):
+        find_series(Path(), "MR")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("WindowCenter", "40\\"), ("SliceThickness", "5 mm"), ("SeriesNumber", "3b"), ("EchoTime", "?"), ("KVP", "12O")],
+)
+def test_a_number_that_nobody_needs_may_be_none(series, keyword, value):
+    folder = series()
+    for path in folder.iterdir():
+        image = dcmread(path)
+        tag = tag_for_keyword(keyword)
+        image._dict[Tag(tag)] = RawDataElement(Tag(tag), dictionary_VR(tag), len(value), value.encode(), 0, False, True)
+        image.save_as(path)
+    with QUIET_PYDICOM:  # whose warning would be an error here
+        assert len(choose_series(find_series(folder, "MR")[0]).headers) == 5
 
 
 def test_messages_hold_nothing_of_the_patient(series, make):

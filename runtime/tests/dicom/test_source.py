@@ -3,6 +3,7 @@ import zipfile
 import pytest
 
 from sccg_runtime.dicom import source
+from sccg_runtime.dicom.header import read_header
 from sccg_runtime.dicom.source import entries
 from sccg_runtime.errors import InputError
 
@@ -80,6 +81,20 @@ def test_a_damaged_member_is_refused(tmp_path, kind):
     path.write_bytes(damaged)
     with pytest.raises(InputError, match=r"a\.dcm in series\.zip is damaged"):
         content(entries(path)[0])
+
+
+def test_a_file_that_is_not_dicom_is_not_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "MAX_FILE_BYTES", 4000)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "video.mp4").write_bytes(bytes(5000))
+    with zipfile.ZipFile(tmp_path / "in.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("video.mp4", bytes(5000))
+    for where in ("in", "in.zip"):
+        (found,) = entries(tmp_path / where)
+        assert found.head() == bytes(132)
+        assert read_header(found) is None
+        with pytest.raises(InputError, match="larger"):
+            content(found)
 
 
 def test_too_many_files_are_refused(folder, monkeypatch):
