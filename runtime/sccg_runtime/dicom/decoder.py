@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import io
 import json
 import subprocess
@@ -55,11 +56,16 @@ class _Worker:
 
     def __init__(self) -> None:
         self._silent = False
+        if not sys.executable:
+            raise OSError(errno.ENOENT, "this Python does not know its own program")
         self._process = subprocess.Popen(
             [sys.executable, *COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         try:
             self._receive(START_S, 1024)
+        except _DeadError as error:  # before it saw an image: no fault of the image's
+            self.close()
+            raise OSError(errno.ECHILD, f"{error} at its start") from None
         except BaseException:
             self.close()
             raise

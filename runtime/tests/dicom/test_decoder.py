@@ -2,6 +2,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,3 +229,11 @@ def test_several_threads_have_a_worker_each(compressed):
     assert len(found) == 3
     for array in found:
         np.testing.assert_array_equal(array, RAMP)
+
+
+@pytest.mark.skipif(not Path("/bin/true").exists(), reason="needs a program that does nothing")
+@pytest.mark.parametrize("program", [None, "/bin/true"])
+def test_a_decoder_that_does_not_start_is_no_fault_of_the_image(compressed, monkeypatch, program):
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(SeriesError, match=r"no process for it \((this Python|the decoder crashed at its start)"):
+        decode("a.dcm", compressed)
