@@ -267,7 +267,8 @@ def _check_json(target: Path, out: Path) -> None:
     folder = Path(os.path.realpath(target)).parent
     if Path(os.path.realpath(out)) in (folder, *folder.parents):
         raise InputError(f"--json {target.name} lies in {out.name}, which holds images alone: name another folder")
-    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+    there = next(path for path in (folder, *folder.parents) if path.exists())  # what lacks below it is made
+    if not (there.is_dir() and os.access(there, os.W_OK)):
         raise InputError(f"--json {target.name} cannot be written: name a folder that takes files")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from sccg_runtime.dicom.header import read_header
 from sccg_runtime.dicom.source import file_entry
 from sccg_runtime.dicom.write import PROGRAM
-from sccg_runtime.errors import InputError
+from sccg_runtime.errors import InputError, SeriesError
 
 NIFTI_HEADER_BYTES, NIFTI_DESCRIPTION = 348, slice(148, 228)  # of NIfTI-1: its size, and where descrip lies
 
@@ -88,8 +88,8 @@ def _is_synthetic(path: Path) -> bool:
         return False
     try:
         header = read_header(file_entry(path))
-    except InputError:
-        return False  # damaged, or not to be read: nobody knows what it is
+    except SeriesError:
+        return False  # damaged: nobody knows what it is
     return header is not None and header.synthetic and header.maker == PROGRAM
 
 

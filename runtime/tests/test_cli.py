@@ -113,8 +113,9 @@ def test_json_goes_to_stdout_or_a_file(bundle_file, series, tmp_path, capsys):
     assert (tmp_path / "c" / "0001.dcm").is_file()
 
 
-@pytest.mark.parametrize("where", ["out/result.json", "gone/there/result.json"])
+@pytest.mark.parametrize("where", ["out/result.json", "file/below/result.json"])
 def test_json_that_cannot_be_written_is_told_before_the_work(bundle_file, series, tmp_path, capsys, where):
+    (tmp_path / "file").touch()
     arguments = ["convert", str(series()), str(tmp_path / "out"), "--bundle", str(bundle_file())]
     assert main([*arguments, "--json", str(tmp_path / where)]) == 2
     assert "error: --json result.json" in capsys.readouterr().err

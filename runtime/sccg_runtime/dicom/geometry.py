@@ -248,7 +248,8 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
         return [Finding("duplicates", text, refused=True)]
     times = echo_times_ms(headers)
     if times and times[-1] - times[0] > OTHER_ECHO_SHARE * times[-1]:
-        text = f"echo times differ from position to position ({_echoes(times)}), as where images of an echo are lost"
+        span = f"{times[0]:g} to {times[-1]:g} ms"
+        text = f"echo times differ from position to position ({span}), as where images of an echo are lost"
         return [Finding("mixed_echoes", f"{text}: fetch them, or convert a series of one echo", refused=True)]
     step = _lower_median(gaps)
     # Thicker slices lie farther apart: a gap is usual where it is to its slices' thickness as elsewhere in the series.
