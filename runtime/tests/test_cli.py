@@ -106,7 +106,7 @@ def test_json_goes_to_stdout_or_a_file(bundle_file, series, tmp_path, capsys):
     file = tmp_path / "result.json"
     assert main(["convert", source, str(tmp_path / "b"), "--bundle", bundle, "--json", str(file)]) == 0
     assert json.loads(file.read_text())["engine"]["precision_ran"] == {"fp32": 2}
-    lost = str(tmp_path / "b" / "0001.dcm" / "result.json")
+    lost = str(tmp_path / "b")  # a folder
     capsys.readouterr()
     assert main(["convert", source, str(tmp_path / "c"), "--bundle", bundle, "--json", lost]) == 2
     assert "the JSON result cannot be written; the output is complete" in capsys.readouterr().err
