@@ -22,7 +22,7 @@ from sccg_compress.console import result, say
 from sccg_compress.distill_command import new_run, resume_run
 from sccg_compress.export_command import export_model
 from sccg_compress.models import STUDENT
-from sccg_runtime.errors import InputError, RefusedError, SccgError
+from sccg_runtime.errors import InputError, RefusedError, SccgError, one_line
 from sccg_runtime.files import sha256, write_bytes, write_text
 from sccg_teacher_student.loss_weights import USUAL, USUAL_DECAY
 from sccg_teacher_student.networks.spec import DEFAULT_STUDENT, PRESETS
@@ -122,13 +122,13 @@ def _run_study(
             say(f"[{number}/{len(points)}] {row} is there already{_without(row, wanted)}")
             continue
         say(f"[{number}/{len(points)}] {name}")
-        if point.student != TEACHER:
-            _label(point, _labels_folder(point, out))
         try:
+            if point.student != TEACHER:
+                _label(point, _labels_folder(point, out))
             models[name], refused[name] = _made(point, out / runs.RUNS / name, wanted)
-        except SccgError as error:  # hours of others are not lost for one
-            say(f"{name}: no row, to be tried again: {error}")
-            failed.append(f"{name}: {error}")
+        except (SccgError, RuntimeError, MemoryError) as error:  # hours of others are not lost for one
+            say(f"{name}: no row, to be tried again: {one_line(error)}")
+            failed.append(f"{name}: {one_line(error)}")
     if models:
         found = run_models(
             list(chain(*models.values())),
@@ -193,7 +193,7 @@ def _made(point: DistillConfig, folder: Path, targets: Sequence[Target]) -> tupl
         for target, bundle in bundles.items()
         if not bundle.is_file() and (text := _export(model, point, target, bundle)) is not None
     ]
-    own = sorted(folder.glob("*.sccg")) if point.student == TEACHER else []  # those of an earlier study, too
+    own = sorted(folder.glob("[!.]*.sccg")) if point.student == TEACHER else []  # those of an earlier study, too
     return own or [model], refused
 
 

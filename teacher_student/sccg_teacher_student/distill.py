@@ -269,6 +269,10 @@ def _check_reverse(config: DistillConfig, reverse: Checkpoint | None, source: Da
         return
     if not config.unpaired:
         raise InputError("--reverse-teacher makes inputs of --unpaired slices of the output modality: there are none")
+    if reverse.sha256 == sha256(Path(config.teacher)):
+        raise InputError(
+            f"--reverse-teacher {reverse.path.name} is the teacher itself, not that of the other direction"
+        )
     if reverse.direction == config.direction:
         raise InputError(
             f"--reverse-teacher {reverse.path.name} is of {config.direction}, too, not of the other direction"

@@ -81,7 +81,7 @@ class DistillTask:
         if weights.features > 0:
             if self._teacher is None or not taps:
                 raise InputError("the feature loss needs --feature-tap TEACHER_MODULE=STUDENT_MODULE")
-            height, width = cache.chunks[0].shape[-2:]
+            height, width = cache.shape[-2:]
             self._match = FeatureMatch(self._teacher, self.network, taps, (height, width)).to(device)
         self._forward: Callable[[Tensor], Tensor] = self.network
         self._distances = distances

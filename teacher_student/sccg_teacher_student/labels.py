@@ -13,9 +13,10 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class LabelCache:
-    """Labelled views on disk, opened as memory maps.
+    """Labelled views on disk; a chunk is open while it is read, as a process may have few files open.
 
     Attributes
     ----------
@@ -47,33 +48,45 @@ class LabelCache:
     bases, seed
         What the views are made from.
     chunks
-        Memory maps (n, 3, H, W) float16, in order.
+        How many there are.
+    shape
+        Of each, (16, 3, H, W).
+    offset
+        Where the values of each begin in its file, in bytes.
     """
 
     folder: Path
     bases: Sequence[Base]
     seed: int
-    chunks: list[npt.NDArray[np.float16]] = field(default_factory=list)
+    chunks: int = 0
+    shape: tuple[int, ...] = ()
+    offset: int = 0
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        while (path := self._path(len(self.chunks))).is_file():
+        while (path := self._path(self.chunks)).is_file():
             try:
-                chunk = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (ValueError, EOFError, OSError):
-                chunk = np.empty(0)
-            if chunk.ndim != 4 or chunk.shape[:2] != (CHUNK, 3) or chunk.dtype != np.float16:
+                chunk = self.chunk(self.chunks)
+                fits = chunk.ndim == 4 and chunk.shape[:2] == (CHUNK, 3) and chunk.dtype == np.float16
+            except (ValueError, EOFError):
+                fits = False
+            if not fits or (self.chunks and chunk.shape != self.shape):
                 _log.warning("%s is damaged; labels are made again from there on", path)
                 return
-            self.chunks.append(chunk)
+            self._count()
 
     def __len__(self) -> int:
-        return sum(len(chunk) for chunk in self.chunks)
+        return CHUNK * self.chunks
 
     @property
     def size_gib(self) -> float:
         """Size on disk in GiB."""
-        return sum(chunk.nbytes for chunk in self.chunks) / 2**30
+        return self.chunks * 2 * math.prod(self.shape) / 2**30
+
+    def chunk(self, number: int) -> np.memmap[Any, np.dtype[np.float16]]:
+        """Memory map (16, 3, H, W) float16 of a chunk by number."""
+        opened: np.memmap[Any, np.dtype[np.float16]] = np.load(self._path(number), mmap_mode="r", allow_pickle=False)
+        return opened
 
     def grow(self, label: Labeller) -> None:
         """Label the next chunk of views and write it, whole or not at all.
@@ -90,10 +103,10 @@ class LabelCache:
             if not np.isfinite(output).all():
                 raise RefusedError(f"the teacher's output on view {number} is not finite")
             rows.append(np.stack([image, output, np.full_like(image, np.nan) if reference is None else reference]))
-        path, whole = self._path(len(self.chunks)), io.BytesIO()
-        np.save(whole, np.stack(rows).astype(np.float16))
-        write_bytes(path, whole.getvalue())  # NumPy itself does not say that a disk is full
-        self.chunks.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        made, whole = np.stack(rows).astype(np.float16), io.BytesIO()
+        np.save(whole, made)
+        write_bytes(self._path(self.chunks), whole.getvalue())  # NumPy itself does not say that a disk is full
+        self._count()
 
     def fill(
         self,
@@ -110,19 +123,29 @@ class LabelCache:
         before) are left on disk but not used. ``progress`` gets (number of views, seconds spent) after each chunk.
         """
         if views is not None:
-            del self.chunks[math.ceil(views / CHUNK) :]
+            self.chunks = min(self.chunks, math.ceil(views / CHUNK))
         started = time.monotonic()
         while True:
             spent = time.monotonic() - started
             enough = (views is not None and len(self) >= views) or (seconds is not None and spent >= seconds)
-            if self.chunks and (enough or self.size_gib * (1 + 1 / len(self.chunks)) > limit_gib):
+            if self.chunks and (enough or self.size_gib * (1 + 1 / self.chunks) > limit_gib):
                 return
             self.grow(label)
             progress(len(self), time.monotonic() - started)
 
     def batch(self, numbers: npt.NDArray[np.int64]) -> torch.Tensor:
         """Views by number as (n, 3, H, W) float32."""
-        return torch.from_numpy(np.stack([self.chunks[n // CHUNK][n % CHUNK] for n in numbers]).astype(np.float32))
+        return torch.from_numpy(np.stack([self._view(int(n)) for n in numbers]).astype(np.float32))
+
+    def _view(self, number: int) -> npt.NDArray[np.float16]:
+        """Read alone: opening a map for it takes longer."""
+        count = math.prod(self.shape[1:])
+        path, start = self._path(number // CHUNK), self.offset + 2 * count * (number % CHUNK)
+        return np.fromfile(path, np.float16, count, offset=start).reshape(self.shape[1:])
+
+    def _count(self) -> None:
+        chunk = self.chunk(self.chunks)
+        self.chunks, self.shape, self.offset = self.chunks + 1, chunk.shape, chunk.offset
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npy"

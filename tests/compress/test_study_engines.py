@@ -13,6 +13,8 @@ from study_fakes import study
 from sccg_bench.results import read_results
 from sccg_bench.run import BenchResult
 from sccg_compress import study_command
+from sccg_runtime.errors import RefusedError
+from sccg_teacher_student.distill_config import DistillConfig
 
 
 def test_engines_of_other_targets_stand_beside(run: Cli, lab: Lab, log: list[str]) -> None:
@@ -97,3 +99,31 @@ def test_a_student_that_could_not_be_measured_has_no_row_and_is_tried_again(
     study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1")
     assert log[-1] == "bench mr2ct-s2d-16x1-5steps-seed0"
     assert len(list(Path("study/rows").iterdir())) == 2
+
+
+def test_an_engine_that_a_kill_left_unfinished_is_not_measured(run: Cli, lab: Lab, log: list[str]) -> None:
+    folder = Path("study/runs/mr2ct-teacher")
+    folder.mkdir(parents=True)
+    (folder / ".teacher-openvino-int8-abcd.sccg").touch()
+    study(run, lab, "--student", "teacher")
+    assert log[-1] == "bench teacher-openvino-int8.sccg"
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["first", "labels of another seed"])
+@pytest.mark.parametrize("error", [RefusedError("view 7 is not finite"), RuntimeError("out of memory")])
+def test_what_fails_for_one_student_costs_no_other_its_row(
+    run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception, seed: int
+) -> None:
+    whole = study_command.new_run
+
+    def failing(config: DistillConfig, folder: Path) -> None:
+        if ("labels" in folder.name and config.seed == 1) if seed else config.student == "s2d-8x1":
+            raise error
+        whole(config, folder)
+
+    monkeypatch.setattr(study_command, "new_run", failing)
+    asked = ("--student", "s2d-8x1", "--student", "s2d-16x1", *(("--seed", 0, "--seed", 1) if seed else ()))
+    study(run, lab, *asked).refused("no row of mr2ct-s2d-8x1", str(error))
+    left = [path.stem.removeprefix("mr2ct-") for path in sorted(Path("study/rows").iterdir())]
+    both = ["s2d-16x1-5steps-seed0", "s2d-8x1-5steps-seed0"]
+    assert left == (both if seed else both[:1])

@@ -74,6 +74,20 @@ def write_slices(folder: Path, count: int, size: tuple[int, int], seed: int) -> 
 
 
 @contextmanager
+def few_files(count: int) -> Iterator[None]:
+    """Let this process open no more than ``count`` files beside those that it has open."""
+    resource = pytest.importorskip("resource", reason="this system cannot limit the number of open files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(int(path.name) for path in Path("/dev/fd").iterdir()) + count, hard)
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
 def little_room(size_bytes: int) -> Iterator[None]:
     """While open, no file can grow beyond ``size_bytes``: what a full disk does, with another errno."""
     resource = pytest.importorskip("resource", reason="this system cannot limit the size of files")

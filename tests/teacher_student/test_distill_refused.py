@@ -47,9 +47,13 @@ def test_a_reverse_teacher_of_the_wrong_direction_or_without_slices_is_refused(
     config: DistillConfig, tmp_path: Path
 ) -> None:
     write_slices(tmp_path / "ct" / "x", 2, (32, 48), seed=5)
-    chosen = replace(config, unpaired=(str(tmp_path / "ct"),), reverse_teacher=config.teacher)
-    with pytest.raises(InputError, match=r"net_mr2ct\.pth is of mr2ct, too"):
-        run(chosen, tmp_path / "run")
+    chosen = replace(config, unpaired=(str(tmp_path / "ct"),))
+    other = str(save_teacher(tmp_path / "other_mr2ct.pth", seed=8))
+    with pytest.raises(InputError, match=r"other_mr2ct\.pth is of mr2ct, too"):
+        run(replace(chosen, reverse_teacher=other), tmp_path / "run")
+    same = shutil.copy(config.teacher, tmp_path / "net.pth")  # no name says its direction
+    with pytest.raises(InputError, match=r"net\.pth is the teacher itself"):
+        run(replace(chosen, reverse_teacher=str(same)), tmp_path / "run")
     back = str(save_teacher(tmp_path / "net_ct2mr.pth", seed=8))
     with pytest.raises(InputError, match="--unpaired"):
         run(replace(config, reverse_teacher=back), tmp_path / "run")

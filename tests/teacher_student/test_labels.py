@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from teacher_fakes import bases, little_room, picture, save_teacher
+from teacher_fakes import bases, few_files, little_room, picture, save_teacher
 
 from sccg_runtime.errors import InputError, RefusedError
 from sccg_runtime.intensity import FloatArray
@@ -59,7 +59,8 @@ def test_a_cache_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert (first.calls, second.calls) == (CHUNK, 2 * CHUNK)
     straight = LabelCache(tmp_path / "d", bases(), 0)
     straight.fill(whole, limit_gib=1, views=3 * CHUNK)
-    for one, other in zip(resumed.chunks, straight.chunks, strict=True):
+    assert resumed.chunks == straight.chunks
+    for one, other in ((cache.chunk(number) for cache in (resumed, straight)) for number in range(resumed.chunks)):
         np.testing.assert_array_equal(one, other)
 
 
@@ -223,3 +224,12 @@ def test_ctrl_c_works_after_two_labellers_are_gone(tmp_path: Path) -> None:
     net = save_teacher(tmp_path / "net.pth", n_blocks=1)
     done = subprocess.run([sys.executable, "-c", CTRL_C, str(net)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "interrupted as usual\n"), done.stderr
+
+
+def test_a_cache_of_many_chunks_opens_few_files(tmp_path: Path) -> None:
+    """Linux usually lets a process have 1,024 open, macOS 256."""
+    cache = LabelCache(tmp_path, bases(), 0)
+    with few_files(32):
+        cache.fill(Counting(), limit_gib=1, views=40 * CHUNK)
+        again = LabelCache(tmp_path, bases(), 0)
+        assert again.batch(np.arange(len(again))).shape == (40 * CHUNK, 3, 32, 48)
