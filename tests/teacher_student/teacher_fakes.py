@@ -78,9 +78,9 @@ def few_files(count: int) -> Iterator[None]:
     """Let this process open no more than ``count`` files beside those that it has open."""
     resource = pytest.importorskip("resource", reason="this system cannot limit the number of open files")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (max(int(path.name) for path in Path("/dev/fd").iterdir()) + count, hard)
-    )
+    taken = {int(path.name) for path in Path("/dev/fd").iterdir()}
+    free = [number for number in range(len(taken) + count) if number not in taken]  # those above stay open
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[count - 1] + 1, hard))
     try:
         yield
     finally:

@@ -229,7 +229,7 @@ def test_ctrl_c_works_after_two_labellers_are_gone(tmp_path: Path) -> None:
 def test_a_cache_of_many_chunks_opens_few_files(tmp_path: Path) -> None:
     """Linux usually lets a process have 1,024 open, macOS 256."""
     cache = LabelCache(tmp_path, bases(), 0)
-    with few_files(32):
+    with few_files(16):
         cache.fill(Counting(), limit_gib=1, views=40 * CHUNK)
         again = LabelCache(tmp_path, bases(), 0)
         assert again.batch(np.arange(len(again))).shape == (40 * CHUNK, 3, 32, 48)
