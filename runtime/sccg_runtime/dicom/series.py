@@ -23,7 +23,7 @@ _NAMED_CLASSES = {
     "1.2.840.10008.1.3.10": "DICOMDIR, an index without images",
 }
 _PROJECTIONS = ("MIP", "MAX IP", "MIN IP", "MINIP", "MNIP")
-_LAST_WORDS = ("MIP", "MAP", "SUBTRACT", "SUBTRACTION")  # whatever precedes: "CT_SOM5 MIP", "T2_STAR MAP", "T1_MAP"
+_WORDS = (*_PROJECTIONS, "MAP", "SUBTRACT", "SUBTRACTION")  # of a longer value, too: "CT_SOM5 MIP", "T1_MAP"
 _REJECTED_TYPES = {  # as words between blanks, where an underscore is one, too
     "LOCALIZER": "a localizer",
     "SCOUT": "a localizer",
@@ -242,8 +242,8 @@ def unfit(headers: Sequence[Header], modality: Modality) -> str | None:
         if header.burned_in:
             return f"{name} has text burned into its pixels"
         for part in header.image_type:
-            words = part.upper().replace("_", " ").split()
-            kind = words[-1] if words and words[-1] in _LAST_WORDS else " ".join(words)
+            value = " ".join(part.upper().replace("_", " ").split())
+            kind = next((words for words in _WORDS if f" {words} " in f" {value} "), value)
             if kind in _REJECTED_TYPES:
                 return f"{name} is {_REJECTED_TYPES[kind]}"
         if header.frames != 1 or header.samples != 1:

@@ -45,6 +45,8 @@ def test_a_zip_gives_the_same_series(series, tmp_path):
         ({"ImageType": ["DERIVED", "PRIMARY", "MNIP", "ND", "NORM"]}, "projection"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 MIP"]}, "projection"),
         ({"ImageType": ["DERIVED", "PRIMARY", "ANGIO", "MAXIMUM"]}, "projection"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 MINIP"]}, "projection"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MAX_IP THICK"]}, "projection"),
         ({"VolumeBasedCalculationTechnique": "MAX_IP"}, "projection"),
         ({"VolumeBasedCalculationTechnique": "CURVED_MPR"}, "curved"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}, "mosaic"),
