@@ -47,13 +47,13 @@ def mr_scaling(histogram: StoredHistogram, contract: Contract) -> Scaling:
     Raises
     ------
     InputError
-        The series holds no signal; or SeriesError: it holds nothing else, not even around the head.
+        The series holds no signal; or SeriesError: it holds nothing else, not even around the head (or padding).
     """
     intensity = contract.input_intensity
     values, counts = histogram.values_and_counts()
     white = mr_white_from_counts(values, counts, intensity)
     darkest = float(values[np.searchsorted(np.cumsum(counts), DARKEST_SHARE * counts.sum())])
-    if darkest > (intensity.foreground_above or 0) * white:
+    if not histogram.padded and darkest > (intensity.foreground_above or 0) * white:
         raise SeriesError(
             f"no part of the MR series is dark (its darkest values lie at {darkest:.6g}, its white at {white:.6g}): "
             "where there is no signal, values must be 0; MONOCHROME1 or RescaleIntercept may have moved them"

@@ -59,7 +59,7 @@ def test_a_file_that_the_disk_does_not_give_is_refused(convert, series):
     (source / "IM900").symlink_to("/proc/self/mem")
     code, said = convert(source)
     assert code == 2
-    assert errors(said) == ["error: IM900 has a damaged header (OSError): replace or remove it"]
+    assert errors(said) == ["error: IM900: Input/output error: make it readable, or remove it"]
 
 
 def test_a_loop_of_links_is_no_folder(convert, series):

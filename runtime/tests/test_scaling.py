@@ -37,13 +37,14 @@ def test_no_window_anywhere_is_refused(make):
         ct_scaling(headers((40, 80), None), make.ct2mr(input_intensity=make.CT_DISPLAY), None)
 
 
-@pytest.mark.parametrize("moved", [0, 1000])
-def test_mr_without_black_is_refused(make, moved):
+@pytest.mark.parametrize(("moved", "padded"), [(0, False), (1000, False), (1000, True)])
+def test_mr_without_black_is_refused_but_where_it_was_masked(make, moved, padded):
     stored = np.rint(make.head() * 1000).astype(np.uint16) + np.uint16(moved)
     stored[0, :2] = 0  # a speck proves nothing
     histogram = StoredHistogram()
-    histogram.add(SimpleNamespace(stored=stored, padding=None, slope=1.0, intercept=0.0))
-    if moved:
+    padding = stored == moved if padded else None
+    histogram.add(SimpleNamespace(stored=stored, padding=padding, slope=1.0, intercept=0.0))
+    if moved and not padded:
         with pytest.raises(SeriesError, match=r"no part of the MR series is dark \(its darkest values lie at 1000"):
             mr_scaling(histogram, make.contract())
     else:

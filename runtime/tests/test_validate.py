@@ -21,7 +21,7 @@ KINDS = {
     "rle": {},
     "jpeg 2000": {},
     "near-lossless": {},
-    "monochrome1": {"PhotometricInterpretation": "MONOCHROME1"},
+    "monochrome1": {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11},
     "12 bits": {"BitsStored": 12, "HighBit": 11},
     "padded": {"PixelPaddingValue": 0},
     "unicode": {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "王^小東"},
@@ -43,6 +43,8 @@ def test_outputs_of_every_kind_of_input_are_valid(make, bundle_file, tmp_path, k
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     stack = np.stack([np.rint(make.head(seed=index) * 1800).astype(np.uint16) for index in range(2)])
+    if kind == "monochrome1":  # no signal is white
+        stack = 4095 - stack
     if kind == "enhanced":
         make.save(make.enhanced(modality, stack), source / "multi.dcm")
     else:

@@ -231,14 +231,21 @@ class StoredHistogram:
     """Counts of modality values over a series: exact, and small whatever the number of slices.
 
     One count per stored value that occurs and pair of slope and intercept; padding is left out.
+
+    Attributes
+    ----------
+    padded
+        Whether there was padding.
     """
 
     def __init__(self) -> None:
+        self.padded = False
         # (slope, intercept, lowest) -> (stored values less the lowest, ascending; how many pixels have each)
         self._counts: dict[tuple[float, float, int], tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = {}
 
     def add(self, plane: Plane) -> None:
         """Count one image."""
+        self.padded |= plane.padding is not None
         stored = plane.stored if plane.padding is None else plane.stored[~plane.padding]
         lowest = int(np.iinfo(plane.stored.dtype).min)
         counts = np.bincount(stored.ravel().astype(np.int64) - lowest)
