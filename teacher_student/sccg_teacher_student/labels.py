@@ -73,7 +73,7 @@ class LabelCache:
             if not fits or (self.chunks and chunk.shape != self.shape):
                 _log.warning("%s is damaged; labels are made again from there on", path)
                 return
-            self._count()
+            self._count(chunk)
 
     def __len__(self) -> int:
         return CHUNK * self.chunks
@@ -103,10 +103,10 @@ class LabelCache:
             if not np.isfinite(output).all():
                 raise RefusedError(f"the teacher's output on view {number} is not finite")
             rows.append(np.stack([image, output, np.full_like(image, np.nan) if reference is None else reference]))
-        made, whole = np.stack(rows).astype(np.float16), io.BytesIO()
-        np.save(whole, made)
+        whole = io.BytesIO()
+        np.save(whole, np.stack(rows).astype(np.float16))
         write_bytes(self._path(self.chunks), whole.getvalue())  # NumPy itself does not say that a disk is full
-        self._count()
+        self._count(self.chunk(self.chunks))
 
     def fill(
         self,
@@ -143,8 +143,7 @@ class LabelCache:
         path, start = self._path(number // CHUNK), self.offset + 2 * count * (number % CHUNK)
         return np.fromfile(path, np.float16, count, offset=start).reshape(self.shape[1:])
 
-    def _count(self) -> None:
-        chunk = self.chunk(self.chunks)
+    def _count(self, chunk: np.memmap[Any, np.dtype[np.float16]]) -> None:
         self.chunks, self.shape, self.offset = self.chunks + 1, chunk.shape, chunk.offset
 
     def _path(self, number: int) -> Path:

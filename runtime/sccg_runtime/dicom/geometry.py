@@ -269,19 +269,23 @@ def _between_images(headers: Sequence[Header], gaps: Array, allow_gaps: bool) ->
             if allow_gaps
             else f"{headers[first].name} and {headers[first + 1].name}"
         )
-        text = f"{missing} slices are missing (first gap between {where}; spacing {step:.2f} mm)"
-        advice = "" if allow_gaps else ": fetch them, or convert with --allow-gaps"
-        return [Finding("missing_slices", text + advice, refused=not allow_gaps)]
+        return [
+            _missing(f"{missing} slices are missing (first gap between {where}; spacing {step:.2f} mm)", allow_gaps)
+        ]
     said, thick = headers[0].between_mm, float(thickness.max())
     # Some scanners state there what lies between slices, edge to edge: less than their thickness, it says nothing.
     if said is not None and 0 < 0.99 * thick <= said < step / 1.5:
         text = f"slices lie {step:.2f} mm apart and SpacingBetweenSlices says {said:.2f}: others between may be missing"
-        advice = "" if allow_gaps else ": fetch them, or convert with --allow-gaps"
-        return [Finding("missing_slices", text + advice, refused=not allow_gaps)]
+        return [_missing(text, allow_gaps)]
     if float(gaps.max() - gaps.min()) > max(IRREGULAR_SHARE * step, SAME_POSITION_MM):
         text = f"slices are {gaps.min():.2f} to {gaps.max():.2f} mm apart (irregular spacing)"
         return [Finding("irregular_spacing", text, refused=False)]
     return []
+
+
+def _missing(text: str, allow_gaps: bool) -> Finding:
+    advice = "" if allow_gaps else ": fetch them, or convert with --allow-gaps"
+    return Finding("missing_slices", text + advice, refused=not allow_gaps)
 
 
 def _lower_median(values: Array) -> float:
