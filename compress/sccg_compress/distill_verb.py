@@ -10,6 +10,7 @@ import typer
 
 from sccg_compress.verb_options import (
     AdversarialOption,
+    CacheOption,
     DataOption,
     DecayOption,
     DirectionOption,
@@ -41,10 +42,12 @@ def distill(
     budget_ms: Annotated[
         float | None, typer.Option(help="Instead of --student: the one that plan picks for OpenVINO INT8 at 512x512.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Wall time, labels included. [default: 30]")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Wall time, labels included, validation not. [default: 30]")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --minutes.")] = None,
     views: Annotated[int | None, typer.Option(help="Labelled views; default: half of the minutes' worth.")] = None,
-    cache_gib: Annotated[float, typer.Option(help="Largest size of the label cache in GiB.")] = 4.0,
+    cache_gib: CacheOption = 4.0,
     batch: Annotated[int, typer.Option(min=1, help="Slices per step.")] = 4,
     learning_rate: Annotated[float, typer.Option(help="Peak of AdamW.")] = 2e-3,
     weight_decay: DecayOption = USUAL_DECAY,
@@ -52,7 +55,10 @@ def distill(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), off, bf16 or fp16.")] = "auto",
     detail: Annotated[
-        float, typer.Option(help="Fine detail that the student shall show, relative to the teacher's; 0: as it comes.")
+        float,
+        typer.Option(
+            help="Fine detail that the student shall show at least, relative to the teacher's; 0: as it comes."
+        ),
     ] = 1.0,
     weight_wavelet: WaveletOption = USUAL.wavelet,
     weight_ssim: SsimOption = USUAL.ssim,

@@ -9,6 +9,7 @@ import typer
 
 from sccg_compress.verb_options import (
     AdversarialOption,
+    CacheOption,
     DataOption,
     DecayOption,
     DirectionOption,
@@ -38,6 +39,7 @@ def study(
     views: Annotated[
         int | None, typer.Option(min=1, help="Labelled views that all students of a seed learn from. [default: 1024]")
     ] = None,
+    cache_gib: CacheOption = 4.0,
     weight_wavelet: WaveletOption = USUAL.wavelet,
     weight_ssim: SsimOption = USUAL.ssim,
     weight_reference: ReferenceOption = USUAL.reference,
@@ -72,6 +74,7 @@ def study(
         minutes=8.0 if minutes is None and steps is None else minutes,
         steps=steps,
         views=views or VIEWS,
+        cache_gib=cache_gib,
         weight_decay=weight_decay,
         losses=LossWeights(
             wavelet=weight_wavelet, ssim=weight_ssim, reference=weight_reference, adversarial=weight_adversarial

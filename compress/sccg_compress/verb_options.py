@@ -25,6 +25,7 @@ ReferenceOption = Annotated[
     float, typer.Option("--weight-reference", help="Of L1 to the real image (it buys PSNR by blurring).")
 ]
 AdversarialOption = Annotated[float, typer.Option("--weight-adversarial", help="Of a least-squares GAN term.")]
+CacheOption = Annotated[float, typer.Option("--cache-gib", help="Largest size of the label cache in GiB.")]
 DecayOption = Annotated[float, typer.Option("--weight-decay", help="Of Muon and AdamW, decoupled.")]
 
 

@@ -99,8 +99,8 @@ def collect_bases(
     Raises
     ------
     InputError
-        There is no slice, sizes differ or do not fit, or an unpaired folder holds cases of ``source`` that are not
-        among ``cases``, or copies of their slices: what is held out is not to be learned from.
+        There is no slice, or none that is not blank, sizes differ or do not fit, or an unpaired folder holds cases of
+        ``source`` that are not among ``cases``, or copies of their slices: what is held out is not to be learned from.
     """
     memory, digest = SliceMemory(), hashlib.sha256()
     found = [
@@ -119,6 +119,8 @@ def collect_bases(
         )
     for base in found:
         _take(digest, base, base.load(), first, (rows, columns))
+    if all(np.ptp(base.load()[0]) == 0 for base in found):
+        raise InputError(f"every slice to learn from is blank, {first.case}/{first.slice} the first of them")
     paired = len(found)
     label = make_labeller(reverse.generator, (rows, columns), device)[0] if reverse else None
     given, made = modalities(direction)

@@ -81,7 +81,7 @@ class LabelCache:
     @property
     def size_gib(self) -> float:
         """Size on disk in GiB."""
-        return self.chunks * 2 * math.prod(self.shape) / 2**30
+        return gib_of(len(self), self.shape[-2:])
 
     def chunk(self, number: int) -> np.memmap[Any, np.dtype[np.float16]]:
         """Memory map (16, 3, H, W) float16 of a chunk by number."""
@@ -148,6 +148,11 @@ class LabelCache:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npy"
+
+
+def gib_of(views: int, size: Sequence[int]) -> float:
+    """What a cache of so many views takes on disk, in whole chunks; ``size`` is (rows, columns)."""
+    return 2 * 3 * math.ceil(views / CHUNK) * CHUNK * math.prod(size) / 2**30
 
 
 def make_labeller(teacher: nn.Module, size: tuple[int, int], device: torch.device) -> tuple[Labeller, str]:

@@ -159,12 +159,6 @@ def test_runs_of_other_data_or_another_teacher_are_not_taken_for_this_study_s(
     assert log == []
 
 
-def test_fewer_views_than_asked_for_are_refused(run: Cli, lab: Lab, log: list[str]) -> None:
-    said = study(run, lab, "--student", "s2d-8x1", "--student", "s2d-16x1", "--views", 4096)
-    said.refused("2048 instead of 4096 views")
-    assert log == ["distil mr2ct-labels-4096views-seed0"], "told before any student is trained"
-
-
 def test_a_student_that_cannot_be_trained_costs_its_own_row_alone(
     run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,43 @@ def test_more_views_than_the_steps_use_are_told(
 
 
 def test_fewer_views_than_asked_for_are_told(config: DistillConfig, tmp_path: Path) -> None:
-    said = run(replace(config, views=64, cache_gib=1e-6, steps=1), tmp_path / "run").facts["said"]
-    assert any(line.startswith("16 instead of 64 views") for line in said)
+    said = run(replace(config, views=4096, steps=None, minutes=0.01), tmp_path / "run").facts["said"]
+    assert any(line.endswith("instead of 4096 views: no more fit into the minutes") for line in said)
     assert any("fewer than 4 acquired cases" in line for line in said), "of --detail, which then does nothing"
+
+
+def test_more_views_than_the_cache_may_hold_are_refused_before_any_is_made(
+    config: DistillConfig, tmp_path: Path
+) -> None:
+    most = 64 * 3 * 32 * 48 * 2 / 2**30
+    with pytest.raises(InputError, match=r"65 views take .* GiB, more than --cache-gib"):
+        run(replace(config, views=65, cache_gib=most, steps=1), tmp_path / "run")
+    assert not list(tmp_path.glob("cache/*/*.npy"))
+    assert run(replace(config, views=64, cache_gib=most, steps=1), tmp_path / "again").facts["views"] == 64
+
+
+def test_a_reference_that_no_slice_has_is_refused(config: DistillConfig, tmp_path: Path) -> None:
+    for folder in Path(config.data).rglob("ct"):
+        shutil.rmtree(folder)
+    with pytest.raises(InputError, match="--weight-reference needs real images of the output modality"):
+        run(replace(config, losses=LossWeights(reference=0.1)), tmp_path / "run")
+
+
+def test_blank_slices_are_refused(config: DistillConfig, tmp_path: Path) -> None:
+    for path in Path(config.data).rglob("*.png"):
+        Image.fromarray(np.zeros((32, 48), np.uint8)).save(path)
+    with pytest.raises(InputError, match="every slice to learn from is blank"):
+        run(config, tmp_path / "run")
+
+
+def test_only_some_slices_of_a_student_read_back_are_compared(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Any] = []
+    monkeypatch.setattr("sccg_teacher_student.distill.COMPARED", 1)
+    monkeypatch.setattr("sccg_teacher_student.distill.np.allclose", lambda *given, **_: compared.append(given) or True)
+    assert len(run(config, tmp_path / "run").pairs) == 2
+    assert len(compared) == 1
 
 
 def test_a_kept_out_case_gauges_the_student_and_gives_no_view(config: DistillConfig, tmp_path: Path) -> None:
