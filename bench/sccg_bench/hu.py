@@ -5,6 +5,7 @@ Source: METRICS "SynthRAD-style"; the SynthRAD2023 challenge's image metrics. Be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
 from sccg_bench.masks import BONE_HU, SOFT_HU, head_mask
-from sccg_bench.metrics import psnr_db
-from sccg_bench.scale import to_u8
+from sccg_bench.metrics import psnr_of_mse_db
+from sccg_bench.scale import Image, Mask, to_u8
 from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray, Intensity, unit_to_linear
 
@@ -22,7 +23,8 @@ SEEN_HU = (-1000.0, 1000.0)
 """What a window must hold at least, so that errors in air and in bone can be seen."""
 RANGE_HU = HIGH_HU - LOW_HU
 SSIM_WINDOW = 7
-Volume = npt.NDArray[np.float64]
+SLAB_PLANES = 8
+"""SSIM is computed of so many planes at once, or some fewer, so that memory does not grow with the volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,28 @@ def sees_air_and_bone(ct: Intensity) -> bool:
     return window is not None and window[0] <= SEEN_HU[0] and window[1] >= SEEN_HU[1]
 
 
-def hu_scores(output: FloatArray, reference: FloatArray, ct: Intensity) -> HuScores:
+class _Mean:
+    """Mean of values that come in parts; None before the first."""
+
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        self._sum += float(values.sum())
+        self._count += values.size
+
+    @property
+    def value(self) -> float | None:
+        return self._sum / self._count if self._count else None
+
+
+def hu_scores(output: Sequence[FloatArray], reference: Sequence[FloatArray], ct: Intensity) -> HuScores:
     """Compare a synthetic CT volume with the real one.
 
     Parameters
     ----------
     output, reference
-        (Z, H, W) in [-1, 1], slices in order.
+        Planes (H, W) in [-1, 1], in order and of one size.
     ct
         Of kind ``hu``; its window gives the Hounsfield units. What the window cut off is lost on both sides.
 
@@ -74,35 +91,65 @@ def hu_scores(output: FloatArray, reference: FloatArray, ct: Intensity) -> HuSco
     InputError
         The intensity has no Hounsfield units, or the volumes differ in shape.
     """
-    if ct.kind != "hu" or ct.window_hu is None:
+    if ct.kind != "hu" or (window := ct.window_hu) is None:
         raise InputError(f"HU figures need a CT intensity of kind hu, not {ct.kind!r}")
-    if output.shape != reference.shape:
-        raise InputError(f"HU figures: shapes differ, {output.shape} and {reference.shape}")
-    body = np.stack([head_mask(to_u8(plane)) for plane in reference])
-    first, second = (unit_to_linear(volume, *ct.window_hu).astype(np.float64) for volume in (output, reference))
-    error = np.abs(first - second)
-    soft, bone = second >= SOFT_HU, second >= BONE_HU
+    shapes = [(len(volume), *volume[0].shape) for volume in (output, reference)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"HU figures: shapes differ, {shapes[0]} and {shapes[1]}")
+    body = [head_mask(to_u8(plane)) for plane in reference]
+    whole, air, soft, bone, squared = (_Mean() for _ in range(5))
+    for made, real, inside in zip(output, reference, body, strict=True):
+        first, second = (_in_hu(plane, window)[inside] for plane in (made, real))
+        error = np.abs(first - second)
+        is_soft, is_bone = second >= SOFT_HU, second >= BONE_HU
+        whole.add(error)
+        air.add(error[~is_soft])
+        soft.add(error[is_soft & ~is_bone])
+        bone.add(error[is_bone])
+        squared.add(np.square(_clipped(first) - _clipped(second)))
     return HuScores(
-        _mean(error, body),
-        *_clipped(first, second, body),
-        *(_mean(error, body & tissue) for tissue in (~soft, soft & ~bone, bone)),
+        mae_hu=whole.value,
+        psnr_hu_db=None if squared.value is None else psnr_of_mse_db(squared.value, RANGE_HU)[0],
+        ssim_hu=_ssim(output, reference, body, window),
+        mae_air_hu=air.value,
+        mae_soft_hu=soft.value,
+        mae_bone_hu=bone.value,
     )
 
 
-def _mean(error: Volume, mask: npt.NDArray[np.bool_]) -> float | None:
-    return float(error[mask].mean()) if mask.any() else None
+def _ssim(
+    output: Sequence[FloatArray], reference: Sequence[FloatArray], body: Sequence[Mask], window: tuple[float, float]
+) -> float | None:
+    """Masked mean of the volume's SSIM map, slab by slab: each with the planes beside it that its windows reach."""
+    depth = len(body)
+    if min(depth, *body[0].shape) < SSIM_WINDOW:
+        return None
+    found, reach = _Mean(), SSIM_WINDOW // 2
+    for planes in np.array_split(np.arange(depth), -(-depth // SLAB_PLANES)):
+        first, end = int(planes[0]), int(planes[-1]) + 1
+        if not any(inside.any() for inside in body[first:end]):
+            continue
+        low, high = max(0, first - reach), min(depth, end + reach)  # a window or more: no part has fewer than 4 planes
+        slabs = (
+            np.stack([_in_air(volume[index], body[index], window) for index in range(low, high)])
+            for volume in (output, reference)
+        )
+        _, full = structural_similarity(  # type: ignore[no-untyped-call]
+            *slabs, data_range=RANGE_HU, win_size=SSIM_WINDOW, full=True
+        )
+        for index in range(first, end):
+            found.add(full[index - low][body[index]])
+    return found.value
 
 
-def _clipped(output: Volume, reference: Volume, body: npt.NDArray[np.bool_]) -> tuple[float | None, float | None]:
-    """(psnr_hu_db, ssim_hu) of volumes (Z, H, W) in HU inside ``body``; Nones where it is empty."""
-    if not body.any():
-        return None, None
-    first, second = np.clip(output, LOW_HU, HIGH_HU), np.clip(reference, LOW_HU, HIGH_HU)
-    psnr, _ = psnr_db(first[body], second[body], RANGE_HU)
-    if min(output.shape) < SSIM_WINDOW:
-        return psnr, None
-    first, second = (np.where(body, volume, LOW_HU) - LOW_HU for volume in (first, second))
-    _, full = structural_similarity(  # type: ignore[no-untyped-call]
-        first, second, data_range=RANGE_HU, win_size=SSIM_WINDOW, full=True
-    )
-    return psnr, float(full[body].mean())
+def _in_hu(plane: FloatArray, window: tuple[float, float]) -> Image:
+    return unit_to_linear(plane, *window).astype(np.float64)
+
+
+def _clipped(values_hu: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.clip(values_hu, LOW_HU, HIGH_HU)
+
+
+def _in_air(plane: FloatArray, inside: Mask, window: tuple[float, float]) -> Image:
+    """A plane in HU above air, clipped, and air outside the body."""
+    return np.where(inside, _clipped(_in_hu(plane, window)) - LOW_HU, 0.0)

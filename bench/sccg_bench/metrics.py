@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import mean_squared_error, structural_similarity
 
 from sccg_bench.scale import Image, Mask
 
@@ -71,10 +71,14 @@ def psnr_db(
 
     Any shape, so that masked pixels can be given as a list.
     """
-    if float(mean_squared_error(other, image)) <= data_range**2 * 10 ** (-CAP_DB / 10):
+    return psnr_of_mse_db(float(mean_squared_error(other, image)), data_range)
+
+
+def psnr_of_mse_db(mse: float, data_range: float = RANGE_U8) -> tuple[float, bool]:
+    """:func:`psnr_db` of a mean squared error."""
+    if mse <= data_range**2 * 10 ** (-CAP_DB / 10):
         return CAP_DB, True
-    value = peak_signal_noise_ratio(other, image, data_range=data_range)  # type: ignore[no-untyped-call]
-    return float(value), False
+    return float(10 * np.log10(data_range**2 / mse)), False
 
 
 def ssim(image: Image, other: Image) -> tuple[float | None, Image | None]:

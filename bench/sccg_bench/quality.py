@@ -239,10 +239,10 @@ class Judge:
                 cases.setdefault(pair.case, []).append(index)
         found: dict[str, Figures] = {}
         for case, indices in cases.items():
-            references = [plane for index in indices if (plane := self._pairs[index].ct) is not None]
+            references = [ct[0] for index in indices if (ct := self._pairs[index].ct) is not None]
             if len({plane.shape for plane in references}) == 1:
-                volume = np.concatenate([outputs[index] for index in indices])
-                found[case] = hu_scores(volume, np.concatenate(references), self._ct).to_dict()
+                planes = [outputs[index][0] for index in indices]
+                found[case] = hu_scores(planes, references, self._ct).to_dict()
         return found
 
     def _check(self, label: str, arrays: Sequence[FloatArray]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import bench_fakes as fakes
 import numpy as np
 import pytest
@@ -221,6 +223,40 @@ def ssim_3d(output: np.ndarray, reference: np.ndarray, body: np.ndarray) -> floa
     full = (2 * mean(a) * mean(b) + c1) * (2 * covariance + c2)
     full /= (mean(a) ** 2 + mean(b) ** 2 + c1) * (var_a + var_b + c2)
     return float(full[body].mean())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(7, 12), st.integers(7, 12), st.integers(0, 2**32 - 1), st.booleans())
+def test_hu_figures_are_those_of_the_whole_volume(depth: int, rows: int, columns: int, seed: int, gap: bool) -> None:
+    rng = np.random.default_rng(seed)
+    reference, noise = rng.uniform(-1, 1, (2, depth, rows, columns)).astype(np.float32)
+    if gap:
+        reference[depth // 4 : depth // 4 + 12] = -1  # planes without a body, a part of SSIM and more of them
+    output = np.clip(reference + np.float32(0.3) * noise, -1, 1)
+    found = hu_scores(output, reference, HU)
+    body = np.stack([head_mask(to_u8(plane)) for plane in reference])
+    if not body.any():
+        assert set(found.to_dict().values()) == {None}
+        return
+    first, second = (unit_to_linear(volume, -1024, 3000).astype(float) for volume in (output, reference))
+    error = (first - second)[body]
+    assert found.mae_hu == pytest.approx(np.abs(error).mean(), rel=1e-9)
+    assert found.psnr_hu_db == pytest.approx(10 * np.log10(4024**2 / np.square(error).mean()), rel=1e-9)
+    expected = ssim_3d(first, second, body) if depth >= 7 else None
+    assert found.ssim_hu == (None if expected is None else pytest.approx(expected, rel=1e-9))
+
+
+def test_memory_for_hu_figures_does_not_grow_with_the_volume() -> None:
+    def peak_bytes(depth: int) -> int:
+        planes = [fakes.head(64)[0]] * depth
+        tracemalloc.start()
+        hu_scores(planes, planes, HU)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak_bytes(8)
+    assert peak_bytes(120) - peak_bytes(24) < 96 * 64 * 64 * 2, "no more than the body masks, of a byte a voxel"
 
 
 def test_hu_figures_need_hu_and_do_without_slices() -> None:
