@@ -92,6 +92,6 @@ def record_of(checkpoint: Checkpoint, direction: Direction, source: DataSource) 
     if checkpoint.record is not None:
         return checkpoint.record
     train, val = training_cases(source, seed=0)
-    images = [pair.given(direction) for pair in source.pairs(train)]
+    images = (pair.given(direction) for pair in source.pairs(train))
     say(f"{checkpoint.path.name} carries no record: intensities, size and spacing are taken from {source.path}")
     return TrainingRecord.of(source, direction, images, (train, val))

@@ -9,7 +9,7 @@ import platform
 import shlex
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -313,9 +313,10 @@ def _fullest(bases: Sequence[Base]) -> FloatArray:
     return max((base.load()[0] for base in bases[:: max(1, len(bases) // 16)]), key=lambda image: float(image.mean()))
 
 
-def _spread(bases: Sequence[Base], count: int) -> list[FloatArray]:
+def _spread(bases: Sequence[Base], count: int) -> Iterator[FloatArray]:
+    """Inputs (1, H, W) of ``count`` bases or more, fewer than twice as many; of all where there are not so many."""
     step = max(1, len(bases) // count)
-    return [base.load()[0][None] for base in bases[::step]]
+    return (base.load()[0][None] for base in bases[::step])
 
 
 def _cache_key(

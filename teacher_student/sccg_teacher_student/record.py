@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class TrainingRecord:
         cls,
         source: DataSource,
         direction: Direction,
-        images: Sequence[FloatArray],
+        images: Iterable[FloatArray],
         cases: tuple[tuple[str, ...], tuple[str, ...]],
         *,
         teacher_sha256: str | None = None,
@@ -102,18 +103,20 @@ class TrainingRecord:
     ) -> TrainingRecord:
         """The record of a network that learns from ``images``, inputs (1, H, W) of one size.
 
-        ``cases`` are those on either side of the split: (train, val).
+        They are taken one after another. ``cases`` are those on either side of the split: (train, val).
         """
         given, made = modalities(direction)
+        rest = iter(images)
+        first = next(rest)
         return cls(
             direction=direction,
             input_intensity=source.settings.intensity(given),
             output_intensity=source.settings.intensity(made),
-            trained_size=(images[0].shape[1], images[0].shape[2]),
+            trained_size=(first.shape[1], first.shape[2]),
             trained_spacing_mm=source.spacing_mm((*cases[0], *cases[1])),
             simulated_data=source.simulated,
             teacher_sha256=teacher_sha256,
-            input_statistics=input_statistics(images),
+            input_statistics=input_statistics(chain((first,), rest)),
             data=str(source.path.resolve()),
             unpaired=tuple(str(Path(path).resolve()) for path in unpaired),
             train_cases=cases[0],

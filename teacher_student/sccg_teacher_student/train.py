@@ -214,12 +214,8 @@ def _record(
     direction: Direction,
     cases: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> TrainingRecord:
-    images = []
-    for base in slices.pairs:
-        mr, ct = base.load()
-        image = mr if direction == "mr2ct" else ct
-        if image is not None:
-            images.append(image[None])
+    pairs = (base.load() for base in slices.pairs)
+    images = (image[None] for mr, ct in pairs if (image := mr if direction == "mr2ct" else ct) is not None)
     return TrainingRecord.of(source, direction, images, cases, unpaired=config.unpaired_mr + config.unpaired_ct)
 
 

@@ -5,18 +5,38 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from command_line import Lab
 
+from sccg_bench.protocols import Pair
 from sccg_compress.known import learn
 from sccg_compress.models import find_model
-from sccg_compress.sources import choose_data
+from sccg_compress.sources import choose_data, record_of
 from sccg_runtime.errors import InputError
 from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import load_checkpoint, save_checkpoint
-from sccg_teacher_student.data.source import open_data
+from sccg_teacher_student.data.source import DataSource, open_data
+
+
+def test_a_record_made_from_the_data_holds_few_slices_at_once(
+    lab: Lab, living: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, load = load_checkpoint(lab.teacher), DataSource.load
+
+    def watched(source: DataSource, case: str, name: str) -> Pair:
+        pair = load(source, case, name)
+        living.watch(pair.mr)
+        return pair
+
+    monkeypatch.setattr(DataSource, "load", watched)
+    found = record_of(replace(kept, record=None), "mr2ct", open_data(lab.phantom))
+    assert living.seen == found.input_statistics.slices > 10
+    assert living.most <= 3
+    assert kept.record is not None
+    assert found.input_statistics == kept.record.input_statistics
 
 
 def test_cases_that_a_network_learned_from_are_told(lab: Lab) -> None:
