@@ -12,9 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sccg_bench.aggregate import Figures
 from sccg_bench.latency import Latency, LatencyPlan, Profile, plan_of, take_turns
 from sccg_bench.machine import LoadWatch, core_shares
+from sccg_bench.on_disk import on_disk
 from sccg_bench.protocols import Converter, Runnable
 from sccg_bench.results import Role, Row, Status
 from sccg_bench.worker import TIMEOUT_S, Worker, WorkerError
@@ -112,7 +115,10 @@ class Measuring:
             self._keep(name, latency, size, native)
 
     def outputs(self, images: Sequence[FloatArray]) -> dict[str, list[FloatArray]]:
-        """Native latency, then the outputs of every model for all images; models that fail on one are left out."""
+        """Native latency, then the outputs of every model for all images; models that fail on one are left out.
+
+        They lie on disk, see :func:`sccg_bench.on_disk.on_disk`.
+        """
         if not images:
             return {}
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
@@ -126,22 +132,26 @@ class Measuring:
                 self.rows[name] = replace(row, quality_size=native, latency_native_ms=row.latency_ms)
         else:
             self.measure(native, native=True)
+        order = sorted(range(len(images)), key=lambda index: (sizes[index] != native, sizes[index]))
         found: dict[str, list[FloatArray]] = {}
-        order = sorted(counted, key=lambda size: size != native)
         for name in list(self.workers):
             self._progress(f"{name}: {len(images)} slices")
-            answers: dict[int, FloatArray] = {}
-            for size in order:
-                with self._guarded(name, size):
-                    if size != native:
-                        self.workers[name].open(size)
-                    for index in (index for index, each in enumerate(sizes) if each == size):
-                        answers[index] = self.workers[name].run(images[index])
-                if name not in self.workers:
-                    break
-            else:
-                found[name] = [answers[index] for index in range(len(images))]
+            answers = on_disk(self._answers(name, [images[index] for index in order], native))
+            if name in self.workers:
+                found[name] = [answers[place] for place in np.argsort(order)]
         return found
+
+    def _answers(self, name: str, images: Sequence[FloatArray], opened: Size) -> Iterator[FloatArray]:
+        """Outputs of a model that is open at ``opened``; they end early where it fails."""
+        for image in images:
+            size = int(image.shape[1]), int(image.shape[2])
+            with self._guarded(name, size):
+                if size != opened:
+                    self.workers[name].open(size)
+                    opened = size
+                yield self.workers[name].run(image)
+            if name not in self.workers:
+                return
 
     def throughput(self) -> None:
         """Slices per second of as many processes as there are threads, all busy at once, for one model after another.

@@ -266,15 +266,14 @@ def quality(
     return Judge(pairs, direction, teacher_outputs, intensity).judge(outputs, fp32_outputs)
 
 
-def blurred(outputs: Sequence[FloatArray], times: int = 1) -> list[FloatArray]:
-    """Every slice averaged over 3x3 pixels (nearest at the border), so many times: the control that must fail.
+def blurred(output: FloatArray, times: int = 1) -> FloatArray:
+    """A slice (1, H, W) averaged over 3x3 pixels (nearest at the border), so many times: the control that must fail.
 
     A blurred teacher gains PSNR against a weak reference and stays close to the teacher; ``hf_ratio`` shows it.
     """
-    made = list(outputs)
     for _ in range(times):
-        made = [ndimage.uniform_filter(each, size=(1, 3, 3), mode="nearest").astype(np.float32) for each in made]
-    return made
+        output = ndimage.uniform_filter(output, size=(1, 3, 3), mode="nearest").astype(np.float32)
+    return output
 
 
 def _figures(close: Closeness, names: Sequence[str]) -> Figures:

@@ -11,6 +11,7 @@ from typing import Any
 from sccg_bench.latency import LatencyPlan
 from sccg_bench.machine import describe_machine
 from sccg_bench.measuring import BenchOptions, Measuring
+from sccg_bench.on_disk import check_room, on_disk
 from sccg_bench.protocols import Pair, Runnable
 from sccg_bench.quality import Judge, QualityResult, blurred
 from sccg_bench.results import Results, Row, paper_row, with_speedups
@@ -35,7 +36,7 @@ class BenchResult:
     pairs
         Slices that were used, in order.
     outputs
-        Row name -> (1, H, W) per pair; only of models that gave all of them.
+        Row name -> (1, H, W) per pair, read-only and on disk; only of models that gave all of them.
     """
 
     results: Results
@@ -76,8 +77,8 @@ def run_bench(
     Raises
     ------
     InputError
-        Names are not unique, the teacher or an FP32 network is not among them, or a slice is no float32 (1, H, W)
-        or differs in size from its pair.
+        Names are not unique, the teacher or an FP32 network is not among them, a slice is no float32 (1, H, W) or
+        differs in size from its pair, or the temporary folder has no room for the models' outputs.
 
     Example
     -------
@@ -94,13 +95,15 @@ def run_bench(
     warnings = list(remarks)
     if len(usable) < len(given):
         warnings.append(f"{len(given) - len(usable)} of {len(given)} slices have no {source} and were left out")
+    images = [image for pair in usable if (image := pair.image(source)) is not None]
+    check_room((len(names) + 1) * sum(image.nbytes for image in images))  # told before minutes of measuring
 
     run = Measuring(options, progress or (lambda line: None))
     with contextlib.ExitStack() as stack:
         for runnable in runnables:
             run.start(stack, runnable)
         run.measure(options.size, native=False)
-        outputs = run.outputs([image for pair in usable if (image := pair.image(source)) is not None])
+        outputs = run.outputs(images)
         run.throughput()
         run.series()
     warnings += run.warnings
@@ -138,7 +141,8 @@ def _judged(
         if name == teacher and teacher_outputs is not None and options.control:
             for label, times in CONTROLS.items():
                 control = Row(name=label, role="control", note=CONTROL_NOTE, quality_size=row.quality_size)
-                judged.append(with_quality(control, judge.judge(blurred(teacher_outputs, times))))
+                outputs_blurred = on_disk(blurred(output, times) for output in teacher_outputs)
+                judged.append(with_quality(control, judge.judge(outputs_blurred)))
     return judged
 
 

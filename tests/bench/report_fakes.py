@@ -33,7 +33,9 @@ def made(simulated: bool = False, name: str = "int8") -> BenchResult:
         with_quality(
             row("teacher", 1800, role="teacher", engine="torch", precision="fp32"), judge.judge(teacher, None, True)
         ),
-        with_quality(Row(name=CONTROL_NAME, role="control", note="must fail"), judge.judge(blurred(teacher))),
+        with_quality(
+            Row(name=CONTROL_NAME, role="control", note="must fail"), judge.judge([blurred(image) for image in teacher])
+        ),
         with_quality(
             row(name, 4.5, engine="openvino", precision="int8", precision_ran={"int8": 13}), judge.judge(model, teacher)
         ),

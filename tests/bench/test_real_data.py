@@ -38,7 +38,7 @@ def test_the_head_of_a_real_ct_is_a_fifth_to_a_half_of_the_slice_without_holes(p
 
 def test_a_blurred_teacher_looks_close_and_is_caught_by_its_detail(pairs: list[Pair]) -> None:
     teacher = [pair.ct for pair in pairs]
-    found = quality(pairs, blurred(teacher), teacher, None, "mr2ct").summary
+    found = quality(pairs, [blurred(image) for image in teacher], teacher, None, "mr2ct").summary
     assert found.drift["to_teacher_psnr_db"] > 22
     assert found.quality["hf_ratio"] < 0.6
     assert found.quality["iou_foreground"] > 0.95
