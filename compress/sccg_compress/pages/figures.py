@@ -37,9 +37,10 @@ def filled(text: str, results: Path) -> str:
 
     A run of bench, or of study, is ``figures`` (``results/NAME.json``), the merged rows of a study
     ``study: FOLDER/DIRECTION`` (``results/FOLDER/study-DIRECTION.json``), what presets among them miss
-    ``aims: FOLDER/DIRECTION``, what rows gain ``gains: FOLDER/DIRECTION over ROW``, the table of plan ``plan`` and that
-    of targets ``targets`` (``results/NAME.json``), teachers that bench measured and what each part of their objective
-    does ``teachers`` and ``ablation`` (folders).
+    ``aims: FOLDER/DIRECTION`` (what they are for stands behind the first of these), what rows gain
+    ``gains: FOLDER/DIRECTION over ROW``, the table of plan ``plan`` and that of targets ``targets``
+    (``results/NAME.json``), teachers that bench measured and what each part of their objective does ``teachers`` and
+    ``ablation`` (folders).
 
     Raises
     ------
@@ -52,10 +53,11 @@ def filled(text: str, results: Path) -> str:
         folder, _, direction = name.rpartition("/")
         return read_results(results / folder / f"study-{direction}.json")
 
+    captions: set[str] = set()
     kinds: dict[str, Callable[[str, str], str]] = {
         "figures": lambda name, _: render(read_results(results / f"{name}.json")),
         "study": lambda name, _: render_study(rows(name)),
-        "aims": lambda name, _: render_aims(rows(name)),
+        "aims": lambda name, _: render_aims(rows(name), captions),
         "gains": lambda name, row: render_gains(rows(name), row),
         "plan": lambda name, _: render_plan(results / f"{name}.json"),
         "targets": lambda name, _: render_targets(results / f"{name}.json"),
@@ -91,14 +93,16 @@ def render_study(results: Results) -> str:
     return "\n".join([*grid(study_table(results)), "", _told(results, "study")]) + "\n"
 
 
-def render_aims(results: Results) -> str:
-    """Markdown table of what a study's presets miss of what they are for."""
+def render_aims(results: Results, captions: set[str]) -> str:
+    """Markdown table of what a study's presets miss; what they are for, unless among ``captions``, where it then is."""
     from sccg_bench.report.aims import aims_table
     from sccg_bench.report.markdown import grid
     from sccg_teacher_student.networks.spec import PRESETS
 
     table = aims_table(results, PRESETS)
-    return "\n".join([*grid(table), "", table.caption]) + "\n"
+    told = [] if table.caption in captions else ["", table.caption]
+    captions.add(table.caption)
+    return "\n".join([*grid(table), *told]) + "\n"
 
 
 def render_gains(results: Results, against: str) -> str:
