@@ -143,6 +143,7 @@ def _judged(
                 control = Row(name=label, role="control", note=CONTROL_NOTE, quality_size=row.quality_size)
                 outputs_blurred = on_disk(blurred(output, times) for output in teacher_outputs)
                 judged.append(with_quality(control, judge.judge(outputs_blurred)))
+                del outputs_blurred  # before the next ones take their room
     return judged
 
 

@@ -78,6 +78,8 @@ def run_models(
     source = choose_data(data, known.record, intensity)
     cases = bench_cases(source, split)
     say(f"{known.direction}; measured on {len(cases)} cases: {', '.join(cases)}")
+    pairs = list(source.pairs(cases))
+    known.check_slices(pairs)  # told before minutes of measuring
     remarks = known.compare(source, cases)
     runnables, fp32_of = _runnables(found, known, device)
     used = threads or physical_cores()
@@ -114,7 +116,7 @@ def run_models(
         )
         made = run_bench(
             runnables,
-            source.pairs(cases),
+            pairs,
             options,
             provenance=provenance,
             extra_rows=[] if device == "cpu" else _engines_not_given(known),
@@ -122,12 +124,12 @@ def run_models(
             remarks=remarks,
         )
     write_results(folder / "result.json", made.results)  # first: all else can be made from it
-    write_json(json_out, made.results.to_dict())
-    if json_out != "-":
-        show(made.results)
     write_html(folder / "report.html", made.results, strips(made))
     write_markdown(folder / "report.md", made.results)
     write_csv(folder, made.results)
+    write_json(json_out, made.results.to_dict())
+    if json_out != "-":
+        show(made.results)
     say(f"report: {folder / 'report.html'}")
     if not any(row.status == "measured" and row.role != "control" for row in made.results.rows):
         raise InputError("no model could be measured; the report says why of each")

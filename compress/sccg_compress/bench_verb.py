@@ -76,7 +76,8 @@ def report(
         while folder in folders:  # every bench run calls its file result.json
             number += 1
             folder = out / f"{path.stem}-{number}"
-        if (folder / "result.json").is_file() or folder.resolve() == path.resolve().parent:
+        its_own = (folder / "result.json").is_file() or folder.resolve() == path.resolve().parent
+        if its_own and (folder / "report.html").is_file():
             raise InputError(f"{folder} holds a report of bench itself, with pictures: name another --out")
         folders.append(folder)
     for folder, found in zip(folders, runs, strict=True):

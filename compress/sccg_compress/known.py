@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from sccg_bench.protocols import Pair
 from sccg_compress.console import say
 from sccg_compress.models import Model
 from sccg_compress.sources import choose_direction, other_intensities, other_teacher
 from sccg_runtime.bundle import read_bundle
 from sccg_runtime.contract import Contract
-from sccg_runtime.direction import Direction, parse_direction
+from sccg_runtime.direction import Direction, modalities, parse_direction
 from sccg_runtime.errors import InputError, SccgError
 from sccg_runtime.files import sha256
 from sccg_teacher_student.checkpoint import Checkpoint, load_checkpoint
@@ -47,21 +48,33 @@ class Known:
 
     def check_size(self, size: tuple[int, int]) -> None:
         """InputError if a model cannot run at ``size`` (rows, columns)."""
+        self._check(size, "--size")
+
+    def check_slices(self, pairs: Iterable[Pair]) -> None:
+        """InputError if a model cannot run on an input slice among ``pairs``."""
+        given, _ = modalities(self.direction)
+        images = {pair.label: image for pair in pairs if (image := pair.image(given)) is not None}
+        for label, image in images.items():
+            self._check((image.shape[1], image.shape[2]), label)
+
+    def _check(self, size: tuple[int, int], what: str) -> None:
         networks = [one for one in (*self.checkpoints.values(), self.teacher) if one is not None]
         strides = {str(one.path): one.spec.stride for one in networks}
         strides |= {str(path): contract.stride for path, contract in self.contracts.items() if contract is not None}
         for name, stride in strides.items():
             if any(side % stride for side in size):
-                raise InputError(f"--size {size[0]}x{size[1]}: both sides must be multiples of {stride} for {name}")
+                raise InputError(f"{what} {size[0]}x{size[1]}: both sides must be multiples of {stride} for {name}")
 
     def compare(self, source: DataSource, cases: Sequence[str]) -> list[str]:
         """Say and give what makes figures on ``cases`` mean less.
 
         An intensity, scale or teacher that is new to a model, or a case that is not.
         """
-        pair = source.load(cases[0], source.slices(cases[0])[0])
-        size = next((image.shape[1], image.shape[2]) for image in (pair.mr, pair.ct) if image is not None)
-        spacing_mm = source.spacing_mm(cases[:1])
+        scales: dict[tuple[tuple[int, int], tuple[float, float] | None], list[str]] = {}
+        for case in cases:
+            pair = source.load(case, source.slices(case)[0])
+            size = next((image.shape[1], image.shape[2]) for image in (pair.mr, pair.ct) if image is not None)
+            scales.setdefault((size, source.spacing_mm([case])), []).append(case)
         networks = [one for one in (self.teacher, *self.checkpoints.values()) if one is not None]
         learned = {one.path: one.record for one in networks} | dict(self.contracts)
         remarks: list[str] = []
@@ -70,7 +83,9 @@ class Known:
                 continue
             name = f"{path.resolve().parent.name}/{path.name}"  # students of all runs are called alike
             remarks += other_intensities(name, one, source)
-            remarks += other_scale(name, one, size, spacing_mm)
+            for scale, those in scales.items():
+                which = "" if len(those) == len(cases) else f" ({', '.join(those)})"
+                remarks += [f"{told}{which}" for told in other_scale(name, one, *scale)]
             remarks += learned_from(name, one, source, cases)
             if self.teacher is not None and path != self.teacher.path:
                 remarks += other_teacher(name, one, self.teacher)

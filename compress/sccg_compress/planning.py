@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -169,7 +170,9 @@ def timing(setting: Setting, folder: Path, say: Callable[[str], None], *, fresh:
                 candidates=tuple(Timed(**one) for one in values["candidates"]),
                 warnings=tuple(values["warnings"]),
             )
-        except (ValueError, KeyError, TypeError):
+            if not _is_whole(kept):
+                raise ValueError(path)
+        except (ValueError, KeyError, TypeError, RecursionError):
             say(f"{path} is damaged: measured again")
         else:
             say(f"measured before on this CPU with these versions ({path}); --fresh measures again")
@@ -180,6 +183,13 @@ def timing(setting: Setting, folder: Path, say: Callable[[str], None], *, fresh:
     except OSError as error:  # minutes of measuring are not lost for want of a place
         say(f"figures are not kept: {path}: {error.strerror}")
     return measured
+
+
+def _is_whole(kept: Timing) -> bool:
+    """Whether every time can be one, and a student is among those timed."""
+    timed = [one for one in kept.candidates if one.p50_ms is not None]
+    possible = all(type(one.p50_ms) is float and 0 < one.p50_ms < math.inf for one in timed)
+    return possible and any(not one.control for one in timed)
 
 
 def measure(setting: Setting, say: Callable[[str], None]) -> Timing:

@@ -16,9 +16,11 @@ from sccg_runtime.errors import InputError
 from sccg_runtime.files import write_text
 
 if TYPE_CHECKING:
+    from sccg_bench.protocols import Pair
     from sccg_bench.reader.score import Score, Share
     from sccg_bench.reader.study import Level
     from sccg_runtime.bundle import Bundle
+    from sccg_runtime.intensity import FloatArray
     from sccg_teacher_student.data.source import DataSource
 
 DEFAULT_SLICES = 20
@@ -88,18 +90,21 @@ def _levels(bundle: Bundle, source: DataSource, cases: Sequence[str], slices: in
     from sccg_teacher_student.record import other_scale
 
     names = [(case, name) for case in cases for name in source.slices(case)]
-    wanted = min(DEFAULT_SLICES, len(names)) if slices is None else slices
-    if wanted > len(names):
-        raise InputError(f"--slices {wanted}: {source.path} has {len(names)} pairs in {', '.join(cases)}")
     takes, gives = modalities(bundle.contract.direction)
-    sessions: dict[tuple[int, int], Session] = {}
-    levels = []
-    for index in sorted(np.random.default_rng(seed).permutation(len(names))[:wanted]):
+    found: dict[int, tuple[Pair, FloatArray, FloatArray]] = {}
+    for index in np.random.default_rng(seed).permutation(len(names)):
         pair = source.load(*names[index])
         given, real = pair.image(takes), pair.image(gives)
-        if given is None or real is None:
-            missing = takes if given is None else gives
-            raise InputError(f"{pair.label} has no {missing}: a reader study needs pairs of MR and CT")
+        if given is not None and real is not None:  # others cannot be shown beside a real image
+            found[int(index)] = pair, given, real
+        if len(found) == (slices or DEFAULT_SLICES):
+            break
+    if len(found) < (slices or 1):
+        what = "a reader study" if slices is None else f"--slices {slices}"
+        raise InputError(f"{what}: {source.path} has {len(found)} pairs of MR and CT in {', '.join(cases)}")
+    sessions: dict[tuple[int, int], Session] = {}
+    levels = []
+    for _, (pair, given, real) in sorted(found.items()):
         size = (given.shape[1], given.shape[2])
         if size not in sessions:
             say(*other_scale(bundle.name, bundle.contract, size, source.spacing_mm([pair.case])))

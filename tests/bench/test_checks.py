@@ -68,7 +68,9 @@ def test_a_mean_with_slices_that_were_cut_off_is_a_lower_bound() -> None:
     first, *others = row.per_slice
     cut = {**first, "engine_drift": {**first["engine_drift"], "engine_to_fp32_psnr_db": 100.0}}
     drift = {**row.engine_drift, "engine_to_fp32_psnr_db": 92.9}
-    for part, told in ((first, "92.90"), (cut, "≥92.90")):
+    cases = ((92.9, first, "92.90"), (92.9, cut, "≥92.90"), (99.999, first, "100.00"), (99.999, cut, "≥99.99"))
+    for mean, part, told in cases:
+        drift["engine_to_fp32_psnr_db"] = mean
         found = replace(FOUND.results, rows=(replace(row, engine_drift=drift, per_slice=(part, *others)),))
         assert next(each for each in tables(found) if each.title == "Engine drift").lines[0][1] == told
 

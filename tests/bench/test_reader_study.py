@@ -193,6 +193,8 @@ def test_what_does_not_fit_the_key_is_one_line(tmp_path: Path, key: Path) -> Non
     with pytest.raises(InputError, match="has the same answers"):
         score(key, [unnamed[0], good])
     assert len(score(key, [good, written(tmp_path, "agrees", answered(5, 4))]).readers) == 2
+    spoiled = written(tmp_path, "spoiled", answered(5, 4), reader="x\n\x1b[31m y")
+    assert set(score(key, [good, spoiled]).readers) == {"good", "x [31m y"}
     with pytest.raises(InputError, match="no answer to any real"):
         score(key, [written(tmp_path, "none", {})])
     with pytest.raises(InputError, match="schema 'sccg-reader-answers/1'"):

@@ -308,6 +308,18 @@ def test_figures_are_kept_whatever_the_terminal_cannot_show(
         run("bench", spoiled, "--data", lab.phantom, "--size", 64, "--device", "cpu", "--json", "out.json")
     assert "spoiled" in rows_of(lab.root / "report" / "result.json")
     assert "spoiled" in rows_of(lab.root / "out.json")
+    assert {path.name for path in (lab.root / "report").iterdir()} > {"report.html", "report.md", "models.csv"}
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_slice_that_no_network_takes_is_told_before_measuring(run: Cli, lab: Lab) -> None:
+    for name, side in (("000", 64), ("001", 50)):
+        path = lab.root / "odd" / "one" / "mr" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(side, dtype=np.uint8) * 200).save(path)
+    said = run("bench", "--data", lab.root / "odd", "--size", 64, "--device", "cpu")
+    said.refused("one/001 50x50: both sides must be multiples of 4")
+    assert "starting" not in said.err
 
 
 def test_a_series_is_that_of_the_first_case_that_has_one(lab: Lab, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -176,15 +177,18 @@ def test_bench_s_own_report_with_its_pictures_is_not_replaced(run: Cli, tmp_path
     path = tmp_path / "report" / "result.json"
     path.parent.mkdir()
     path.write_text('{"schema": "sccg-bench/1", "machine": {}, "provenance": {}, "rows": []}', encoding="utf-8")
+    (path.parent / "report.html").touch()
     other = tmp_path / "other.json"
     other.write_bytes(path.read_bytes())
     for one in (path, other):
         run("report", one, "--out", path.parent).refused("with pictures", "--out")
-    (tmp_path / "out" / "result").mkdir(parents=True)
-    (tmp_path / "out" / "result" / "result.json").touch()
+    shutil.copytree(path.parent, tmp_path / "out" / "result")
     run("report", other, path, "--out", tmp_path / "out").refused("with pictures", "--out")
-    assert [one.name for one in path.parent.iterdir()] == ["result.json"]
+    assert {one.name for one in path.parent.iterdir()} == {"result.json", "report.html"}
     assert not (tmp_path / "out" / "other").exists(), "all or none"
+    (path.parent / "report.html").unlink()  # as where bench was ended before it wrote one
+    assert run("report", path, "--out", path.parent).code == 0
+    assert (path.parent / "report.html").is_file()
 
 
 def test_letters_that_stdout_cannot_write_are_spelt_out(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,20 @@ def test_cases_that_a_network_learned_from_are_told(lab: Lab) -> None:
     assert known.compare(source, source.splits["test"]) == []
     told = known.compare(source, [*source.splits["test"], source.splits["train"][0]])
     assert told == ["first/student.safetensors learned from 1 of these 2 cases"]
+
+
+def test_cases_of_another_scale_are_told_wherever_they_stand(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, ours = open_data(lab.phantom), DataSource.spacing_mm
+    cases = source.splits["train"]
+
+    def of_case(source: DataSource, wanted: Sequence[str] = ()) -> tuple[float, float] | None:
+        return (9.0, 9.0) if list(wanted) == [cases[-1]] else ours(source, wanted)
+
+    monkeypatch.setattr(DataSource, "spacing_mm", of_case)
+    known = learn([find_model(lab.run)], None, None)
+    for order in (cases, cases[::-1]):
+        (told,) = (line for line in known.compare(source, order) if "per pixel" in line)
+        assert told.endswith(f"slices of 9 x 9 mm: judge with care ({cases[-1]})")
 
 
 def test_cases_are_known_again_in_another_folder_and_by_a_bundle_alone(lab: Lab, bundles: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -117,10 +117,25 @@ def test_figures_are_kept_until_something_changes_or_fresh_ones_are_wanted(run: 
     run("plan", "--budget-ms", 5, "--size", 256)
     run("plan", "--budget-ms", 5, "--target", "ort")
     assert len(told) == 4
-    for kept in Path("runs/cache/plan").iterdir():
-        kept.write_text('{"candidates": [{"name": "s2d-8x1"}]}')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"candidates": [{"name": "s2d-8x1"}]}',
+        '{"candidates": [], "warnings": []}',
+        "[" * 100_000,
+        *(json.dumps({"candidates": [asdict(replace(TABLE[0], p50_ms=bad))], "warnings": []}) for bad in (None, -3.0)),
+        json.dumps({"candidates": [asdict(replace(TABLE[0], p50_ms=float("nan")))], "warnings": []}),
+        json.dumps({"candidates": [asdict(TABLE[-1])], "warnings": []}),
+    ],
+)
+def test_kept_figures_that_cannot_be_are_measured_again(run: Cli, told: list[Setting], text: str) -> None:
+    run("plan", "--budget-ms", 5)
+    (kept,) = Path("runs/cache/plan").iterdir()
+    kept.write_text(text)
     assert "is damaged: measured again" in run("plan", "--budget-ms", 5).err
-    assert len(told) == 5
+    assert len(told) == 2
 
 
 def test_figures_that_cannot_be_kept_are_shown_all_the_same(run: Cli, told: list[Setting]) -> None:

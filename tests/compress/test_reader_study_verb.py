@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,20 @@ def test_bad_input_is_one_line(run: Cli, lab: Lab, bundles: Path, tmp_path: Path
     assert not list(tmp_path.glob("x*"))
 
 
-def test_cases_without_pairs_are_refused(run: Cli, lab: Lab, bundles: Path, tmp_path: Path) -> None:
-    import shutil
+def test_cases_without_a_real_image_are_left_out(run: Cli, lab: Lab, bundles: Path, tmp_path: Path) -> None:
+    whole, *others = (lab.phantom / "train").iterdir()
+    shutil.copytree(whole, tmp_path / "data" / "whole")
+    for other in others:
+        shutil.copytree(other / "mr", tmp_path / "data" / other.name / "mr")
+    wanted = ("--bundle", bundles / "small.sccg", "--data", tmp_path / "data", "--out", tmp_path / "x.html")
+    pairs = len(list((whole / "mr").iterdir()))
+    run("reader-study", *wanted, "--slices", pairs + 1).refused(f"has {pairs} pairs of MR and CT")
+    assert run("reader-study", *wanted).code == 0
+    key = json.loads((tmp_path / "x-key.json").read_text())
+    assert {item["case"] for item in key["items"].values()} == {"whole"}
 
+
+def test_cases_without_pairs_are_refused(run: Cli, lab: Lab, bundles: Path, tmp_path: Path) -> None:
     alone = tmp_path / "data" / "one"
     case = next((lab.phantom / "test").iterdir())
     shutil.copytree(case / "mr", alone / "mr")

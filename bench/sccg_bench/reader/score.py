@@ -111,7 +111,8 @@ def score(key: Path, answers: Sequence[Path]) -> Score:
                 raise InputError(f"{path}: picture {name!r} is not in the key")
             if isinstance(answer, bool) or not isinstance(answer, int) or not 1 <= answer <= len(STEPS):
                 raise InputError(f"{path}: answer {answer!r} is not one of 1 to {len(STEPS)}")
-        named = str(given.get("reader") or "").strip()
+        given_name = str(given.get("reader") or "")
+        named = " ".join("".join(letter if letter.isprintable() else " " for letter in given_name).split())
         who = named or f"unnamed reader, {path}"
         if not named:
             unnamed.add(who)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,9 @@ def mean_figure(row: Row, group: str, name: str, digits: int, signed: bool = Fal
     if value is None or "psnr" not in name or "delta" in name:
         return number(value, digits, signed)
     cut = value >= CAP_DB or any((part.get(group) or {}).get(name) == CAP_DB for part in row.per_slice)
-    return f"≥{CAP_DB:g}" if value >= CAP_DB else f"{'≥' if cut else ''}{number(value, digits, signed)}"
+    if value >= CAP_DB:
+        return f"≥{CAP_DB:g}"
+    return f"≥{number(math.floor(value * 10**digits) / 10**digits, digits)}" if cut else number(value, digits, signed)
 
 
 def judged(outcome: Outcome) -> str:

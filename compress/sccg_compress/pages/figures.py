@@ -184,7 +184,7 @@ def _line(row: Row) -> str:
         times,
         _decibels(row, "drift", "to_teacher_psnr_db"),
         _number(row.figure("quality", "hf_ratio") if row.detail_against == "teacher" else None, "{:.2f}"),
-        _number(row.figure("drift", "delta_psnr_db"), "{:+.2f} dB"),
+        _number(row.figure("drift", "delta_psnr_db"), "{:+z.2f} dB"),
         _decibels(row, "engine_drift", "engine_to_fp32_psnr_db"),
     ]
     return f"| {' | '.join(cells)} |"
