@@ -53,9 +53,9 @@ class Known:
     def check_slices(self, pairs: Iterable[Pair]) -> None:
         """InputError if a model cannot run on an input slice among ``pairs``."""
         given, _ = modalities(self.direction)
-        images = {pair.label: image for pair in pairs if (image := pair.image(given)) is not None}
-        for label, image in images.items():
-            self._check((image.shape[1], image.shape[2]), label)
+        for pair in pairs:
+            if (image := pair.image(given)) is not None:
+                self._check((image.shape[1], image.shape[2]), pair.label)
 
     def _check(self, size: tuple[int, int], what: str) -> None:
         networks = [one for one in (*self.checkpoints.values(), self.teacher) if one is not None]
@@ -70,11 +70,11 @@ class Known:
 
         An intensity, scale or teacher that is new to a model, or a case that is not.
         """
-        scales: dict[tuple[tuple[int, int], tuple[float, float] | None], list[str]] = {}
+        scales: dict[str, tuple[tuple[int, int], tuple[float, float] | None]] = {}
         for case in cases:
             pair = source.load(case, source.slices(case)[0])
             size = next((image.shape[1], image.shape[2]) for image in (pair.mr, pair.ct) if image is not None)
-            scales.setdefault((size, source.spacing_mm([case])), []).append(case)
+            scales[case] = size, source.spacing_mm([case])
         networks = [one for one in (self.teacher, *self.checkpoints.values()) if one is not None]
         learned = {one.path: one.record for one in networks} | dict(self.contracts)
         remarks: list[str] = []
@@ -83,9 +83,13 @@ class Known:
                 continue
             name = f"{path.resolve().parent.name}/{path.name}"  # students of all runs are called alike
             remarks += other_intensities(name, one, source)
-            for scale, those in scales.items():
-                which = "" if len(those) == len(cases) else f" ({', '.join(those)})"
-                remarks += [f"{told}{which}" for told in other_scale(name, one, *scale)]
+            others: dict[str, list[str]] = {}
+            for case, scale in scales.items():
+                for told in other_scale(name, one, *scale):
+                    others.setdefault(told, []).append(case)
+            remarks += [
+                told if len(those) == len(cases) else f"{told} ({', '.join(those)})" for told, those in others.items()
+            ]
             remarks += learned_from(name, one, source, cases)
             if self.teacher is not None and path != self.teacher.path:
                 remarks += other_teacher(name, one, self.teacher)
