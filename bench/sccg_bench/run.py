@@ -141,9 +141,8 @@ def _judged(
         if name == teacher and teacher_outputs is not None and options.control:
             for label, times in CONTROLS.items():
                 control = Row(name=label, role="control", note=CONTROL_NOTE, quality_size=row.quality_size)
-                outputs_blurred = on_disk(blurred(output, times) for output in teacher_outputs)
-                judged.append(with_quality(control, judge.judge(outputs_blurred)))
-                del outputs_blurred  # before the next ones take their room
+                result = judge.judge(on_disk(blurred(output, times) for output in teacher_outputs))
+                judged.append(with_quality(control, result))
     return judged
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from sccg_runtime.bundle import BUNDLE_MODEL_MEMBERS
+from sccg_runtime.bundle import BUNDLE_MODEL_MEMBERS, read_bundle
 from sccg_runtime.contract import Contract
+from sccg_runtime.convert import convert_series
 from sccg_runtime.engine import import_openvino
 from sccg_runtime.files import sha256
 from sccg_runtime.intensity import Intensity
@@ -327,3 +328,11 @@ def shared_series() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture
+def run(bundle_file, tmp_path):
+    def convert_it(source, contract=None, kind="identity", out="out", **options):
+        return convert_series(source, tmp_path / out, read_bundle(bundle_file(contract, kind)), **options)
+
+    return convert_it

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from sccg_bench.latency import LatencyPlan
+from sccg_bench.measuring import BenchOptions
 from sccg_bench.protocols import Call, Pair
 from sccg_runtime.errors import InputError, MissingDependencyError
 from sccg_runtime.intensity import FloatArray
@@ -194,3 +196,20 @@ def pairs(cases: int = 2, slices: int = 3, size: int = 64) -> list[Pair]:
         for index in range(slices)
         for image in [head(size, seed=case * 100 + index)]
     ]
+
+
+FAST = LatencyPlan(
+    queries=4,
+    seconds=0,
+    warmup_queries=2,
+    warmup_seconds=0,
+    block_seconds=0.01,
+    throughput_seconds=0.01,
+    series_repeats=2,
+)
+
+
+def options(**given: object) -> BenchOptions:
+    """Of a run of bench that takes seconds, changed by what is given."""
+    values = {"direction": "mr2ct", "size": (64, 64), "profile": FAST, "timeout_s": 60.0}
+    return BenchOptions(**(values | given))  # type: ignore[arg-type]

@@ -5,11 +5,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import bench_fakes as fakes
 import numpy as np
 import pytest
+from bench_fakes import options
 
 from sccg_bench.on_disk import on_disk
+from sccg_bench.protocols import Pair
+from sccg_bench.run import run_bench
+from sccg_bench.worker import Worker
+from sccg_runtime.errors import InputError
 from sccg_runtime.intensity import FloatArray
 
 
@@ -55,3 +63,29 @@ def test_nothing_is_left_after_an_interrupt(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         on_disk(interrupted())
     assert list(folder.iterdir()) == []
+
+
+def test_outputs_of_all_models_lie_on_disk_whatever_the_sizes(living: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Worker.run
+    monkeypatch.setattr(Worker, "run", lambda worker, image: living.watch(run(worker, image)))
+    sizes = (48, 64, 48, 32, 64, 48)
+    slices = [
+        Pair("case", f"{index}", image, image)
+        for index, size in enumerate(sizes)
+        for image in [fakes.head(size, index)]
+    ]
+    models = [fakes.Fake(f"m{number}", shift=number / 10) for number in range(3)]
+    found = run_bench(models, slices, options(teacher_name="m0"))
+    assert living.seen == 18
+    assert living.most <= 2
+    for number, model in enumerate(models):
+        for pair, output in zip(slices, found.outputs[model.name], strict=True):
+            np.testing.assert_array_equal(output, np.clip(pair.mr + np.float32(number / 10), -1, 1))
+
+
+def test_too_little_room_for_the_outputs_is_told_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**15))
+    steps: list[str] = []
+    with pytest.raises(InputError, match="TMPDIR"):
+        run_bench([fakes.Fake("m")], fakes.pairs(1, 1, 128), options(), progress=steps.append)
+    assert steps == []

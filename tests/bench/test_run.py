@@ -11,36 +11,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import bench_fakes as fakes
 import numpy as np
 import pytest
+from bench_fakes import options
 
-from sccg_bench.latency import Latency, LatencyPlan
+from sccg_bench.latency import Latency
 from sccg_bench.machine import core_shares
-from sccg_bench.measuring import BenchOptions
 from sccg_bench.protocols import Pair
 from sccg_bench.results import Results, Row, not_measured_row
 from sccg_bench.run import CONTROLS, _not_finite, other_precision, run_bench, unsteady
 from sccg_bench.worker import Worker, WorkerError
 from sccg_bench.worker_child import receive, send
 from sccg_runtime.errors import InputError
-
-FAST = LatencyPlan(
-    queries=4,
-    seconds=0,
-    warmup_queries=2,
-    warmup_seconds=0,
-    block_seconds=0.01,
-    throughput_seconds=0.01,
-    series_repeats=2,
-)
-
-
-def options(**given: object) -> BenchOptions:
-    values = {"direction": "mr2ct", "size": (64, 64), "profile": FAST, "timeout_s": 60.0}
-    return BenchOptions(**(values | given))  # type: ignore[arg-type]
 
 
 def test_a_whole_run_fills_every_row() -> None:
@@ -95,32 +79,6 @@ def test_a_whole_run_fills_every_row() -> None:
     np.testing.assert_allclose(found.outputs["student"][0], np.clip(found.pairs[0].mr + 0.03, -1, 1), atol=1e-6)
     assert any("broken" in line for line in steps)
     assert Results.from_json(results.to_json()).to_dict() == results.to_dict()
-
-
-def test_outputs_of_all_models_lie_on_disk_whatever_the_sizes(living: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Worker.run
-    monkeypatch.setattr(Worker, "run", lambda worker, image: living.watch(run(worker, image)))
-    sizes = (48, 64, 48, 32, 64, 48)
-    slices = [
-        Pair("case", f"{index}", image, image)
-        for index, size in enumerate(sizes)
-        for image in [fakes.head(size, index)]
-    ]
-    models = [fakes.Fake(f"m{number}", shift=number / 10) for number in range(3)]
-    found = run_bench(models, slices, options(teacher_name="m0"))
-    assert living.seen == 18
-    assert living.most <= 2
-    for number, model in enumerate(models):
-        for pair, output in zip(slices, found.outputs[model.name], strict=True):
-            np.testing.assert_array_equal(output, np.clip(pair.mr + np.float32(number / 10), -1, 1))
-
-
-def test_too_little_room_for_the_outputs_is_told_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**15))
-    steps: list[str] = []
-    with pytest.raises(InputError, match="TMPDIR"):
-        run_bench([fakes.Fake("m")], fakes.pairs(1, 1, 128), options(), progress=steps.append)
-    assert steps == []
 
 
 def test_without_slices_only_latency_is_measured_and_export_drift_is_shown_as_such() -> None:
