@@ -200,7 +200,8 @@ def compare(
             for rule in held:
                 if rule.is_ratio and None not in values and apart is not None:
                     raise InputError(f"{rule.text!r}: {before.name}: {apart}; measure both again alike, or say --force")
-                found.append(_held(before, after, rule, ratio if rule.is_ratio or not misleads else None))
+                kind = None if force else _other_kind(before, after, metric)
+                found.append(_held(before, after, rule, ratio if rule.is_ratio or not misleads else None, kind))
             if not held and values != (None, None):
                 shown = None if misleads else ratio
                 found.append(Compared(before.name, metric, *values, shown, None, "shown", apart))
@@ -239,17 +240,27 @@ def apart_in(a: Results, b: Results, before: Row, after: Row, metric: str) -> st
         teacher, other = (run.provenance.get("teacher_sha256") for run in (a, b))
         if (group == "drift" or name in DETAIL) and teacher is not None and other is not None:
             facts.append(("teachers", teacher, other))
-        if name in DETAIL:
-            facts.append(("what detail is held against", before.detail_against, after.detail_against))
-        if group == "engine_drift":
-            facts.append(("origins of engine drift", before.engine_drift_from, after.engine_drift_from))
-    for label, one, other in facts:
-        if one != other:
-            return f"{label} differ ({_text(one)}; {_text(other)})"
-    return None
+    return _apart(facts) or _other_kind(before, after, metric)
 
 
-def _held(before: Row, after: Row, rule: Rule, ratio: float | None) -> Compared:
+def _other_kind(before: Row, after: Row, metric: str) -> str | None:
+    """Why a figure of the same name is another one in both rows, so that a limit for it says nothing; else None."""
+    group, _, name = metric.partition(".")
+    facts: list[tuple[str, object, object]] = []
+    if name in DETAIL:
+        facts.append(("what detail is held against", before.detail_against, after.detail_against))
+    if group == "engine_drift":
+        facts.append(("origins of engine drift", before.engine_drift_from, after.engine_drift_from))
+    return _apart(facts)
+
+
+def _apart(facts: Sequence[tuple[str, object, object]]) -> str | None:
+    """The first of (label, in A, in B) that differs, in one clause."""
+    told = (f"{label} differ ({_text(one)}; {_text(other)})" for label, one, other in facts if one != other)
+    return next(told, None)
+
+
+def _held(before: Row, after: Row, rule: Rule, ratio: float | None, other_kind: str | None) -> Compared:
     first, second = figure(before, rule.metric), figure(after, rule.metric)
     verdict: Verdict = "not checked"
     note = None
@@ -264,6 +275,8 @@ def _held(before: Row, after: Row, rule: Rule, ratio: float | None) -> Compared:
         note = "null in A: no ratio"
     elif rule.is_ratio and first is not None and first <= 0:
         note = f"{_text(first)} in A: no ratio"
+    elif other_kind is not None:
+        note = other_kind
     elif rule.holds(first, second):
         verdict, note = "broken", rule.text
     else:

@@ -14,9 +14,10 @@ from sccg_runtime.intensity import Intensity
 
 HEAD_MARGIN_PX = 3
 BONE_U8 = 200.0
-BONE_HU = 250.0
 SOFT_U8 = 60.0
-SOFT_HU = -150.0
+_ROUNDING_HU = 0.01  # slices are float32: a voxel of 250 HU may come out a thousandth below that
+BONE_HU = 250.0 - _ROUNDING_HU
+SOFT_HU = -150.0 - _ROUNDING_HU
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,15 +166,17 @@ def test_drift_from_another_teacher_is_no_ratio(rule: str) -> None:
     assert held(measured("aa"), measured("bb"), "ssim < 0.9x"), "the reference is the same"
 
 
-def test_figures_of_two_kinds_are_no_ratio() -> None:
+@pytest.mark.parametrize("limit", ["0.9x", "0.5"])
+def test_figures_of_two_kinds_are_held_to_no_limit(limit: str) -> None:
     teacher, reference = (row(quality={"hf_ratio": 0.9}, detail_against=kind) for kind in ("teacher", "reference"))
     with pytest.raises(InputError, match=r"what detail is held against differ \(teacher; reference\)"):
-        held(run(teacher), run(reference), "hf_ratio < 0.9x")
+        held(run(teacher), run(reference), f"hf_ratio < {limit}")
     here, exported = (
         row(engine_drift={"engine_to_fp32_psnr_db": 45.0}, engine_drift_from=kind) for kind in ("this run", "export")
     )
     with pytest.raises(InputError, match=r"origins of engine drift differ \(this run; export\)"):
-        held(run(here), run(exported), "engine_to_fp32_psnr_db < 0.9x")
+        held(run(here), run(exported), f"engine_to_fp32_psnr_db < {limit}")
+    assert held(run(teacher), run(reference), f"hf_ratio < {limit}", force=True)
     assert held(run(here), run(here), "engine_to_fp32_psnr_db < 0.9x")
 
 

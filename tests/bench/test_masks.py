@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from sccg_bench import masks
 from sccg_bench.scale import hu_to_u8, to_u8
-from sccg_runtime.intensity import Intensity
+from sccg_runtime.intensity import Intensity, linear_to_unit
 
 
 def test_scale_maps_minus_one_and_one_onto_0_and_255_without_rounding_or_clipping() -> None:
@@ -59,10 +59,21 @@ def test_an_empty_union_counts_as_one() -> None:
 
 def test_tissue_levels_follow_the_hu_window_and_stay_grey_without_one() -> None:
     hu = Intensity(modality="CT", kind="hu", low_hu=-1000, high_hu=1550)
-    assert masks.TissueLevels.of(hu) == masks.TissueLevels(soft=85.0, bone=125.0)
+    levels = masks.TissueLevels.of(hu)
+    assert (levels.soft, levels.bone) == (pytest.approx(85.0, abs=0.01), pytest.approx(125.0, abs=0.01))
     display = Intensity(modality="CT", kind="display", window_center_hu=40, window_width_hu=80)
     assert masks.TissueLevels.of(display) == masks.TissueLevels(60, 200) == masks.TissueLevels.of(None)
     assert hu_to_u8(-1000, (-1000, 1550)) == 0
+
+
+@given(low=st.integers(-2048, -200), high=st.integers(300, 8000))
+def test_a_voxel_of_250_hu_is_bone_and_one_of_249_is_not(low: int, high: int) -> None:
+    ct = Intensity(modality="CT", kind="hu", low_hu=low, high_hu=high)
+    stored = np.array([[-151, -150, 249, 250]], np.int16)
+    slice_ = to_u8(linear_to_unit(stored, low, high))
+    levels = masks.TissueLevels.of(ct)
+    np.testing.assert_array_equal(masks.bone_mask(slice_, levels), [[False, False, False, True]])
+    np.testing.assert_array_equal(masks.air_mask(slice_, levels), [[True, False, False, False]])
 
 
 def test_bone_and_soft_tissue_of_a_head() -> None:

@@ -36,7 +36,8 @@ def _fast(row: Row) -> Card:
             (row.name, row.engine, row.precision, _count(row.threads, "threads") if row.threads else None, row.device),
         )
     )
-    parts = [f"p50 at {pixels(row.size)}, measured: {where}."]
+    asked = f" of {row.latency_ms.n:,} queries" if row.latency_ms and row.latency_ms.n else ""
+    parts = [f"p50{asked} at {pixels(row.size)}, measured: {where}."]
     if row.latency_native_ms is not None and row.quality_size != row.size:
         parts.append(
             f"{milliseconds(row.latency_native_ms, 'p50')} ms at {pixels(row.quality_size)}, the size of the slices."
@@ -57,7 +58,7 @@ def _faithful(row: Row) -> Card:
         own = row.figure("quality", "psnr_db")
         if own is None:
             return Card("How faithful?", "Not measured.", "There was no slice with a teacher or a reference.", "open")
-        return Card("How faithful?", f"{own:.1f} dB to the reference", f"Over {over}. There was no teacher.", "open")
+        return Card("How faithful?", f"{own:.1f} dB to the reference", f"Over {over}. No teacher's output.", "open")
     parts = [f"Mean over {over}, measured."]
     parts.append(f"High-frequency energy {number(row.figure('quality', 'hf_ratio'), 2)} of the teacher's (1 is right),")
     parts.append(f"correlation {number(row.figure('quality', 'hf_corr'), 2)}.")

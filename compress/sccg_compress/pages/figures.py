@@ -110,7 +110,7 @@ def render_gains(results: Results, against: str) -> str:
     from sccg_bench.report.gains import gains_table
     from sccg_bench.report.markdown import grid
 
-    told = _told(replace(results, warnings=()), "study")  # warnings are of times
+    told = _told(replace(results, warnings=()), "study", timed=False)  # warnings are of times
     return "\n".join([*grid(gains_table(results, against)), "", told]) + "\n"
 
 
@@ -137,8 +137,8 @@ def render_plan(path: Path) -> str:
     return "\n".join([*lines, "", f"Measured by `sccg-compress plan` on {told}"]) + "\n"
 
 
-def _told(results: Results, verb: str) -> str:
-    """Where it was measured, and its warnings."""
+def _told(results: Results, verb: str, *, timed: bool = True) -> str:
+    """Where it was measured, how often each time where there are ``timed`` rows, and its warnings."""
     from sccg_bench.report.markdown import escape
 
     machine, provenance = results.machine, results.provenance
@@ -150,6 +150,8 @@ def _told(results: Results, verb: str) -> str:
     slices, alone = (next((one[name] for one in counted if name in one), 0) for name in ("slices", "no_reference"))
     measured = f"{data}, patients: {patients}, slices: {slices}"
     measured += f", without a real image to compare with: {alone}" if alone else ""
+    asked = [row.latency_ms.n for row in results.rows if timed and row.latency_ms and row.latency_ms.n]
+    measured += f"; queries per time: {min(asked):,} to {max(asked):,}" if asked else ""
     origin = f"Measured by `sccg-compress {verb}` on {cpu}; {results.direction}; {measured}."
     return " ".join([origin, *(f"Warning: {escape(text)}." for text in results.warnings)])
 
