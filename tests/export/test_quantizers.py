@@ -161,6 +161,7 @@ def kernels_of_onnx_runtime(model: onnx.ModelProto, folder: Path) -> int:
     [
         ("s2d-16x2-h16-nostd-in1-tanh", [2, 2]),
         ("s2d-16x2-h8-nostd", [2, 2]),
+        ("s2d-16x2-s8-nostd-in1-tanh", [1]),
         ("s2d-16x2-nostd-in1", [4]),
         ("s2d-16x2-u24-nostd-in", [4]),
         ("s2d-16x2-branch-nostd-in", [4]),
@@ -181,7 +182,9 @@ def test_a_stem_of_two_steps_is_one_that_nothing_branches_off(name: str, strides
 
 
 @pytest.mark.parametrize("quantizer", ["ort", pytest.param("inc", marks=needs_inc)])
-@pytest.mark.parametrize("name", ["s2d-16x2-h16-nostd-in", "s2d-16x2-h16-nostd-in1-tanh", "s2d-16x2-in"])
+@pytest.mark.parametrize(
+    "name", ["s2d-16x2-h16-nostd-in", "s2d-16x2-h16-nostd-in1-tanh", "s2d-16x2-s8-nostd-in1", "s2d-16x2-in"]
+)
 def test_stem_tail_and_sums_with_a_norm_stay_in_float_under_the_names_of_the_graph(
     name: str, quantizer: Any, tmp_path: Path
 ) -> None:
@@ -199,7 +202,8 @@ def test_stem_tail_and_sums_with_a_norm_stay_in_float_under_the_names_of_the_gra
     normed = {out for node in model.graph.node if node.op_type == "InstanceNormalization" for out in node.output}
     read = [one for node in model.graph.node if node.op_type == "Add" for one in node.input]
     assert len(normed & set(read)) == (0 if "-in1" in name else 2)
-    integer = quantised if quantizer == "ort" else quantised[1:-1:2] if "-in1" in name else []
+    blocks = quantised[2:] if "-s8" in name else quantised
+    integer = quantised if quantizer == "ort" else blocks[1:-1:2] if "-in1" in name else []
     assert integer_convolutions(model) == integer
     assert kernels_of_onnx_runtime(model, tmp_path) == len(integer)
     kept = quantise(graph, calibration, (quantised[1],), quantizer=quantizer, saturation_safe=False)

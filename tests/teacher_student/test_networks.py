@@ -164,6 +164,7 @@ def test_a_lower_path_lets_a_pixel_see_further() -> None:
         ("s2d-48x4-o3-notail", 2.95),
         ("s2d-48x3-o3-branch-notail", 2.8),
         ("s2d-64x3-h16-g16-nostd-in1-tanh", 1.01),
+        ("s2d-64x3-s16-g16-nostd-in1-tanh", 1.63),
     ],
 )
 def test_multiply_adds_at_512_are_those_of_a_count_by_hand(name: str, expected: float) -> None:

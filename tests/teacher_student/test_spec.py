@@ -39,7 +39,7 @@ def test_s2d_names_say_width_and_blocks(width: int, blocks: int, plain: bool) ->
     blocks=st.integers(2, 64),
     factor=st.sampled_from(["", "-f2", "-f8"]),
     outer=st.sampled_from(["", "-o3"]),
-    half=st.one_of(st.just(""), st.integers(1, 1024).map("-h{}".format)),
+    steps=st.one_of(st.just(""), *(st.integers(1, 1024).map(f"-{kind}{{}}".format) for kind in "hs")),
     inner=st.one_of(st.just(""), st.integers(1, 1024).map("-u{}".format)),
     branch=st.sampled_from(["", "-branch"]),
     kernel=st.sampled_from(["", "-k5", "-k7", "-dw3", "-dw5", "-dw7", "-g"]),
@@ -55,7 +55,7 @@ def test_s2d_names_with_options_are_the_spec_and_back(
     blocks: int,
     factor: str,
     outer: str,
-    half: str,
+    steps: str,
     inner: str,
     branch: str,
     kernel: str,
@@ -68,18 +68,19 @@ def test_s2d_names_with_options_are_the_spec_and_back(
 ) -> None:
     off = "-plain" if plain else f"{nostd}{nodil}{norm}"
     outer = "" if plain or off == "-nostd-nodil-nofilm" else outer  # with it, the latter is called plain
-    half = "" if factor else half
+    steps = "" if factor else steps
+    half, full = (steps if steps[1:2] == kind else "" for kind in "hs")
     tail = "" if off.endswith("-in1") else tail
     group = 0
     if kernel == "-g":  # a prime number of channels, or one, has no parts
         fewest, shared = min(int(inner[2:] or width), width), math.gcd(int(inner[2:] or width), width)
         group = next((part for part in (16, 7, 5, 3, 2) if shared % part == 0 and part < fewest), 0)
         kernel = f"-g{group}" if group else ""
-    name = f"s2d-{width}x{blocks}{factor}{outer}{half}{inner}{branch}{kernel}{off}{tail}{tanh}"
+    name = f"s2d-{width}x{blocks}{factor}{outer}{steps}{inner}{branch}{kernel}{off}{tail}{tanh}"
     spec = student_spec(name)
     assert spec.name == name
-    assert (spec.factor, spec.half_width, spec.inner_width) == tuple(
-        int(text[2:] or usual) for text, usual in ((factor, 4), (half, 0), (inner, 0))
+    assert (spec.factor, spec.half_width, spec.full_width, spec.inner_width) == tuple(
+        int(text[2:] or usual) for text, usual in ((factor, 4), (half, 0), (full, 0), (inner, 0))
     )
     assert spec.outer_kernel == (3 if outer or plain else 1)
     assert (spec.branch, spec.refine, spec.tanh) == (bool(branch), not tail, bool(tanh))
@@ -196,6 +197,9 @@ CHANGES: list[dict[str, Any]] = [
     {"outer_kernel": 2},
     {"half_width": 2048},
     {"half_width": 16, "factor": 8},
+    {"full_width": -1},
+    {"full_width": 16, "factor": 2},
+    {"full_width": 16, "half_width": 16},
     {"norm_once": True},
     {"norm_once": True, "norm": "instance-affine", "refine": False},
     {"norm_once": 1, "norm": "instance-affine"},
@@ -210,7 +214,7 @@ def test_spec_from_json_refuses_what_cannot_be_built(change: dict[str, Any]) -> 
 
 ADDED = (
     *("inner_width", "branch", "kernel", "depthwise", "refine", "outer_kernel", "half_width", "norm_once", "tanh"),
-    "group_width",
+    *("group_width", "full_width"),
 )
 
 
@@ -241,6 +245,7 @@ def test_a_resnet_has_none_of_the_s2d_parts() -> None:
         {"refine": False},
         {"outer_kernel": 1},
         {"half_width": 8},
+        {"full_width": 8},
         {"norm_once": True},
         {"tanh": True},
     ]

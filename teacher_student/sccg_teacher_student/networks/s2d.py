@@ -139,12 +139,18 @@ class S2DGenerator(nn.Module):
         self.tanh, self.clip_margin = spec.tanh, 0.0 if spec.tanh else CLIP_MARGIN
         norm, width, inner, once = spec.norm, spec.width, spec.inner_width or spec.width, spec.norm_once
         self.standardise, self.norm_once = spec.standardise, once
-        outer, half, bias = spec.outer_kernel, spec.half_width, norm == "none"
+        outer, bias = spec.outer_kernel, norm == "none"
+        half, full = spec.half_width or 2 * spec.full_width, spec.full_width
         self.half_stem: nn.Module | None = None
         self.stem: nn.Module
         if half:
-            first = SpaceToDepthStem(spec.in_channels, half, spec.factor // 2, bias, kernel=3)
-            self.half_stem = nn.Sequential(first, _norm(half, norm), nn.ReLU())
+            steps: list[nn.Module] = []
+            if full:
+                whole = nn.Conv2d(spec.in_channels, full, 7, padding=3, bias=bias)
+                steps = [whole, _norm(full, norm), nn.ReLU(), nn.Conv2d(full, half, 3, stride=2, padding=1, bias=bias)]
+            else:
+                steps = [SpaceToDepthStem(spec.in_channels, half, spec.factor // 2, bias, kernel=3)]
+            self.half_stem = nn.Sequential(*steps, _norm(half, norm), nn.ReLU())
             self.stem = nn.Conv2d(half, width, 3, stride=2, padding=1, bias=bias)
         else:
             self.stem = SpaceToDepthStem(spec.in_channels, width, spec.factor, bias, outer)

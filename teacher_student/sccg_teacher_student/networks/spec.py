@@ -21,13 +21,13 @@ PRESETS: dict[str, str] = {
 }
 DEFAULT_STUDENT = "balanced"
 _WHOLE_SLICE = "[-plain or [-nostd][-nodil][-nofilm|-in|-in1]]"
-S2D_OPTIONS = f"[-f2|-f8][-o3][-hN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7|-gN]{_WHOLE_SLICE}[-notail][-tanh]"
+S2D_OPTIONS = f"[-f2|-f8][-o3][-hN|-sN][-uN][-branch][-k5|-k7|-dw3|-dw5|-dw7|-gN]{_WHOLE_SLICE}[-notail][-tanh]"
 NAME_HELP = f"resnet-WxB[-bn|-in], s2d-CxB{S2D_OPTIONS}, {', '.join(PRESETS)}"
 BRANCH_STRIDE = 16
 _RESNET = re.compile(r"resnet-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-(?P<norm>bn|in))?")
 _S2D = re.compile(
     r"s2d-(?P<width>[0-9]{1,4})x(?P<blocks>[0-9]{1,2})(?:-f(?P<factor>[28]))?(?P<outer>-o3)?"
-    r"(?:-h(?P<half>[1-9][0-9]{0,3}))?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
+    r"(?:-h(?P<half>[1-9][0-9]{0,3})|-s(?P<full>[1-9][0-9]{0,3}))?(?:-u(?P<inner>[1-9][0-9]{0,3}))?"
     r"(?P<branch>-branch)?(?:-(?P<kernel>k[57]|dw[357])|-g(?P<group>[1-9][0-9]{0,3}))?"
     r"(?:(?P<plain>-plain)|(?P<nostd>-nostd)?(?P<nodil>-nodil)?(?:(?P<nofilm>-nofilm)|(?P<instance>-in1?))?)"
     r"(?P<notail>-notail)?(?P<tanh>-tanh)?"
@@ -36,7 +36,7 @@ _S2D = re.compile(
 _ADDED = frozenset(
     (
         *("inner_width", "branch", "kernel", "depthwise", "group_width", "refine", "outer_kernel", "half_width"),
-        *("norm_once", "tanh"),
+        *("norm_once", "tanh", "full_width"),
     )
 )
 _PLAIN = ("dilations", "standardise", "film_after", "outer_kernel")  # where a plain student differs from the usual one
@@ -91,6 +91,9 @@ class GeneratorSpec:
     half_width
         s2d, factor 4: above 0, the stem takes two steps, with that many channels at half the slice's resolution in
         between, normalised and rectified; 0: one step.
+    full_width
+        s2d, factor 4, in the place of ``half_width``: above 0, the stem takes three steps, as the resnet's does: 7x7
+        with that many channels at the slice's own resolution, twice as many at half of it, then the rest.
     norm_once
         s2d with instance norm: blocks have one norm, after their first convolution, and what they add stays as it is;
         one more follows the last convolution but one.
@@ -120,6 +123,7 @@ class GeneratorSpec:
     half_width: int = 0
     norm_once: bool = False
     tanh: bool = False
+    full_width: int = 0
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -141,8 +145,13 @@ class GeneratorSpec:
                 )
             if self.kernel not in (3, 5, 7) or self.outer_kernel not in (1, 3) or not 0 <= self.inner_width <= 1024:
                 raise InputError("s2d generator: kernel must be 3, 5 or 7, outer_kernel 1 or 3, inner_width 0 to 1024")
-            if not 0 <= self.half_width <= 1024 or (self.half_width and self.factor != 4):
-                raise InputError("s2d generator: half_width must be 0 to 1024, and factor 4 where it is above 0")
+            for steps in (self.half_width, self.full_width):
+                if not 0 <= steps <= 1024 or (steps and self.factor != 4):
+                    raise InputError(
+                        "s2d generator: half_width and full_width must be 0 to 1024, and factor 4 where one is above 0"
+                    )
+            if self.half_width and self.full_width:
+                raise InputError("s2d generator: half_width (-hN) or full_width (-sN), not both")
             if self.group_width:
                 self._check_groups()
             if self.norm_once and not (self.norm == "instance-affine" and self.refine):
@@ -196,6 +205,7 @@ class GeneratorSpec:
             f"f{self.factor}": self.factor != usual.factor,
             f"o{self.outer_kernel}": self.outer_kernel != usual.outer_kernel,
             f"h{self.half_width}": self.half_width > 0,
+            f"s{self.full_width}": self.full_width > 0,
             f"u{self.inner_width}": self.inner_width > 0,
             "branch": self.branch,
             f"g{self.group_width}": self.group_width > 0,
@@ -282,6 +292,7 @@ def student_spec(name: str) -> GeneratorSpec:
         factor=int(found["factor"] or usual.factor),
         outer_kernel=3 if found["outer"] else usual.outer_kernel,
         half_width=int(found["half"] or 0),
+        full_width=int(found["full"] or 0),
         norm_once=found["instance"] == "-in1",
         inner_width=int(found["inner"] or 0),
         branch=bool(found["branch"]),
