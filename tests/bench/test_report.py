@@ -150,6 +150,13 @@ def test_reports_of_little_are_still_reports() -> None:
     assert summarise(only)[2].answer.startswith("Open")
 
 
+def test_the_first_card_says_how_many_queries_its_time_is_the_median_of() -> None:
+    found = made().results
+    (timed,) = (row.latency_ms for row in found.rows if row.name == "int8" and row.latency_ms is not None)
+    often = tuple(replace(row, latency_ms=replace(timed, n=1234)) if row.name == "int8" else row for row in found.rows)
+    assert summarise(replace(found, rows=often))[0].detail.startswith("p50 of 1,234 queries at 512×512")
+
+
 def test_names_of_files_that_are_not_utf8_are_written_all_the_same(tmp_path: Path) -> None:
     name = "M\udcfcller"  # how Python reads a folder called by another encoding
     found = made(name=name)
