@@ -38,7 +38,8 @@ VIEWS = 1024
 """Labelled views that all students of a seed learn from, if nobody says how many."""
 ROWS = "rows"
 CONDITIONS = "conditions"
-_RECIPE = "views_recipe"
+_UNSAID = ("views_recipe", "cases", "unpaired_cases")
+"""Conditions that rows and runs of earlier versions do not name."""
 _NEARNESS = {
     "drift": ("to_teacher_psnr_db", "to_teacher_psnr_head_db"),
     "engine_drift": ("engine_to_fp32_psnr_db", "engine_to_fp32_psnr_head_db"),
@@ -291,12 +292,25 @@ def _export(model: Path, point: DistillConfig, target: Target, out: Path) -> str
 
 def _conditions(config: DistillConfig) -> dict[str, Any]:
     """What all rows of a study share beside the teacher; folders by name, as paths differ between machines."""
+    from sccg_runtime.direction import modalities
+    from sccg_teacher_student.data.source import open_data, open_unpaired
     from sccg_teacher_student.views import RECIPE
 
     files = {"intensity": config.intensity, "reverse_teacher": config.reverse_teacher}
     hashes = {name: None if path is None else sha256(Path(path)) for name, path in files.items()}
-    names = {"data": Path(config.data).name, "unpaired": [Path(path).name for path in config.unpaired]}
-    return {**names, _RECIPE: RECIPE, **hashes}
+    settings = None if config.intensity is None else Path(config.intensity)
+    source = open_data(Path(config.data), settings=settings)
+    given, made = modalities(config.direction)
+    modality = given if config.reverse_teacher is None else made
+    unpaired = [open_unpaired(Path(path), modality, settings, source.settings) for path in config.unpaired]
+    return {
+        "data": source.path.name,
+        "cases": {split: list(cases) for split, cases in (source.splits or {"all": source.cases}).items()},
+        "unpaired": [folder.path.name for folder in unpaired],
+        "unpaired_cases": [list(folder.cases) for folder in unpaired],
+        "views_recipe": RECIPE,
+        **hashes,
+    }
 
 
 def _check_rows(config: DistillConfig, conditions: Mapping[str, Any], out: Path) -> None:
@@ -332,11 +346,11 @@ def _check_begun(conditions: Mapping[str, Any], path: Path) -> None:
 
 
 def _others(kept: Any, conditions: Mapping[str, Any]) -> list[str]:
-    """Names of conditions that differ; that of the views' recipe may be missing, as earlier versions do not say it."""
+    """Names of conditions that differ; those that earlier versions do not name may be missing."""
     if not isinstance(kept, dict):
         return list(conditions)
-    unsaid = {} if _RECIPE in kept else {_RECIPE: conditions.get(_RECIPE)}
-    return [name for name, value in conditions.items() if (kept | unsaid).get(name) != value]
+    unsaid = {name: conditions.get(name) for name in _UNSAID}
+    return [name for name, value in conditions.items() if (unsaid | kept).get(name) != value]
 
 
 def _row_names(direction: str, points: Sequence[DistillConfig], out: Path) -> set[str]:

@@ -149,7 +149,7 @@ def test_runs_of_other_data_or_another_teacher_are_not_taken_for_this_study_s(
 ) -> None:
     study(run, lab, "--student", "s2d-8x1")
     log.clear()
-    (tmp_path / "more").mkdir()
+    shutil.copytree(lab.phantom, tmp_path / "more")
     study(run, lab, "--student", "s2d-8x1", "--unpaired", tmp_path / "more").refused("other data", "--out")
     shutil.rmtree("study/rows")  # as if the first study had been interrupted before its bench
     other = tmp_path / "other.safetensors"
@@ -195,12 +195,30 @@ def test_rows_of_other_data_are_not_joined_by_new_ones(run: Cli, lab: Lab, log: 
     study(run, lab, "--student", "s2d-8x1")
     shutil.rmtree("study/runs")
     log.clear()
-    (tmp_path / "more").mkdir()
+    shutil.copytree(lab.phantom, tmp_path / "more")
     said = study(run, lab, "--student", "s2d-8x1", "--seed", 1, "--unpaired", tmp_path / "more")
-    said.refused("other data or options (unpaired)", "--out")
+    said.refused("other data or options (unpaired, unpaired_cases)", "--out")
     assert log == []
     study(run, lab, "--student", "s2d-8x1", "--seed", 1)
     assert len(list(Path("study/rows").iterdir())) == 2
+
+
+def test_rows_of_other_cases_under_the_same_names_are_not_joined_by_new_ones(
+    run: Cli, lab: Lab, log: list[str], tmp_path: Path
+) -> None:
+    data, more = (Path(shutil.copytree(lab.phantom, tmp_path / name)) for name in ("data", "more"))
+    options = ("--data", data, "--unpaired", more, "--student", "s2d-8x1")
+    study(run, lab, *options)
+    log.clear()
+    shutil.rmtree(next(iter((more / "train").iterdir())))
+    for _ in ("begun", "rows alone"):
+        study(run, lab, *options, "--seed", 1).refused("unpaired_cases", "--out")
+        shutil.rmtree("study/runs", ignore_errors=True)
+    shutil.copytree(lab.phantom, more, dirs_exist_ok=True)
+    first = next(iter((data / "train").iterdir()))
+    first.rename(data / "val" / first.name)
+    study(run, lab, *options, "--seed", 1).refused("(cases)", "--out")
+    assert log == []
 
 
 def test_rows_of_views_made_in_another_way_are_not_joined_by_new_ones(
@@ -213,7 +231,8 @@ def test_rows_of_views_made_in_another_way_are_not_joined_by_new_ones(
     assert log == []
     row, begun = Path("study/rows/mr2ct-s2d-8x1-5steps-seed0.json"), Path("study/runs/mr2ct.json")
     found, kept = read_results(row), json.loads(begun.read_bytes())
-    del found.provenance[study_command.CONDITIONS]["views_recipe"], kept["views_recipe"]
+    for name in ("views_recipe", "cases", "unpaired_cases"):
+        del found.provenance[study_command.CONDITIONS][name], kept[name]
     write_results(row, found)
     begun.write_text(json.dumps(kept), encoding="utf-8")
     assert study(run, lab, "--student", "s2d-8x1", "--seed", 1).code == 0, "earlier versions did not say it"
@@ -230,7 +249,7 @@ def test_rows_whose_conditions_are_none_are_of_others(run: Cli, lab: Lab, log: l
     found = read_results(row)
     found.provenance[study_command.CONDITIONS] = conditions
     write_results(row, found)
-    study(run, lab, "--student", "s2d-8x1").refused("other data or options (data, unpaired")
+    study(run, lab, "--student", "s2d-8x1").refused("other data or options (data, cases, unpaired")
 
 
 def test_a_second_study_in_the_same_folder_is_refused(run: Cli, lab: Lab, log: list[str]) -> None:

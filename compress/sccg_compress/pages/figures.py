@@ -151,7 +151,8 @@ def _told(results: Results, verb: str, *, timed: bool = True) -> str:
     measured = f"{data}, patients: {patients}, slices: {slices}"
     measured += f", without a real image to compare with: {alone}" if alone else ""
     asked = [row.latency_ms.n for row in results.rows if timed and row.latency_ms and row.latency_ms.n]
-    measured += f"; queries per time: {min(asked):,} to {max(asked):,}" if asked else ""
+    if asked:
+        measured += f"; queries per time: {' to '.join(f'{count:,}' for count in sorted({min(asked), max(asked)}))}"
     origin = f"Measured by `sccg-compress {verb}` on {cpu}; {results.direction}; {measured}."
     return " ".join([origin, *(f"Warning: {escape(text)}." for text in results.warnings)])
 

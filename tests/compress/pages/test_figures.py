@@ -48,7 +48,7 @@ def test_a_block_becomes_the_table_of_its_result(results: Path) -> None:
     assert "| small\\|int8 | int8 | 9.9 ms | 123 | 30.0 dB | 0.99 | -0.12 dB |  |" in text
     assert "| paper, RTX 3080 Ti |  | 2730.0 ms (cited, RTX 3080 Ti) |" in text
     assert "on CUDA" not in text
-    assert "Abacus 3000, 2 cores; mr2ct; simulated data, patients: 2, slices: 24; queries per time: 64 to 64." in text
+    assert "Abacus 3000, 2 cores; mr2ct; simulated data, patients: 2, slices: 24; queries per time: 64." in text
     assert text.startswith("# Title\n")
     assert text.endswith("<!-- end of figures -->\n\nafter\n")
     assert filled(text, results) == text, "filling again changes nothing"
