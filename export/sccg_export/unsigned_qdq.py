@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 
@@ -11,6 +12,7 @@ from sccg_export.graph import Graph
 from sccg_export.inc_qdq import quantise_inc
 from sccg_export.qdq import CONVOLUTIONS, check_names, convolutions, dequantised_values, quantise_qdq, stem
 from sccg_export.requirements import Quantizer
+from sccg_export.spread import spread
 
 # ONNX Runtime's CPU provider has integer kernels for these; Q/DQ around others (transposed convolution, instance norm)
 # only costs time. Pad moves integers as they are, so it may stay between two quantised layers.
@@ -25,7 +27,8 @@ def quantise(
     Parameters
     ----------
     quantizer
-        ``"ort"`` or ``"inc"``; both place Q/DQ alike, so either file runs in ONNX Runtime and OpenVINO.
+        ``"ort"`` or ``"inc"``; both place Q/DQ alike, so either file runs in ONNX Runtime and OpenVINO. But ``"ort"``
+        rounds what a convolution gives ahead of instance norm, too, and :func:`~sccg_export.spread.spread` goes before.
     saturation_safe
         Weights of seven bits.
 
@@ -41,7 +44,7 @@ def quantise(
     from onnxruntime.quantization import QuantType
 
     return quantise_qdq(
-        graph,
+        replace(graph, model=spread(graph.model, calibration.images)),
         calibration,
         QUANTISED_OPS,
         always_float,
