@@ -38,6 +38,7 @@ VIEWS = 1024
 """Labelled views that all students of a seed learn from, if nobody says how many."""
 ROWS = "rows"
 CONDITIONS = "conditions"
+PRESETS_THEN = "presets"
 _UNSAID = ("views_recipe", "cases", "unpaired_cases")
 """Conditions that rows and runs of earlier versions do not name."""
 _NEARNESS = {
@@ -142,7 +143,8 @@ def _run_study(
         ).results
         for name in models:
             figures = _of_point(found, name, refused[name], alone=len(models) == 1)
-            figures = replace(figures, provenance={**figures.provenance, CONDITIONS: conditions})
+            told = {CONDITIONS: conditions, PRESETS_THEN: dict(PRESETS)}
+            figures = replace(figures, provenance={**figures.provenance, **told})
             asked = {"teacher", "teacher engine" if name == f"{config.direction}-{TEACHER}" else "model"}
             lost = [one for one in figures.rows if one.role in asked and one.status in ("failed", "not measured")]
             if lost:
@@ -153,6 +155,11 @@ def _run_study(
         _summarise(config.direction, out, None if failed else against)
     if failed:
         raise InputError(f"no row of {'; '.join(failed)}")
+
+
+def presets_then(merged: Results) -> Mapping[str, str]:
+    """Preset -> student as it was when all rows were measured, or today's where they do not agree or do not say."""
+    return dict(merged.provenance.get(PRESETS_THEN) or PRESETS)
 
 
 def label(point: DistillConfig) -> str:
@@ -381,7 +388,7 @@ def _summarise(direction: str, out: Path, against: str | None) -> None:
     gains = [] if against is None else [gains_table(merged, against)]
     several = len(merged.provenance.get("cases") or ()) > 1
     patients = [students_by_patient(merged)] if several else []
-    aims = aims_table(merged, PRESETS)
+    aims = aims_table(merged, presets_then(merged))
     tables = [study_table(merged), *([aims] if aims.lines else []), *patients, *gains]
     write_markdown(out / f"{name}.md", merged, tables)
     figure = drift_figure(engines(merged), teacher=True)

@@ -242,6 +242,25 @@ def test_rows_of_views_made_in_another_way_are_not_joined_by_new_ones(
         study(run, lab, "--student", "s2d-8x1", "--seed", 2).refused(f"was begun with another {unsaid}")
 
 
+def test_a_preset_is_what_it_was_when_its_row_was_measured(
+    run: Cli, lab: Lab, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(student: str, *asked: str) -> list[str]:
+        monkeypatch.setattr(study_command, "PRESETS", {"fast": student})
+        study(run, lab, "--student", "s2d-8x1", *asked)
+        lines = Path("study/study-mr2ct.md").read_text(encoding="utf-8").splitlines()
+        return sorted({line.split(" | ")[1] for line in lines if line.startswith("| fast | ")})
+
+    assert told("s2d-8x1") == ["5steps-seed0"]
+    assert told("s2d-16x1") == ["5steps-seed0"]
+    row = Path("study/rows/mr2ct-s2d-8x1-5steps-seed0.json")
+    kept = read_results(row)
+    del kept.provenance["presets"]
+    write_results(row, kept)
+    assert told("s2d-16x1") == [], "earlier versions did not say it: today's"
+    assert told("s2d-16x1", "--student", "s2d-16x1", "--seed", "1") == ["5steps-seed1"], "rows do not agree: today's"
+
+
 @pytest.mark.parametrize("conditions", [None, [], "data"])
 def test_rows_whose_conditions_are_none_are_of_others(run: Cli, lab: Lab, log: list[str], conditions: object) -> None:
     study(run, lab, "--student", "s2d-8x1")

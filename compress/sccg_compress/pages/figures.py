@@ -97,9 +97,9 @@ def render_aims(results: Results, captions: set[str]) -> str:
     """Markdown table of what a study's presets miss; what they are for, unless among ``captions``, where it then is."""
     from sccg_bench.report.aims import aims_table
     from sccg_bench.report.markdown import grid
-    from sccg_teacher_student.networks.spec import PRESETS
+    from sccg_compress.study_command import presets_then
 
-    table = aims_table(results, PRESETS)
+    table = aims_table(results, presets_then(results))
     told = [] if table.caption in captions else ["", table.caption]
     captions.add(table.caption)
     return "\n".join([*grid(table), *told]) + "\n"
