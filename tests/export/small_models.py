@@ -101,6 +101,20 @@ def run_torch(network: torch.nn.Module, image: FloatArray) -> FloatArray:
         return np.array(network(torch.from_numpy(np.array(image))[None])[0].numpy(), np.float32)
 
 
+def off_centre(name: str) -> nn.Module:
+    """An untrained student whose norms do something, and read channels with means far from zero."""
+    torch.manual_seed(0)
+    network = build_generator(student_spec(name))
+    for module in network.modules():
+        if isinstance(module, nn.InstanceNorm2d) and module.affine:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+        if isinstance(module, nn.Conv2d) and module.bias is None:  # those ahead of a norm
+            with torch.no_grad():
+                module.weight.add_(0.2)
+    return network
+
+
 def head(rows: int, columns: int, seed: int = 0) -> FloatArray:
     """A textured ellipse on air, (1, rows, columns) float32 in [-1, 1]."""
     rng = np.random.default_rng(seed)

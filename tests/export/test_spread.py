@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
-from small_models import head
+from small_models import head, off_centre
 from torch import nn
 
 from sccg_export.calibration import Calibration
@@ -16,23 +16,17 @@ from sccg_export.graph import Graph, export_graph
 from sccg_export.spread import LIMIT, spread
 from sccg_export.unsigned_qdq import quantise
 from sccg_runtime.intensity import FloatArray
-from sccg_teacher_student.networks.build import build_generator
-from sccg_teacher_student.networks.spec import student_spec
 
 IMAGES = [head(64, 64, seed) for seed in range(3)]
 
 
 def used(name: str) -> nn.Module:
-    """A network whose norms do something, and whose channels ahead of them lie far apart and far from zero."""
-    torch.manual_seed(0)
-    network = build_generator(student_spec(name))
-    for module in network.modules():
-        if isinstance(module, nn.InstanceNorm2d) and module.affine:
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
-        if isinstance(module, nn.Conv2d) and module.bias is None:  # those ahead of a norm
-            with torch.no_grad():
-                module.weight.add_(0.1).mul_(torch.linspace(0.3, 1, len(module.weight)).reshape(-1, 1, 1, 1))
+    """A network whose channels ahead of norms are of very different ranges, and far from zero."""
+    network = off_centre(name)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is None:
+                module.weight.mul_(torch.linspace(0.3, 1, len(module.weight)).reshape(-1, 1, 1, 1))
     return network
 
 
