@@ -45,7 +45,7 @@ def spread(model: onnx.ModelProto, images: Sequence[FloatArray]) -> onnx.ModelPr
         changed = {"weight": weights[node.input[1]] * factors.reshape(outputs), "bias": bias * factors}
         del node.input[1:]
         for part, values in changed.items():  # under a name of its own: another convolution may share the old one
-            node.input.append(f"{node.name}_spread_{part}")
+            node.input.append(f"{node.output[0]}_spread_{part}")
             made.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), node.input[-1]))
     used = {name for node in made.graph.node for name in node.input}
     kept = [tensor for tensor in made.graph.initializer if tensor.name in used]
